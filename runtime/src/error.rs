@@ -1,0 +1,124 @@
+//! What can go wrong below the [`Runtime`](crate::Runtime) boundary, one variant per thing a caller does differently.
+
+use std::fmt;
+
+/// Shorthand for results of this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// A failed operation of the runtime.
+///
+/// `Display` names the operation and the object and never repeats `source()`; print the chain once with [`chain`].
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The object named does not exist. For removals this means "already done".
+    #[error("{what} `{name}` does not exist")]
+    NotFound {
+        /// The kind of object: `image`, `container`, `network`, `volume`.
+        what: &'static str,
+        /// Its name.
+        name: String,
+    },
+    /// The object exists already with another content, or the transition is not legal in its state.
+    #[error("{0}")]
+    Conflict(String),
+    /// A registry answered with something other than the thing asked for. Trying again may help when `retry` is true.
+    #[error("{message}")]
+    Registry {
+        /// Stable code, see `docs/errors.md`: `BX0301` host unknown … `BX0306` rate limit.
+        code: &'static str,
+        /// What the registry said, for a person.
+        message: String,
+        /// Whether the same request may succeed later without anyone changing anything.
+        retry: bool,
+    },
+    /// Bytes did not hash to their name, or an archive breaks its format or our bounds. Never becomes visible.
+    #[error("{0}")]
+    Untrusted(String),
+    /// Not enough disk: nothing was changed.
+    #[error("not enough disk in {path}: need {needed_bytes} bytes, {free_bytes} free")]
+    NoSpace {
+        /// The directory whose file system is full.
+        path: String,
+        /// Bytes needed.
+        needed_bytes: u64,
+        /// Bytes free.
+        free_bytes: u64,
+    },
+    /// A host port is taken by somebody else.
+    #[error("port {port} is already in use on {address}{holder}")]
+    PortInUse {
+        /// Host address.
+        address: std::net::IpAddr,
+        /// Host port.
+        port: u16,
+        /// ` by NAME (pid N)` when it could be found, else empty.
+        holder: String,
+    },
+    /// The host lacks something (a capability, a kernel feature, a tool): what, and what to do.
+    #[error("{0}")]
+    Unsupported(String),
+    /// The container's own configuration makes it unstartable (no such executable, user or directory).
+    #[error("{0}")]
+    BadContainer(String),
+    /// Another process of ours is away or answered nonsense; the caller tries again on its next pass.
+    #[error("{process} is not reachable: {why}")]
+    Unreachable {
+        /// `supervisor`, `switchboard` or `keeper`.
+        process: &'static str,
+        /// What was seen.
+        why: String,
+    },
+    /// A system call or file operation failed.
+    #[error("{doing}")]
+    Io {
+        /// The operation and its object: `rename /a to /b`.
+        doing: String,
+        /// What the kernel said.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+impl Error {
+    /// Wraps an I/O error with what was being done.
+    pub fn io(doing: impl Into<String>, source: impl Into<std::io::Error>) -> Self {
+        Self::Io { doing: doing.into(), source: source.into() }
+    }
+
+    /// Whether this means "it is not there".
+    #[must_use]
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::NotFound { .. })
+    }
+}
+
+/// Adds what was being done to a `Result` whose error says only why.
+pub trait Doing<T> {
+    /// Names the operation and its object; `doing` is evaluated only on error.
+    fn doing<S: Into<String>>(self, doing: impl FnOnce() -> S) -> Result<T>;
+}
+
+impl<T, E: Into<std::io::Error>> Doing<T> for std::result::Result<T, E> {
+    fn doing<S: Into<String>>(self, doing: impl FnOnce() -> S) -> Result<T> {
+        self.map_err(|source| Error::io(doing(), source))
+    }
+}
+
+/// An error and its sources on one line, for the one place that prints it.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    struct Chain<'a>(&'a dyn std::error::Error);
+    impl fmt::Display for Chain<'_> {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "{}", self.0)?;
+            let mut next = self.0.source();
+            while let Some(source) = next {
+                write!(f, ": {source}")?;
+                next = source.source();
+            }
+            Ok(())
+        }
+    }
+    Chain(error).to_string()
+}

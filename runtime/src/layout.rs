@@ -1,0 +1,97 @@
+//! Where everything is: the one table of paths. The data root survives reboots, the run directory does not.
+
+use std::path::{Path, PathBuf};
+
+use crate::error::{Doing, Result};
+use crate::id::{ContainerId, NetworkName, VolumeName};
+
+/// The directories of one boxship instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layout {
+    /// Durable state: images, containers, volumes, the state database. Mode 0700.
+    pub data_root: PathBuf,
+    /// State of this boot: sockets, FIFOs, pids, exits. Mode 0700 but for the controller's socket.
+    pub run_dir: PathBuf,
+    /// Where the kernel's boot id is read; another file in tests, so that they can "reboot".
+    pub boot_id_path: PathBuf,
+}
+
+impl Layout {
+    /// The layout of a data root and a run directory, with the kernel's own boot id.
+    #[must_use]
+    pub fn new(data_root: impl Into<PathBuf>, run_dir: impl Into<PathBuf>) -> Self {
+        let boot_id_path = PathBuf::from("/proc/sys/kernel/random/boot_id");
+        Self { data_root: data_root.into(), run_dir: run_dir.into(), boot_id_path }
+    }
+
+    /// The id of this boot, trimmed.
+    ///
+    /// # Errors
+    /// `Io` when it cannot be read.
+    pub fn boot_id(&self) -> Result<String> {
+        let text =
+            std::fs::read_to_string(&self.boot_id_path).doing(|| format!("read {}", self.boot_id_path.display()))?;
+        Ok(text.trim().to_owned())
+    }
+
+    /// `images/`: an OCI image layout with unpacked layers beside it; see `image::store`.
+    #[must_use]
+    pub fn images_dir(&self) -> PathBuf {
+        self.data_root.join("images")
+    }
+
+    /// `containers/`.
+    #[must_use]
+    pub fn containers_dir(&self) -> PathBuf {
+        self.data_root.join("containers")
+    }
+
+    /// `containers/<id>/`: `config.json`, `spec.json`, `upper/`, `work/`, `logs/`, `files/`.
+    #[must_use]
+    pub fn container_dir(&self, id: &ContainerId) -> PathBuf {
+        self.containers_dir().join(id.as_str())
+    }
+
+    /// `volumes/<name>/`: `volume.json` and `data/`.
+    #[must_use]
+    pub fn volume_dir(&self, name: &VolumeName) -> PathBuf {
+        self.data_root.join("volumes").join(name.as_str())
+    }
+
+    /// `networks/<name>.json`.
+    #[must_use]
+    pub fn network_file(&self, name: &NetworkName) -> PathBuf {
+        self.data_root.join("networks").join(format!("{name}.json"))
+    }
+
+    /// `state/`: the controller's database.
+    #[must_use]
+    pub fn state_dir(&self) -> PathBuf {
+        self.data_root.join("state")
+    }
+
+    /// `RUN/containers/<id>/`: `state.json`, `exit.json`, log FIFOs, `etc/`.
+    #[must_use]
+    pub fn container_run_dir(&self, id: &ContainerId) -> PathBuf {
+        self.run_dir.join("containers").join(id.as_str())
+    }
+
+    /// `RUN/<process>.sock` for `keeper`, `supervisor`, `switchboard`, `controller`.
+    #[must_use]
+    pub fn socket(&self, process: &str) -> PathBuf {
+        self.run_dir.join(format!("{process}.sock"))
+    }
+}
+
+/// Makes a directory and its parents with mode 0700; an existing one is left as it is.
+///
+/// # Errors
+/// `Io` naming the path.
+pub fn make_private_dir(path: &Path) -> Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .doing(|| format!("make directory {}", path.display()))
+}

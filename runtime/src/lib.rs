@@ -1,0 +1,18 @@
+//! Mechanism: knows OCI and Linux, and has never heard of a manifest, a replica, sled or tokio.
+//!
+//! The boundary is [`Runtime`], documented as the life cycle of what it manages. Below it:
+//! `spec` builds an OCI spec (pure), `image` pulls, verifies, unpacks and stores, `process` is the
+//! start path of one container, `supervisor` and `keeper` are the processes that hold containers,
+//! `network` and `switchboard` carry names and ports, `cgroup` and `security` limit, and `sys`
+//! wraps the raw system calls. All of it is blocking code.
+
+pub mod clock;
+pub mod error;
+pub mod id;
+pub mod image;
+pub mod layout;
+#[expect(clippy::module_inception, reason = "the trait the crate is named after")]
+pub mod runtime;
+
+pub use error::{Error, Result};
+pub use runtime::Runtime;
