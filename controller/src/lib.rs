@@ -1,1 +1,8 @@
-//! x
+//! Decides: knows intent, and has never heard of a mount flag.
+//!
+//! The walk of one manifest: `watch` → `manifest` (text → objects) → `model` (desired state) → `observe` (the world) →
+//! `plan` (pure: what to do and why) → `execute` (do it) → `status` (say it). `reconcile` is that loop; `store` is its
+//! memory, `probe` its eyes, `api` and `cli` its doors.
+
+pub mod model;
+pub mod plan;

@@ -1,0 +1,355 @@
+//! What should be. Made by `model::resolve` from the objects of all files; a pure value, compared and persisted.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use runtime::image::ImageRef;
+use runtime::runtime::{Resources, SecurityConfig};
+use serde::{Deserialize, Serialize};
+
+use super::{ObjectKey, SourceRef};
+
+/// Everything the host should run and hold.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DesiredState {
+    /// Grows by one with each accepted change.
+    pub generation: u64,
+    /// Images to hold.
+    pub images: BTreeMap<ObjectKey, DesiredImage>,
+    /// Apps.
+    pub workloads: BTreeMap<ObjectKey, Workload>,
+    /// Jobs.
+    pub jobs: BTreeMap<ObjectKey, DesiredJob>,
+    /// Volumes.
+    pub volumes: BTreeMap<ObjectKey, DesiredVolume>,
+    /// What must not be removed although no object names it.
+    pub holds: Vec<Hold>,
+}
+
+/// Objects that are kept as they are: their source cannot be read, or a removal waits for confirmation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hold {
+    /// The manifest file (exact) whose objects are kept; `None`: all objects.
+    pub file: Option<String>,
+    /// Why, for people.
+    pub reason: String,
+}
+
+/// An `Image` object.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DesiredImage {
+    /// Where it is written.
+    pub source: SourceRef,
+    /// What to hold.
+    pub reference: ImageRef,
+    /// Ask the registry again this often; `None`: the first answer is locked.
+    pub follow_ms: Option<u64>,
+    /// Earlier digests held for an offline undo.
+    pub keep: u32,
+}
+
+/// An `App` object.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Workload {
+    /// Where it is written.
+    pub source: SourceRef,
+    /// How many.
+    pub replicas: u32,
+    /// What each runs.
+    pub template: ContainerTemplate,
+    /// Host ports that lead to its ready replicas.
+    pub ports: Vec<PublishedPort>,
+    /// How it is replaced.
+    pub strategy: UpdateStrategy,
+    /// Something it writes to may have one user at a time: replace stop-first, one at a time.
+    pub exclusive: bool,
+    /// What must hold before its first replica is created.
+    pub depends_on: BTreeMap<ObjectKey, DependsOn>,
+}
+
+/// A `Job` object.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DesiredJob {
+    /// Where it is written.
+    pub source: SourceRef,
+    /// What it runs.
+    pub template: ContainerTemplate,
+    /// When; `None`: once per template.
+    pub schedule: Option<Schedule>,
+    /// Failed runs that are tried again before the job counts as failed.
+    pub backoff_limit: u32,
+    /// What must hold before it starts.
+    pub depends_on: BTreeMap<ObjectKey, DependsOn>,
+}
+
+/// When a job runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Schedule {
+    /// Five fields of cron, checked by the front-end with `plan::cron`.
+    pub cron: String,
+    /// IANA name; `UTC` when unset.
+    pub time_zone: String,
+    /// What happens when the last run is not over.
+    pub concurrency: ConcurrencyPolicy,
+}
+
+/// Kubernetes' words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ConcurrencyPolicy {
+    /// Both run.
+    Allow,
+    /// The new one is skipped.
+    Forbid,
+    /// The old one is stopped.
+    Replace,
+}
+
+/// A `Volume` object.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DesiredVolume {
+    /// Where it is written.
+    pub source: SourceRef,
+    /// Who may write at once.
+    pub access: VolumeAccess,
+}
+
+/// Who may write to a volume at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum VolumeAccess {
+    /// One container: an App that writes is replaced stop-first.
+    Single,
+    /// Any number.
+    Shared,
+}
+
+/// What a container runs, whatever it belongs to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerTemplate {
+    /// Which image.
+    pub image: ImageSource,
+    /// Replaces the image's.
+    pub entrypoint: Option<Vec<String>>,
+    /// Replaces the image's cmd.
+    pub args: Option<Vec<String>>,
+    /// Environment.
+    pub env: BTreeMap<String, EnvValue>,
+    /// Replaces the image's.
+    pub working_dir: Option<String>,
+    /// Replaces the image's.
+    pub user: Option<String>,
+    /// Replaces the replica's name.
+    pub hostname: Option<String>,
+    /// In the order written.
+    pub mounts: Vec<Mount>,
+    /// Limits; changed in place.
+    pub resources: Resources,
+    /// Ports the program listens on, for the default readiness gate.
+    pub container_ports: BTreeSet<u16>,
+    /// Readiness; `None`: the image's, else "port open and stays up".
+    pub healthcheck: Option<Healthcheck>,
+    /// Milliseconds between the stop signal and the kill.
+    pub stop_grace_ms: u64,
+    /// Replaces the image's.
+    pub stop_signal: Option<String>,
+    /// Named deviations from the safe defaults.
+    pub security: SecurityConfig,
+    /// Size of /dev/shm in bytes; `None`: 64 MiB.
+    pub shm_bytes: Option<u64>,
+    /// Our reaper as PID 1.
+    pub init: bool,
+    /// The host's network instead of the stack's.
+    pub host_network: bool,
+    /// A terminal as stdio.
+    pub tty: bool,
+}
+
+/// Which image a template runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageSource {
+    /// The reference (of the `Image` object, when it came from `imageFrom`).
+    pub reference: ImageRef,
+    /// Where it is written.
+    pub source: SourceRef,
+}
+
+/// One environment variable's value.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum EnvValue {
+    /// As written, or read from a `Config` key when the state was resolved.
+    Plain(String),
+}
+
+/// One mount.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mount {
+    /// Absolute path inside.
+    pub path: String,
+    /// What.
+    pub what: MountWhat,
+    /// Refuses writes.
+    pub read_only: bool,
+    /// What a change of its content does.
+    pub on_change: OnChange,
+    /// Where it is written.
+    pub source: SourceRef,
+}
+
+/// What a mount shows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum MountWhat {
+    /// A declared volume.
+    Volume(ObjectKey),
+    /// A host directory or read-write file, absolute.
+    Bind(String),
+    /// A file's content as read when the state was resolved: a `Config` key or `file:`. The digest is of the content;
+    /// the bytes live in the accepted state's file store under that digest.
+    File {
+        /// Content.
+        #[serde(with = "serde_bytes_as_text")]
+        content: Arc<[u8]>,
+        /// Permission bits.
+        mode: u32,
+    },
+    /// Memory.
+    Tmpfs {
+        /// Bound in bytes.
+        size_bytes: Option<u64>,
+    },
+}
+
+/// What a change of mounted content does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnChange {
+    /// The replicas are replaced.
+    Roll,
+    /// Nothing: the next replacement shows it.
+    None,
+}
+
+/// How to find out whether a replica is ready.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Healthcheck {
+    /// What is tried.
+    pub probe: Probe,
+    /// Between tries.
+    pub interval_ms: u64,
+    /// For one try.
+    pub timeout_ms: u64,
+    /// Consecutive failures until a ready replica is unready.
+    pub retries: u32,
+    /// Failures during this time after the start do not count.
+    pub start_period_ms: u64,
+}
+
+/// One way to try.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Probe {
+    /// Exit code 0 in the container.
+    Exec(Vec<String>),
+    /// 200 to 399 from the container's address.
+    Http {
+        /// Port.
+        port: u16,
+        /// Path with query.
+        path: String,
+    },
+    /// A connection is accepted.
+    Tcp {
+        /// Port.
+        port: u16,
+    },
+    /// Never ready by a check: the image's healthcheck is switched off, the default gate applies.
+    Off,
+}
+
+/// A port on the host.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct PublishedPort {
+    /// Host address.
+    pub address: IpAddr,
+    /// Host port.
+    pub host_port: u16,
+    /// Port in the container.
+    pub container_port: u16,
+    /// Where it is written.
+    pub source: SourceRef,
+}
+
+/// How an App is replaced.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UpdateStrategy {
+    /// Replicas above `replicas` while replacing.
+    pub max_surge: u32,
+    /// Replicas that may be missing while replacing.
+    pub max_unavailable: u32,
+    /// A replica counts as available after being ready this long.
+    pub min_ready_ms: u64,
+    /// A revision that makes no progress this long has failed.
+    pub progress_deadline_ms: u64,
+    /// What then.
+    pub on_failure: OnFailure,
+}
+
+/// What a failed revision leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnFailure {
+    /// Back to the last good one.
+    Undo,
+    /// Stay as it is.
+    Hold,
+}
+
+/// What a dependency must have reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DependsOn {
+    /// Its containers run.
+    Started,
+    /// All its replicas are ready.
+    Ready,
+    /// The job has completed with this outcome.
+    Completed(Completion),
+}
+
+/// How a job must have ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Completion {
+    /// Exit code 0.
+    Success,
+}
+
+mod serde_bytes_as_text {
+    //! File content in the accepted state: text stays readable, other bytes become numbers.
+    use std::sync::Arc;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    enum Content {
+        Text(String),
+        Bytes(Vec<u8>),
+    }
+
+    pub(super) fn serialize<S: Serializer>(bytes: &Arc<[u8]>, serializer: S) -> Result<S::Ok, S::Error> {
+        match std::str::from_utf8(bytes) {
+            Ok(text) => Content::Text(text.to_owned()).serialize(serializer),
+            Err(_) => Content::Bytes(bytes.to_vec()).serialize(serializer),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<[u8]>, D::Error> {
+        Ok(match Content::deserialize(deserializer)? {
+            Content::Text(text) => text.into_bytes().into(),
+            Content::Bytes(bytes) => bytes.into(),
+        })
+    }
+}

@@ -1,0 +1,196 @@
+//! What is: one snapshot of kernel, disk and memory, with the time it was taken as a field.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use runtime::id::{ContainerId, NetworkName, VolumeName};
+use runtime::image::{Digest, ImageRef};
+use runtime::runtime::{ContainerState, EndpointTable, ExitStatus, IdRange, ImageConfig, NetworkConfig, Resources};
+use serde::{Deserialize, Serialize};
+
+use super::{ContainerTemplate, ObjectKey, ReplicaKey, TemplateHash};
+
+/// One look at the world.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObservedState {
+    /// CLOCK_BOOTTIME in milliseconds when the look began.
+    pub now_boot_ms: u64,
+    /// Wall clock in milliseconds since 1970; for schedules and display only.
+    pub now_unix_ms: u64,
+    /// Images present, by the reference they are locked under.
+    pub images: BTreeMap<ImageRef, ObservedImage>,
+    /// Containers with our labels. Others are not in here and so cannot be touched.
+    pub containers: BTreeMap<ContainerId, ObservedContainer>,
+    /// Networks of this data root.
+    pub networks: BTreeMap<NetworkName, ObservedNetwork>,
+    /// Subnets the host routes elsewhere: address and prefix length.
+    pub host_routes: Vec<(Ipv4Addr, u8)>,
+    /// Volumes of this data root.
+    pub volumes: BTreeMap<VolumeName, ObservedVolume>,
+    /// The table now in force at the switchboard; `None` when not known.
+    pub published: Option<EndpointTable>,
+    /// How earlier containers of a replica ended, oldest first, at most [`Self::EXITS_MAX`] each.
+    pub exits: BTreeMap<ReplicaKey, Vec<ExitRecord>>,
+    /// Revisions of each App, oldest first, at most [`Self::REVISIONS_MAX`] each.
+    pub revisions: BTreeMap<ObjectKey, Vec<Revision>>,
+    /// How jobs went.
+    pub jobs: BTreeMap<ObjectKey, JobRecord>,
+    /// Id ranges handed out, by App or Job.
+    pub id_ranges: BTreeMap<ObjectKey, IdRange>,
+    /// Host id ranges taken by others (/etc/subuid, systemd): first and count.
+    pub foreign_id_ranges: Vec<(u32, u32)>,
+    /// Actions that failed and were not yet done since, by `Action::subject`.
+    pub failures: BTreeMap<String, Failure>,
+}
+
+impl ObservedState {
+    /// Bound of [`Self::exits`] per replica.
+    pub const EXITS_MAX: usize = 20;
+    /// Bound of [`Self::revisions`] per App.
+    pub const REVISIONS_MAX: usize = 10;
+}
+
+/// An image that is present and verified.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObservedImage {
+    /// What its reference is locked to.
+    pub digest: Digest,
+    /// Earlier digests of the same reference that are still present, newest first.
+    pub previous: Vec<Digest>,
+    /// What it asks of containers.
+    pub config: ImageConfig,
+    /// When the registry was last asked, boot time; 0: in an earlier boot.
+    pub checked_boot_ms: u64,
+    /// Since when nothing names or uses it, boot time; `None` while something does.
+    pub unused_since_boot_ms: Option<u64>,
+}
+
+/// A container of ours.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObservedContainer {
+    /// Whose slot it fills.
+    pub replica: ReplicaKey,
+    /// What it was made from.
+    pub template_hash: TemplateHash,
+    /// How many containers this slot had before.
+    pub attempt: u32,
+    /// The manifest file it came from.
+    pub source_file: String,
+    /// Its image.
+    pub image: Digest,
+    /// Where it is in its life.
+    pub state: ContainerState,
+    /// Since when its readiness gate has been passing without a break, boot time.
+    pub ready_since_boot_ms: Option<u64>,
+    /// When its program was started, boot time; 0: never in this boot.
+    pub started_boot_ms: u64,
+    /// When it ended, boot time; 0: not in this boot.
+    pub finished_boot_ms: u64,
+    /// How it ended.
+    pub exit: Option<ExitStatus>,
+    /// Its network and address there.
+    pub address: Option<(NetworkName, Ipv4Addr)>,
+    /// Volumes it mounts.
+    pub volumes: Vec<VolumeName>,
+    /// Its limits.
+    pub resources: Resources,
+    /// Its ids.
+    pub ids: IdRange,
+}
+
+/// A network of ours.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObservedNetwork {
+    /// What it was made with.
+    pub config: NetworkConfig,
+    /// Bridge, address and rules are in place.
+    pub intact: bool,
+}
+
+/// A volume of ours.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObservedVolume {
+    /// The `Volume` object, or the App whose image's VOLUME it serves.
+    pub owner: ObjectKey,
+    /// The replica, for anonymous volumes: these are removed with their App, named ones never.
+    pub anonymous_of: Option<ReplicaKey>,
+}
+
+/// How one container of a replica ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExitRecord {
+    /// Which of the slot's containers.
+    pub attempt: u32,
+    /// What it was made from.
+    pub template_hash: TemplateHash,
+    /// How.
+    pub exit: ExitStatus,
+    /// When, boot time; 0: in an earlier boot.
+    pub finished_boot_ms: u64,
+    /// When, wall clock.
+    pub finished_unix_ms: u64,
+    /// For how long it had been ready before it ended.
+    pub ready_for_ms: u64,
+    /// We stopped it on purpose: not a failure.
+    pub asked: bool,
+}
+
+/// One accepted version of an App's template.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Revision {
+    /// From 1.
+    pub number: u32,
+    /// Its hash.
+    pub template_hash: TemplateHash,
+    /// Its content, for an undo.
+    pub template: ContainerTemplate,
+    /// The image it was resolved to.
+    pub image: Digest,
+    /// How it went.
+    pub result: RevisionResult,
+    /// When the roll-out began or last made progress, boot time; 0: in an earlier boot.
+    pub progress_boot_ms: u64,
+    /// When it was accepted, wall clock.
+    pub created_unix_ms: u64,
+}
+
+/// How a revision went.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum RevisionResult {
+    /// Under way.
+    Rolling,
+    /// Every replica became available.
+    Ready,
+    /// It did not become available in time.
+    Failed {
+        /// What was seen.
+        why: String,
+    },
+    /// Replaced by another before it was complete.
+    Superseded,
+}
+
+/// How a job went.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobRecord {
+    /// The template of the last completed run.
+    pub template_hash: TemplateHash,
+    /// How the last run ended; `None`: none ended yet.
+    pub last_exit: Option<ExitStatus>,
+    /// Failed tries of the current run.
+    pub failures: u32,
+    /// The last scheduled time that was started or skipped, wall clock; 0: none.
+    pub last_scheduled_unix_ms: u64,
+}
+
+/// An action that failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// In a row.
+    pub attempts: u32,
+    /// The last one, boot time.
+    pub last_boot_ms: u64,
+    /// What was said.
+    pub message: String,
+}
