@@ -11,8 +11,10 @@ pub mod error;
 pub mod id;
 pub mod image;
 pub mod layout;
+pub mod network;
 #[expect(clippy::module_inception, reason = "the trait the crate is named after")]
 pub mod runtime;
+pub mod switchboard;
 
 pub use error::{Error, Result};
 pub use runtime::Runtime;
