@@ -4,5 +4,6 @@
 //! `plan` (pure: what to do and why) → `execute` (do it) → `status` (say it). `reconcile` is that loop; `store` is its
 //! memory, `probe` its eyes, `api` and `cli` its doors.
 
+pub mod api;
 pub mod model;
 pub mod plan;

@@ -1,0 +1,342 @@
+//! What travels over the socket. Contract: fields are added, never renamed; unknown ones are ignored by readers.
+
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+use runtime::id::ContainerId;
+use runtime::image::{Digest, ImageRef};
+use runtime::runtime::{ContainerState, ExitStatus, PullPhase};
+use serde::{Deserialize, Serialize};
+
+use crate::model::{ExitRecord, ObjectKey, SourceRef};
+use crate::plan::Plan;
+
+/// `apiVersion` of everything printed as JSON.
+pub const API_VERSION: &str = "boxship/v1";
+
+/// The whole host on one page.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// Grows with each change of this value; for long polling.
+    pub version: u64,
+    /// The accepted desired state.
+    pub generation: u64,
+    /// The generation whose plan has nothing left to do and nothing it waits for; equal to `generation` when converged.
+    pub converged_generation: u64,
+    /// Every object, declared or still being removed.
+    pub objects: Vec<ObjectStatus>,
+    /// Images on their way.
+    pub pulls: Vec<PullStatus>,
+    /// What people should know: held sources, broken files, state that is not persisted.
+    pub notices: Vec<Notice>,
+    /// Where manifests come from.
+    pub sources: Vec<SourceStatus>,
+}
+
+/// One object.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObjectStatus {
+    /// Which.
+    pub key: ObjectKey,
+    /// Ready replicas (Apps), 1 when held (images, volumes).
+    pub ready: u32,
+    /// Wanted replicas.
+    pub desired: u32,
+    /// Where it is.
+    pub phase: Phase,
+    /// `Running rev 7`, `Backoff 20s: OOM, exit 137`, `waiting for image …`: one line.
+    pub message: String,
+    /// Containers that ended without being asked to, over all replicas.
+    pub restarts: u32,
+    /// The last of them, wall clock; 0: none.
+    pub last_restart_unix_ms: u64,
+    /// When its oldest container was created, wall clock; 0: none.
+    pub since_unix_ms: u64,
+    /// `127.0.0.1:8080->3000`.
+    pub ports: Vec<String>,
+    /// Apps: the current revision's number.
+    pub revision: Option<u32>,
+    /// Reference of its image.
+    pub image: Option<ImageRef>,
+    /// Where it is written; `None` once no manifest names it.
+    pub source: Option<SourceRef>,
+    /// Its containers.
+    pub replicas: Vec<ReplicaStatus>,
+}
+
+/// Where an object is on its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// Nothing of it is there yet.
+    Pending,
+    /// On its way.
+    Progressing,
+    /// As wanted.
+    Ready,
+    /// A job that ended well.
+    Completed,
+    /// It does not get there by itself, or it is in back-off.
+    Failed,
+    /// Kept as it is until somebody confirms or a file reads again.
+    Held,
+    /// On its way out.
+    Removing,
+}
+
+/// One container of an object.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplicaStatus {
+    /// `web-1`.
+    pub name: String,
+    /// The container.
+    pub container: ContainerId,
+    /// Its state.
+    pub state: ContainerState,
+    /// Its gate passes.
+    pub ready: bool,
+    /// Host pid of its first process.
+    pub pid: Option<i32>,
+    /// Its address.
+    pub address: Option<Ipv4Addr>,
+    /// Wall clock; 0: not started.
+    pub started_unix_ms: u64,
+    /// How it ended.
+    pub exit: Option<ExitStatus>,
+    /// Containers this slot had before.
+    pub attempt: u32,
+    /// What the last probe said, when it failed.
+    pub probe: Option<String>,
+}
+
+/// One image on its way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PullStatus {
+    /// Which.
+    pub reference: ImageRef,
+    /// Its layers.
+    pub layers: Vec<LayerStatus>,
+}
+
+/// One layer on its way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LayerStatus {
+    /// Which.
+    pub digest: Digest,
+    /// What is happening.
+    pub phase: PullPhase,
+    /// Bytes so far.
+    pub done_bytes: u64,
+    /// Bytes in all; 0 while unknown.
+    pub total_bytes: u64,
+}
+
+/// Something people should know.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Notice {
+    /// Stable code.
+    pub code: String,
+    /// One line, what and why.
+    pub message: String,
+    /// One command that helps.
+    pub help: Option<String>,
+}
+
+/// A manifest source.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceStatus {
+    /// Directory or file.
+    pub path: PathBuf,
+    /// Followed as it changes.
+    pub watch: bool,
+    /// Objects it defines now.
+    pub objects: u32,
+    /// Why it is held; `None`: it is in force.
+    pub held: Option<String>,
+}
+
+/// A source to put in force.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceRequest {
+    /// Absolute path of a directory or file.
+    pub path: PathBuf,
+    /// Stack of files directly in it.
+    pub default_stack: String,
+    /// Follow it as it changes.
+    pub watch: bool,
+    /// Yes, remove everything although the source is empty.
+    pub confirm_removal: bool,
+}
+
+/// What came of a source.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Applied {
+    /// The generation now in force.
+    pub generation: u64,
+    /// It differs from the one before.
+    pub changed: bool,
+    /// Problems of all files, rendered for a terminal without colour.
+    pub diagnostics: Vec<String>,
+    /// How many of them are errors; with any, the objects of those files kept their last good version.
+    pub errors: u32,
+    /// Files that are no manifests, relative.
+    pub not_manifests: Vec<String>,
+    /// Objects the source defines.
+    pub objects: Vec<ObjectKey>,
+    /// Held, and how to go on.
+    pub notices: Vec<Notice>,
+}
+
+/// What would be done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanView {
+    /// The steps.
+    pub plan: Plan,
+    /// Objects that stay as they are.
+    pub unchanged: Vec<ObjectKey>,
+    /// As in [`Applied`].
+    pub diagnostics: Vec<String>,
+    /// As in [`Applied`].
+    pub errors: u32,
+}
+
+/// Everything about one object.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Description {
+    /// Its status.
+    pub status: ObjectStatus,
+    /// Its last events, oldest first.
+    pub events: Vec<Event>,
+    /// How its containers ended, oldest first, with the replica's name.
+    pub exits: Vec<(String, ExitRecord)>,
+    /// `number, image, result` of each revision, oldest first.
+    pub revisions: Vec<RevisionView>,
+    /// What is waited for, one line each.
+    pub waiting: Vec<String>,
+    /// The last log lines of the container that matters most (failing first).
+    pub log_tail: Vec<LogLine>,
+}
+
+/// One revision for display.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RevisionView {
+    /// From 1.
+    pub number: u32,
+    /// Image reference.
+    pub image: ImageRef,
+    /// `ready`, `rolling`, `failed: why`, `superseded`.
+    pub result: String,
+    /// Wall clock.
+    pub created_unix_ms: u64,
+}
+
+/// Something that happened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// Order; grows by one.
+    pub seq: u64,
+    /// Wall clock.
+    pub unix_ms: u64,
+    /// About which object.
+    pub object: Option<ObjectKey>,
+    /// One CamelCase word: `Pulled Created Started Ready Exited BackOff Stopped Removed Accepted Held Failed …`.
+    pub reason: String,
+    /// One line.
+    pub message: String,
+    /// Something is wrong.
+    pub warning: bool,
+}
+
+/// One line of a container's output.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogLine {
+    /// `web-1`.
+    pub replica: String,
+    /// RFC 3339 with nanoseconds, UTC.
+    pub time: String,
+    /// `stdout` or `stderr`.
+    pub stream: String,
+    /// Without its newline; bytes that are not UTF-8 are replaced.
+    pub line: String,
+}
+
+/// A program to run in a running container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExecRequest {
+    /// `stack` of the object.
+    pub stack: String,
+    /// `web` (its first running replica) or `web-2`.
+    pub target: String,
+    /// Program and arguments.
+    pub args: Vec<String>,
+    /// A terminal of this size (rows, columns).
+    pub tty: Option<(u16, u16)>,
+    /// The client sends stdin.
+    pub stdin: bool,
+    /// User.
+    pub user: Option<String>,
+    /// Working directory.
+    pub working_dir: Option<String>,
+    /// `NAME=value`.
+    pub env: Vec<(String, String)>,
+}
+
+/// The frames of an exec after the upgrade: one kind byte, a big-endian u32 length (≤ 64 KiB), the payload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum ExecFrame {
+    /// Client → server; empty: end of input.
+    Stdin = 0,
+    /// Server → client.
+    Stdout = 1,
+    /// Server → client.
+    Stderr = 2,
+    /// Client → server: rows and columns, two big-endian u16.
+    Resize = 3,
+    /// Server → client, last: JSON of `ExitStatus`, or of [`ApiError`].
+    Exit = 4,
+}
+
+/// Longest payload of one [`ExecFrame`], in bytes.
+pub const EXEC_FRAME_BYTES_MAX: usize = 64 << 10;
+
+impl ExecFrame {
+    /// From its kind byte.
+    #[must_use]
+    pub fn from_byte(byte: u8) -> Option<Self> {
+        [Self::Stdin, Self::Stdout, Self::Stderr, Self::Resize, Self::Exit].into_iter().find(|k| *k as u8 == byte)
+    }
+}
+
+/// An image for display.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageView {
+    /// What it is.
+    pub image: runtime::runtime::ImageInfo,
+    /// Objects whose containers or declarations need it.
+    pub used_by: Vec<ObjectKey>,
+}
+
+/// One line of a pull's answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum PullLine {
+    /// A layer moved on.
+    Layer(LayerStatus),
+    /// Done.
+    Done(Box<runtime::runtime::ImageInfo>),
+    /// It failed.
+    Failed(ApiError),
+}
+
+/// An error over the socket.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct ApiError {
+    /// Stable code `BXnnnn`.
+    pub code: String,
+    /// What and why, the whole chain.
+    pub message: String,
+    /// One command that helps.
+    pub help: Option<String>,
+}
