@@ -5,6 +5,7 @@
 //! drift. Must not know containers beyond their ids, nor who answers DNS or published ports (`switchboard`).
 
 pub mod ipam;
+pub mod link;
 
 use sha2::{Digest as _, Sha256};
 

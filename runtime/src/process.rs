@@ -1,0 +1,196 @@
+//! The start path of one container: from a [`Spec`] and a [`Launch`] to a running program.
+//!
+//! [`spawn`] clones two children and returns: *init*, which becomes the program, and *stage*, a short-lived helper
+//! that does with host credentials what init may not do (id maps, cgroups, idmapped mounts, veth) and then ends.
+//! The caller (the supervisor) polls three descriptors: the [`Channel`], init's pidfd and stage's pidfd. It must be
+//! single threaded, must reap both children, must kill stage when it outlives its deadline, and must not reap init
+//! before stage has ended. It never mounts and never resolves a path of a user.
+//!
+//! ```text
+//! spawn ─► (stage and init work) ─► Created ─► start() ─► Started | Failed
+//!                                └► Failed
+//! ```
+//! Knows nothing of who asked, of logs, of restarts.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use oci_spec::runtime::Spec;
+
+use crate::spec::launch::Launch;
+use crate::{Error, Result};
+
+/// Where a program's standard input, output and error go.
+#[derive(Debug)]
+pub enum Stdio {
+    /// Three descriptors, moved into the program.
+    Fds([OwnedFd; 3]),
+    /// A pseudo terminal is made inside; its master comes with the `Created` event.
+    Terminal,
+}
+
+/// A started, not yet running container.
+#[derive(Debug)]
+pub struct Spawned {
+    /// Host pid of init.
+    pub pid: i32,
+    /// Readable when init is gone.
+    pub pidfd: OwnedFd,
+    /// What init and stage have to say.
+    pub channel: Channel,
+    /// The helper, to be reaped, and killed when it takes too long.
+    pub stage: StageChild,
+}
+
+/// A short-lived helper child of the caller.
+#[derive(Debug)]
+pub struct StageChild {
+    /// Host pid.
+    pub pid: i32,
+    /// Readable when it is gone.
+    pub pidfd: OwnedFd,
+}
+
+/// What happened on a [`Channel`].
+#[derive(Debug)]
+pub enum InitEvent {
+    /// Everything is in place; the program waits for [`Channel::start`].
+    Created {
+        /// UDP and TCP (listening) sockets at 127.0.0.11:53 of the container's network namespace, on a bridge.
+        dns: Option<[OwnedFd; 2]>,
+        /// The master of the terminal, where one was asked for.
+        terminal: Option<OwnedFd>,
+    },
+    /// The program was executed. The channel has ended.
+    Started,
+    /// It will not run; init and stage end by themselves. The channel has ended.
+    Failed {
+        /// Why; `BadContainer`, `Unsupported` or `Io`.
+        error: Error,
+    },
+}
+
+/// The caller's end of the conversation with a child: poll it for reading.
+#[derive(Debug)]
+pub struct Channel {
+    fd: OwnedFd,
+    created: bool,
+}
+
+/// A running container, as `exec` needs it.
+#[derive(Debug)]
+pub struct ExecTarget<'a> {
+    /// Host pid of its first process.
+    pub pid: i32,
+    /// pidfd of its first process.
+    pub pidfd: BorrowedFd<'a>,
+    /// What it was made from.
+    pub spec: &'a Spec,
+    /// What it was made from.
+    pub launch: &'a Launch,
+}
+
+/// What to run in a running container.
+pub type ExecConfig = crate::runtime::ExecConfig;
+
+/// A further program on its way into a running container.
+#[derive(Debug)]
+pub struct SpawnedExec {
+    /// The helper that joins the container and clones the program; a child of the caller, to be reaped.
+    pub stage: StageChild,
+    /// What it has to say.
+    pub channel: ExecChannel,
+}
+
+/// What happened on an [`ExecChannel`].
+#[derive(Debug)]
+pub enum ExecEvent {
+    /// The program's process exists and is a child of the caller, to be reaped.
+    Created {
+        /// Host pid.
+        pid: i32,
+        /// Readable when it is gone.
+        pidfd: OwnedFd,
+        /// The master of the terminal, where one was asked for.
+        terminal: Option<OwnedFd>,
+    },
+    /// The program was executed. The channel has ended.
+    Started,
+    /// It will not run. A process announced by `Created` ends by itself. The channel has ended.
+    Failed {
+        /// Why; `BadContainer`, `Unsupported` or `Io`.
+        error: Error,
+    },
+}
+
+/// The caller's end of the conversation with an exec: poll it for reading.
+#[derive(Debug)]
+pub struct ExecChannel {
+    fd: OwnedFd,
+    created: bool,
+}
+
+impl AsFd for Channel {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl AsFd for ExecChannel {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl Channel {
+    /// Takes the next event without waiting; `None` when there is none yet. Call it when the channel is readable.
+    ///
+    /// # Errors
+    /// `Io` when the socket itself fails, or a message is not one of ours.
+    pub fn receive(&mut self) -> Result<Option<InitEvent>> {
+        Err(Error::Unsupported(format!("starting containers is not built yet ({})", self.created)))
+    }
+
+    /// Lets a created container run its program; `Started` or `Failed` follows.
+    ///
+    /// # Errors
+    /// `Io`; EPIPE when init is gone.
+    pub fn start(&self) -> Result<()> {
+        Err(Error::Unsupported("starting containers is not built yet".into()))
+    }
+}
+
+impl ExecChannel {
+    /// Takes the next event without waiting; `None` when there is none yet. Call it when the channel is readable.
+    ///
+    /// # Errors
+    /// `Io` when the socket itself fails, or a message is not one of ours.
+    pub fn receive(&mut self) -> Result<Option<ExecEvent>> {
+        Err(Error::Unsupported(format!("exec is not built yet ({})", self.created)))
+    }
+}
+
+/// Clones init and stage and returns at once. The cgroup's v2 directory is made here; all else happens in the children.
+///
+/// # Errors
+/// `Io` when the cgroup cannot be made or the kernel refuses to clone; `Unsupported` naming a missing feature.
+/// Nothing is left behind then.
+pub fn spawn(_spec: &Spec, _launch: &Launch, _stdio: Stdio) -> Result<Spawned> {
+    Err(Error::Unsupported("starting containers is not built yet".into()))
+}
+
+/// Clones a helper that joins the container's namespaces and cgroups and clones the program there.
+///
+/// # Errors
+/// `Io` when the kernel refuses to clone.
+pub fn exec(_target: &ExecTarget<'_>, _config: &ExecConfig, _stdio: Stdio) -> Result<SpawnedExec> {
+    Err(Error::Unsupported("exec is not built yet".into()))
+}
+
+/// Removes what the kernel keeps of a container that has ended: its cgroups, children before parents, after killing
+/// whatever is still in them. Idempotent. Interfaces and mounts die with its namespaces.
+///
+/// # Errors
+/// `Io` when a cgroup cannot be removed (EBUSY while its last processes are still dying: call again).
+pub fn cleanup(_launch: &Launch) -> Result<()> {
+    Err(Error::Unsupported("starting containers is not built yet".into()))
+}

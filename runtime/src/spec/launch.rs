@@ -1,0 +1,125 @@
+//! [`Launch`]: what the start path needs and an OCI spec cannot say.
+//!
+//! A value, serialisable, kept on disk beside `spec.json`, so that a later `exec` needs nobody's memory.
+//! Made by [`lower`](super::lower), carried out by `process`.
+
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::ContainerId;
+use crate::runtime::IdRange;
+
+/// Everything beside the OCI spec that starting one container takes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Launch {
+    /// Whose this is.
+    pub id: ContainerId,
+    /// The host ids that 0… inside map to.
+    pub ids: IdRange,
+    /// The parts of the overlay root file system.
+    pub root: RootLayers,
+    /// Path of its cgroup below the root of each hierarchy: `boxship-1a2b3c/shop-web-1`.
+    pub cgroup: String,
+    /// `user[:group]` by name or number, looked up in the container's own files by its init.
+    pub user: Option<String>,
+    /// Volumes, binds and content files, parents before children.
+    pub mounts: Vec<LaunchMount>,
+    /// Host directory of content files; each start fills it anew. Only used when `mounts` has content files.
+    pub files_dir: PathBuf,
+    /// Generated files.
+    pub etc: EtcFiles,
+    /// How it is connected.
+    pub network: Attachment,
+    /// Our reaper is PID 1 in front of the program.
+    pub reaper: bool,
+}
+
+/// Layers of an overlay.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RootLayers {
+    /// Directories of the image's layers, top first, ids as in the image. Not empty.
+    pub layers: Vec<PathBuf>,
+    /// The writable layer: a plain directory that stores shifted ids. Must exist; it is given to the range at each start.
+    pub upper: PathBuf,
+    /// Overlay's scratch directory, on the same file system as `upper`. Must exist.
+    pub work: PathBuf,
+}
+
+/// One mount whose source only the host can open.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LaunchMount {
+    /// Absolute path inside; resolved in the container's root.
+    pub target: String,
+    /// What is mounted.
+    pub source: LaunchSource,
+    /// Refuses writes.
+    pub read_only: bool,
+}
+
+/// The source of a [`LaunchMount`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum LaunchSource {
+    /// A volume: `data/` below this directory, filled from the image on first use.
+    Volume {
+        /// The volume's own directory.
+        dir: PathBuf,
+    },
+    /// A host file or directory with the mounts below it.
+    Bind {
+        /// Absolute host path.
+        path: PathBuf,
+    },
+    /// A generated file; `Launch::files_dir` holds it under this number.
+    File {
+        /// Name of the file inside `files_dir`'s current version.
+        name: String,
+        /// The bytes, base64 in JSON.
+        #[serde(with = "crate::runtime::base64_bytes")]
+        content: Vec<u8>,
+        /// Permission bits.
+        mode: u32,
+    },
+}
+
+/// Generated files of /etc, writable inside, never written to a disk.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EtcFiles {
+    /// /etc/hosts
+    pub hosts: String,
+    /// /etc/hostname
+    pub hostname: String,
+    /// /etc/resolv.conf; `None` copies the host's at the start.
+    pub resolv_conf: Option<String>,
+}
+
+/// How the container's network namespace is connected.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Attachment {
+    /// Its own namespace with loopback only.
+    None,
+    /// The host's namespace.
+    Host,
+    /// Its own namespace with one veth pair into a bridge.
+    Bridge(BridgeAttachment),
+}
+
+/// One address on a bridge.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BridgeAttachment {
+    /// Interface name of the bridge; must be there when the container is created.
+    pub bridge: String,
+    /// Interface name of the host end of the veth pair.
+    pub host_interface: String,
+    /// Address inside.
+    pub address: Ipv4Addr,
+    /// Length of the network's prefix.
+    pub prefix_len: u8,
+    /// The bridge's address, where the default route goes.
+    pub gateway: Ipv4Addr,
+    /// Hardware address inside; a function of the address, so that a replaced container needs no new ARP entry.
+    pub mac: [u8; 6],
+}
