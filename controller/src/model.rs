@@ -13,6 +13,6 @@ pub use desired::{
 };
 pub use key::{KeyError, Kind, ObjectKey, ReplicaKey, SourceRef, TemplateHash, labels};
 pub use observed::{
-    ExitRecord, Failure, JobRecord, ObservedContainer, ObservedImage, ObservedNetwork, ObservedState, ObservedVolume,
-    Revision, RevisionResult,
+    ExitRecord, Failure, JobOutcome, JobRecord, MountedVolume, ObservedContainer, ObservedImage, ObservedNetwork,
+    ObservedState, ObservedVolume, PreviousImage, Revision, RevisionResult,
 };

@@ -1,14 +1,17 @@
 //! What is: one snapshot of kernel, disk and memory, with the time it was taken as a field.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use runtime::id::{ContainerId, NetworkName, VolumeName};
 use runtime::image::{Digest, ImageRef};
-use runtime::runtime::{ContainerState, EndpointTable, ExitStatus, IdRange, ImageConfig, NetworkConfig, Resources};
+use runtime::runtime::{
+    ContainerConfig, ContainerState, EndpointTable, ExitStatus, IdRange, ImageConfig, MountSource, NetworkConfig,
+    NetworkMode, Resources,
+};
 use serde::{Deserialize, Serialize};
 
-use super::{ContainerTemplate, ObjectKey, ReplicaKey, TemplateHash};
+use super::{ContainerTemplate, Kind, ObjectKey, ReplicaKey, TemplateHash, labels};
 
 /// One look at the world.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,13 +26,14 @@ pub struct ObservedState {
     pub containers: BTreeMap<ContainerId, ObservedContainer>,
     /// Networks of this data root.
     pub networks: BTreeMap<NetworkName, ObservedNetwork>,
-    /// Subnets the host routes elsewhere: address and prefix length.
+    /// Subnets the host routes elsewhere (not over our bridges): address and prefix length.
     pub host_routes: Vec<(Ipv4Addr, u8)>,
     /// Volumes of this data root.
     pub volumes: BTreeMap<VolumeName, ObservedVolume>,
-    /// The table now in force at the switchboard; `None` when not known.
+    /// The table now in force at the switchboard (after `PortInUse`: without that listener); `None` when not known.
     pub published: Option<EndpointTable>,
-    /// How earlier containers of a replica ended, oldest first, at most [`Self::EXITS_MAX`] each.
+    /// How earlier containers of a replica ended, oldest first, at most [`Self::EXITS_MAX`] each. Memory of objects
+    /// that are neither desired nor have a container is dropped by whoever observes, here and in the two below.
     pub exits: BTreeMap<ReplicaKey, Vec<ExitRecord>>,
     /// Revisions of each App, oldest first, at most [`Self::REVISIONS_MAX`] each.
     pub revisions: BTreeMap<ObjectKey, Vec<Revision>>,
@@ -41,6 +45,10 @@ pub struct ObservedState {
     pub foreign_id_ranges: Vec<(u32, u32)>,
     /// Actions that failed and were not yet done since, by `Action::subject`.
     pub failures: BTreeMap<String, Failure>,
+    /// Subjects of actions of an earlier plan that are still being carried out (a slow pull, a stop within its grace).
+    /// They are not planned again. A `CreateContainer` among them must already show in `containers` as `Creating`
+    /// ([`ObservedContainer::from_config`]), so that its address and slot are not given to another.
+    pub in_flight: BTreeSet<String>,
 }
 
 impl ObservedState {
@@ -56,12 +64,24 @@ pub struct ObservedImage {
     /// What its reference is locked to.
     pub digest: Digest,
     /// Earlier digests of the same reference that are still present, newest first.
-    pub previous: Vec<Digest>,
+    pub previous: Vec<PreviousImage>,
     /// What it asks of containers.
     pub config: ImageConfig,
     /// When the registry was last asked, boot time; 0: in an earlier boot.
     pub checked_boot_ms: u64,
-    /// Since when nothing names or uses it, boot time; `None` while something does.
+    /// Since when nothing names or uses it, boot time; `None` while something does. Whoever observes stamps it with
+    /// the help of `plan::needed_images`; after a reboot the time starts anew.
+    pub unused_since_boot_ms: Option<u64>,
+}
+
+/// What a reference was locked to before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PreviousImage {
+    /// The digest; removed as `reference@digest`.
+    pub digest: Digest,
+    /// What it asks of containers.
+    pub config: ImageConfig,
+    /// As [`ObservedImage::unused_since_boot_ms`].
     pub unused_since_boot_ms: Option<u64>,
 }
 
@@ -91,11 +111,64 @@ pub struct ObservedContainer {
     /// Its network and address there.
     pub address: Option<(NetworkName, Ipv4Addr)>,
     /// Volumes it mounts.
-    pub volumes: Vec<VolumeName>,
+    pub volumes: Vec<MountedVolume>,
     /// Its limits.
     pub resources: Resources,
     /// Its ids.
     pub ids: IdRange,
+}
+
+/// One volume in one container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MountedVolume {
+    /// Which.
+    pub name: VolumeName,
+    /// It cannot be written through this mount.
+    pub read_only: bool,
+}
+
+impl ObservedContainer {
+    /// What a container's configuration alone says: a container in [`ContainerState::Creating`], never started.
+    /// `None` when our labels are missing or make no sense: it is not ours and stays out of [`ObservedState`].
+    #[must_use]
+    pub fn from_config(config: &ContainerConfig) -> Option<Self> {
+        let label = |name: &str| config.labels.get(name);
+        let volumes = config.mounts.iter().filter_map(|mount| match &mount.source {
+            MountSource::Volume { name } => Some(MountedVolume { name: name.clone(), read_only: mount.read_only }),
+            MountSource::Bind { .. } | MountSource::File { .. } | MountSource::Tmpfs { .. } => None,
+        });
+        Some(Self {
+            replica: replica_from_labels(&config.labels)?,
+            template_hash: TemplateHash(label(labels::TEMPLATE)?.clone()),
+            attempt: label(labels::ATTEMPT)?.parse().ok()?,
+            source_file: label(labels::SOURCE)?.clone(),
+            image: config.image.clone(),
+            state: ContainerState::Creating,
+            ready_since_boot_ms: None,
+            started_boot_ms: 0,
+            finished_boot_ms: 0,
+            exit: None,
+            address: match &config.network {
+                NetworkMode::Bridge { network, address } => Some((network.clone(), *address)),
+                NetworkMode::None | NetworkMode::Host => None,
+            },
+            volumes: volumes.collect(),
+            resources: config.resources.clone(),
+            ids: config.ids,
+        })
+    }
+}
+
+/// The replica named by the labels of a container or an anonymous volume.
+fn replica_from_labels(from: &BTreeMap<String, String>) -> Option<ReplicaKey> {
+    Some(ReplicaKey { workload: object_from_labels(from)?, ordinal: from.get(labels::ORDINAL)?.parse().ok()? })
+}
+
+/// The object named by labels.
+fn object_from_labels(from: &BTreeMap<String, String>) -> Option<ObjectKey> {
+    let kind = from.get(labels::KIND)?;
+    let kind = Kind::ALL.into_iter().find(|k| k.as_str() == kind)?;
+    Some(ObjectKey { stack: from.get(labels::STACK)?.clone(), kind, name: from.get(labels::NAME)?.clone() })
 }
 
 /// A network of ours.
@@ -114,6 +187,14 @@ pub struct ObservedVolume {
     pub owner: ObjectKey,
     /// The replica, for anonymous volumes: these are removed with their App, named ones never.
     pub anonymous_of: Option<ReplicaKey>,
+}
+
+impl ObservedVolume {
+    /// From the labels kept beside a volume; `None` when they are not ours.
+    #[must_use]
+    pub fn from_labels(labels: &BTreeMap<String, String>) -> Option<Self> {
+        Some(Self { owner: object_from_labels(labels)?, anonymous_of: replica_from_labels(labels) })
+    }
 }
 
 /// How one container of a replica ended.
@@ -148,6 +229,8 @@ pub struct Revision {
     pub image: Digest,
     /// How it went.
     pub result: RevisionResult,
+    /// Most replicas that were available at once since it was accepted: more is progress, and proof that it can run.
+    pub available_max: u32,
     /// When the roll-out began or last made progress, boot time; 0: in an earlier boot.
     pub progress_boot_ms: u64,
     /// When it was accepted, wall clock.
@@ -171,17 +254,34 @@ pub enum RevisionResult {
     Superseded,
 }
 
-/// How a job went.
+/// How a job went. Runs are numbered from 1; the number is the ordinal of the run's replica (`sweep-17`), and each try
+/// of a run is one more attempt of that replica.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobRecord {
-    /// The template of the last completed run.
+    /// The last run that was started or decided; 0: none yet.
+    pub run: u32,
+    /// Its template.
     pub template_hash: TemplateHash,
-    /// How the last run ended; `None`: none ended yet.
+    /// How it stands.
+    pub outcome: JobOutcome,
+    /// How its last try ended; `None`: none ended yet.
     pub last_exit: Option<ExitStatus>,
-    /// Failed tries of the current run.
+    /// Its failed tries.
     pub failures: u32,
-    /// The last scheduled time that was started or skipped, wall clock; 0: none.
-    pub last_scheduled_unix_ms: u64,
+    /// Scheduled times up to this one, wall clock, were started or skipped; 0: no schedule seen yet.
+    pub considered_unix_ms: u64,
+}
+
+/// How a run of a job stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum JobOutcome {
+    /// To be started, running, or to be tried again.
+    Active,
+    /// Exit code 0.
+    Succeeded,
+    /// More failed tries than `backoff_limit`.
+    Failed,
 }
 
 /// An action that failed.

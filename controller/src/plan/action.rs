@@ -1,5 +1,7 @@
 //! What a plan is made of. One action is one call of the runtime or one record in the store; a reason says why.
 
+use std::net::{IpAddr, SocketAddr};
+
 use runtime::id::{ContainerId, NetworkName, VolumeName};
 use runtime::image::{Digest, ImageRef};
 use runtime::runtime::{ContainerConfig, EndpointTable, NetworkConfig, Resources, VolumeConfig};
@@ -26,8 +28,8 @@ pub type StepId = usize;
 pub struct Step {
     /// What to do.
     pub action: Action,
-    /// For which object.
-    pub object: ObjectKey,
+    /// For which object; `None` for what all share (the endpoint table, a network's removal, an unused image).
+    pub object: Option<ObjectKey>,
     /// Why.
     pub reason: Reason,
     /// Where the manifest asks for it; `None` when nothing asks for the object any more.
@@ -108,12 +110,16 @@ pub enum Action {
     },
     /// Remember a revision of an App, or how it went.
     RecordRevision {
+        /// Of which App.
+        app: ObjectKey,
         /// The record, replacing one of the same number.
         revision: Box<Revision>,
     },
     /// Remember how a job went.
     RecordJob {
-        /// The record.
+        /// Of which Job.
+        job: ObjectKey,
+        /// The record, replacing the last one.
         record: JobRecord,
     },
 }
@@ -135,10 +141,57 @@ impl Action {
             Self::RemoveContainer { id } => format!("remove {id}"),
             Self::UpdateResources { id, .. } => format!("limits {id}"),
             Self::PublishEndpoints { .. } => "endpoints".to_owned(),
-            Self::RecordRevision { revision } => format!("revision {}", revision.number),
-            Self::RecordJob { .. } => "job record".to_owned(),
+            Self::RecordRevision { app, revision } => format!("revision {} of {app}", revision.number),
+            Self::RecordJob { job, .. } => format!("record of {job}"),
         }
     }
+
+    /// The subject under which a taken host port is remembered (`Error::PortInUse`), instead of under that of the whole
+    /// table: the next plan leaves just this listener out until its back-off is over, so one App's port delays no other.
+    /// Whoever executes forgets it when a table that names the port was published.
+    #[must_use]
+    pub fn listener_subject(address: IpAddr, port: u16) -> String {
+        format!("listen {}", SocketAddr::new(address, port))
+    }
+
+    /// The variant's name, for people and counters.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::PullImage { .. } => "PullImage",
+            Self::RemoveImage { .. } => "RemoveImage",
+            Self::CreateNetwork { .. } => "CreateNetwork",
+            Self::RemoveNetwork { .. } => "RemoveNetwork",
+            Self::CreateVolume { .. } => "CreateVolume",
+            Self::RemoveVolume { .. } => "RemoveVolume",
+            Self::CreateContainer { .. } => "CreateContainer",
+            Self::StartContainer { .. } => "StartContainer",
+            Self::StopContainer { .. } => "StopContainer",
+            Self::RemoveContainer { .. } => "RemoveContainer",
+            Self::UpdateResources { .. } => "UpdateResources",
+            Self::PublishEndpoints { .. } => "PublishEndpoints",
+            Self::RecordRevision { .. } => "RecordRevision",
+            Self::RecordJob { .. } => "RecordJob",
+        }
+    }
+
+    /// Every [`Self::name`], so that a test can prove each occurs.
+    pub const NAMES: [&'static str; 14] = [
+        "PullImage",
+        "RemoveImage",
+        "CreateNetwork",
+        "RemoveNetwork",
+        "CreateVolume",
+        "RemoveVolume",
+        "CreateContainer",
+        "StartContainer",
+        "StopContainer",
+        "RemoveContainer",
+        "UpdateResources",
+        "PublishEndpoints",
+        "RecordRevision",
+        "RecordJob",
+    ];
 }
 
 /// Why a step is taken. Data for people, never read by `execute`.
@@ -160,7 +213,7 @@ pub enum Reason {
     Exited,
     /// A crash left it half made.
     HalfMade,
-    /// A newer container of the slot serves.
+    /// The slot has a newer container: this one is a duplicate, or kept for its logs no longer.
     Replaced,
     /// The revision failed; this leads back to the last good one.
     Undo {
@@ -189,6 +242,57 @@ pub enum Reason {
     Retry,
     /// The job's outcome is known.
     JobDecided,
+}
+
+impl Reason {
+    /// The variant's name, for people and counters.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Missing => "Missing",
+            Self::TemplateChanged { .. } => "TemplateChanged",
+            Self::Surplus => "Surplus",
+            Self::Undeclared => "Undeclared",
+            Self::Exited => "Exited",
+            Self::HalfMade => "HalfMade",
+            Self::Replaced => "Replaced",
+            Self::Undo { .. } => "Undo",
+            Self::LimitsChanged => "LimitsChanged",
+            Self::Drifted => "Drifted",
+            Self::EndpointsChanged => "EndpointsChanged",
+            Self::Draining => "Draining",
+            Self::FollowDue => "FollowDue",
+            Self::Unused => "Unused",
+            Self::NewRevision => "NewRevision",
+            Self::RevisionDecided => "RevisionDecided",
+            Self::Scheduled => "Scheduled",
+            Self::Retry => "Retry",
+            Self::JobDecided => "JobDecided",
+        }
+    }
+
+    /// Every [`Self::name`], so that a test can prove each occurs.
+    pub const NAMES: [&'static str; 19] = [
+        "Missing",
+        "TemplateChanged",
+        "Surplus",
+        "Undeclared",
+        "Exited",
+        "HalfMade",
+        "Replaced",
+        "Undo",
+        "LimitsChanged",
+        "Drifted",
+        "EndpointsChanged",
+        "Draining",
+        "FollowDue",
+        "Unused",
+        "NewRevision",
+        "RevisionDecided",
+        "Scheduled",
+        "Retry",
+        "JobDecided",
+    ];
 }
 
 /// Something that cannot be done yet.
@@ -242,5 +346,10 @@ pub enum WaitingOn {
     LostImage {
         /// Which.
         digest: Digest,
+    },
+    /// A free address, subnet or id range.
+    Exhausted {
+        /// What there is no more of.
+        what: String,
     },
 }
