@@ -4,15 +4,30 @@
 //! every call renders the whole rule set from those records and swaps it in one transaction, so there is nothing to
 //! drift. Must not know containers beyond their ids, nor who answers DNS or published ports (`switchboard`).
 
+mod bridge;
+mod findings;
+mod forward;
 pub mod ipam;
 pub mod link;
+mod netlink;
+mod nftables;
+mod record;
+pub mod ruleset;
+
+use std::collections::BTreeSet;
+use std::os::fd::OwnedFd;
 
 use sha2::{Digest as _, Sha256};
 
+pub use findings::{Finding, findings};
+
+use crate::error::Doing;
 use crate::id::{ContainerId, NetworkName};
-use crate::layout::Layout;
+use crate::layout::{Layout, make_private_dir};
 use crate::runtime::{NetworkConfig, NetworkInfo};
 use crate::{Error, Result};
+use link::Netlink;
+use ruleset::{RuleNetwork, Ruleset};
 
 /// The name of a network's bridge: `bx-`, five characters of the data root's tag, seven of the network's.
 ///
@@ -28,32 +43,148 @@ pub fn veth_name(layout: &Layout, container: &ContainerId) -> String {
     format!("bv-{}{}", tag(layout), hash("container", container.as_str(), 7))
 }
 
-/// Makes a network present with exactly this configuration: record, bridge with address, forwarding, rules.
-/// Idempotent. Where the host has no nftables, containers still reach each other, and the error says what they lack.
+/// Makes a network present with exactly this configuration: record, bridge with address, rules, forwarding. Idempotent.
+/// Where the host has no nf_tables the network works without a way out; [`findings`] says so.
 ///
 /// # Errors
-/// `Unsupported` names the missing kernel feature or right; `Conflict` when an interface of another kind has the name.
+/// `Unsupported` names the missing right or kernel feature; `Conflict` when another interface has the bridge's name.
 pub fn ensure(layout: &Layout, config: &NetworkConfig) -> Result<()> {
-    let _ = layout;
-    Err(Error::Unsupported(format!("network `{}`: bridge networks are not built in yet", config.name)))
+    let _lock = lock(layout)?;
+    record::write(layout, config)?;
+    bridge::ensure(&mut Netlink::open()?, &bridge_of(layout, config))?;
+    match apply_rules(layout) {
+        Err(Error::Unsupported(why)) => {
+            tracing::warn!(network = %config.name, "{why}");
+            Ok(())
+        }
+        other => other,
+    }
 }
 
 /// Removes a network: rules, bridge, record. With the last one, what was switched on for forwarding is switched off.
 ///
 /// # Errors
-/// `NotFound`; `Conflict` while an interface is attached to the bridge.
+/// `NotFound`; `Conflict` naming the interfaces that are attached to the bridge.
 pub fn remove(layout: &Layout, name: &NetworkName) -> Result<()> {
-    let _ = layout;
-    Err(Error::Unsupported(format!("network `{name}`: bridge networks are not built in yet")))
+    let _lock = lock(layout)?;
+    let mut netlink = Netlink::open()?;
+    let bridge = bridge_name(layout, name);
+    let snapshot = bridge::Snapshot::take(&mut netlink)?;
+    if !record::exists(layout, name) && snapshot.named(&bridge).next().is_none() {
+        return Err(Error::NotFound { what: "network", name: name.to_string() });
+    }
+    let attached = snapshot.attached(&bridge);
+    if !attached.is_empty() {
+        let attached = attached.join(", ");
+        return Err(Error::Conflict(format!("network `{name}` is in use: {attached} attached to {bridge}")));
+    }
+    netlink.delete_link(&bridge)?;
+    record::delete(layout, name)?;
+    tidy(layout, &mut netlink)
 }
 
-/// Networks on disk and whether the kernel has them as they should be.
+/// Networks on disk and whether the kernel has them as they should be. Where there is no nf_tables, rules do not count.
 ///
 /// # Errors
 /// `Io`.
 pub fn list(layout: &Layout) -> Result<Vec<NetworkInfo>> {
-    let _ = layout;
-    Err(Error::Unsupported("bridge networks are not built in yet".to_owned()))
+    let records = record::all(layout)?;
+    if records.is_empty() {
+        return Ok(Vec::new());
+    }
+    let snapshot = bridge::Snapshot::take(&mut Netlink::open()?)?;
+    let rules = match nftables::holds(&ruleset_of(layout, &records)) {
+        Ok(holds) => holds && (forward::is_on()? || records.iter().all(|n| n.internal)),
+        Err(Error::Unsupported(_)) => true,
+        Err(other) => return Err(other),
+    };
+    let info = |config: NetworkConfig| {
+        let intact = rules && snapshot.holds(&bridge_of(layout, &config));
+        NetworkInfo { config, intact }
+    };
+    Ok(records.into_iter().map(info).collect())
+}
+
+/// Deletes bridges of this data root without a record, and veth ends of containers that are not in `live`.
+/// Returns the names deleted.
+///
+/// # Errors
+/// `Io`; what could be deleted is.
+pub fn sweep(layout: &Layout, live: &BTreeSet<ContainerId>) -> Result<Vec<String>> {
+    let _lock = lock(layout)?;
+    let mut netlink = Netlink::open()?;
+    let snapshot = bridge::Snapshot::take(&mut netlink)?;
+    let mut owned: BTreeSet<String> = live.iter().map(|id| veth_name(layout, id)).collect();
+    owned.extend(record::all(layout)?.iter().map(|n| bridge_name(layout, &n.name)));
+    let tag = tag(layout);
+    let (bridges, veths) = (format!("bx-{tag}"), format!("bv-{tag}"));
+    let dead = snapshot.named(&veths).chain(snapshot.named(&bridges)).filter(|name| !owned.contains(*name));
+    let dead: Vec<String> = dead.map(str::to_owned).collect();
+    for name in &dead {
+        netlink.delete_link(name)?;
+    }
+    tidy(layout, &mut netlink)?;
+    Ok(dead)
+}
+
+/// The subnets this host has routes to, for [`ipam::pick_subnet`]: our own bridges' among them.
+///
+/// # Errors
+/// `Io`.
+pub fn host_routes() -> Result<BTreeSet<ipam::Subnet>> {
+    bridge::routes()
+}
+
+/// Loads the rules of all records, and the switch for forwarding if one of them needs it.
+fn apply_rules(layout: &Layout) -> Result<()> {
+    let records = record::all(layout)?;
+    let ruleset = ruleset_of(layout, &records);
+    if !nftables::holds(&ruleset)? {
+        nftables::replace(&[ruleset])?;
+    }
+    if records.iter().any(|n| !n.internal) { forward::switch_on() } else { Ok(()) }
+}
+
+/// After removals: rules without what went; nothing at all when nothing is left.
+fn tidy(layout: &Layout, netlink: &mut Netlink) -> Result<()> {
+    let outcome = if record::all(layout)?.is_empty() {
+        let others = bridge::Snapshot::take(netlink)?.named("bx-").next().is_some();
+        nftables::delete(&[&ruleset::table_name(&tag(layout))])
+            .and_then(|()| if others { Ok(()) } else { forward::switch_off() })
+    } else {
+        apply_rules(layout)
+    };
+    match outcome {
+        Err(Error::Unsupported(_)) => Ok(()),
+        other => other,
+    }
+}
+
+fn ruleset_of(layout: &Layout, records: &[NetworkConfig]) -> Ruleset {
+    let of = |config: &NetworkConfig| RuleNetwork {
+        name: config.name.to_string(),
+        bridge: bridge_name(layout, &config.name),
+        subnet: ipam::Subnet::containing(config.gateway, config.prefix_len),
+        internal: config.internal,
+    };
+    ruleset::render(&tag(layout), &records.iter().map(of).collect::<Vec<_>>())
+}
+
+fn bridge_of(layout: &Layout, config: &NetworkConfig) -> bridge::Bridge {
+    let name = bridge_name(layout, &config.name);
+    let hash = Sha256::digest(name.as_bytes());
+    // Locally administered, unicast.
+    let mac = [0x02, 0xb5, hash[0], hash[1], hash[2], hash[3]];
+    bridge::Bridge { name, mac, address: config.gateway, prefix_len: config.prefix_len }
+}
+
+/// One change at a time, over all threads and processes of the data root.
+fn lock(layout: &Layout) -> Result<OwnedFd> {
+    let path = layout.data_root.join("networks");
+    make_private_dir(&path)?;
+    let dir = std::fs::File::open(&path).doing(|| format!("open {}", path.display()))?;
+    rustix::fs::flock(&dir, rustix::fs::FlockOperation::LockExclusive).doing(|| format!("lock {}", path.display()))?;
+    Ok(dir.into())
 }
 
 /// What marks interfaces and tables of one data root: 25 bits of its path's hash.

@@ -153,7 +153,8 @@ impl Netlink {
         self.request(message, |_, _| {}).doing(|| format!("add dummy interface {name}"))
     }
 
-    /// Adds a veth pair, both ends up, the near one in its bridge, in one request.
+    /// Adds a veth pair, the near end up and in its bridge, in one request. The far end is down: veth refuses to open
+    /// (ENOTCONN) before both ends exist, so its own namespace sets it up.
     ///
     /// # Errors
     /// `Io`; the source is EEXIST when the near name is taken.
@@ -168,7 +169,7 @@ impl Netlink {
             info.text(libc::IFLA_INFO_KIND, "veth").nested(libc::IFLA_INFO_DATA, |data| {
                 data.nested(message::VETH_INFO_PEER, |peer| {
                     let peer = peer
-                        .raw(&message::ifinfomsg(0, up, up))
+                        .raw(&message::ifinfomsg(0, 0, 0))
                         .text(libc::IFLA_IFNAME, veth.peer_name)
                         .number(libc::IFLA_NET_NS_FD, netns);
                     match veth.peer_mac {

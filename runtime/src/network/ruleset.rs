@@ -1,0 +1,300 @@
+//! What our nftables table says, rendered whole from the list of networks. Pure: a value that prints as `nft` text and
+//! that `nftables` encodes for the kernel.
+//!
+//! Must not know sockets, files or what is loaded now. The rules, in words: containers of one network reach each
+//! other; they reach the outside unless the network is internal; nobody reaches them by forwarding; nothing reaches
+//! another network, the host's loopback or the cloud's metadata address; a container speaks with its own network's
+//! addresses only; IPv6 is closed until networks have IPv6 addresses.
+
+use std::fmt;
+use std::net::Ipv4Addr;
+
+use super::ipam::Subnet;
+
+/// Every bridge of every data root begins with this.
+const BRIDGES: &str = "bx-";
+/// The link-local range, with every cloud's metadata service (169.254.169.254) in it.
+const LINK_LOCAL: (Ipv4Addr, u8) = (Ipv4Addr::new(169, 254, 0, 0), 16);
+const LOOPBACK: (Ipv4Addr, u8) = (Ipv4Addr::new(127, 0, 0, 0), 8);
+
+/// The table that exists exactly while we hold `ip_forward` on: it drops what is not ours. Shared by all data roots.
+pub const FORWARD_GUARD_TABLE: &str = "boxship-forward";
+
+/// One network as the rules see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RuleNetwork {
+    /// For the comments.
+    pub name: String,
+    /// Its bridge's interface name.
+    pub bridge: String,
+    /// Its addresses.
+    pub subnet: Subnet,
+    /// No way out.
+    pub internal: bool,
+}
+
+/// One table of family `inet`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ruleset {
+    /// Its name.
+    pub table: String,
+    /// In order of printing.
+    pub chains: Vec<Chain>,
+}
+
+/// One base chain with policy accept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chain {
+    /// Where it hooks in; names the chain.
+    pub hook: Hook,
+    /// First match decides.
+    pub rules: Vec<Rule>,
+}
+
+/// The hooks we use, each with its chain type and priority.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hook {
+    /// To the host: type filter, priority 0.
+    Input,
+    /// Through the host: type filter, priority 0.
+    Forward,
+    /// Leaving: type nat, priority 100 (srcnat).
+    Postrouting,
+}
+
+/// All matches hold → the verdict.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rule {
+    /// In order of evaluation.
+    pub matches: Vec<Match>,
+    /// What happens then.
+    pub verdict: Verdict,
+    /// Why, at most 127 bytes (nft's own limit); unique in its chain, so that drift is seen by it.
+    pub comment: String,
+}
+
+/// One condition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Match {
+    /// The interface a packet came in by.
+    Input(Interface),
+    /// The interface it leaves by.
+    Output(Interface),
+    /// Its source address lies in the subnet, or does not when `inside` is false.
+    Source {
+        /// Which addresses.
+        subnet: Subnet,
+        /// The sense.
+        inside: bool,
+    },
+    /// Its destination address lies in the subnet.
+    Destination(Subnet),
+    /// It is IPv6.
+    Ipv6,
+    /// It belongs to a connection known already, or to an error about one.
+    Established,
+}
+
+/// An interface, or a family of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Interface {
+    /// The name, or how it begins.
+    pub name: String,
+    /// Only the beginning is given.
+    pub prefix: bool,
+    /// The sense: any but this when false.
+    pub is: bool,
+}
+
+/// What happens to a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Goes on to the next chain.
+    Accept,
+    /// Is gone.
+    Drop,
+    /// Gets the address of the interface it leaves by.
+    Masquerade,
+}
+
+/// The name of a data root's table. `tag` is the data root's mark in interface names.
+#[must_use]
+pub fn table_name(tag: &str) -> String {
+    format!("boxship-{tag}")
+}
+
+/// The whole table of one data root. The order of `networks` is the order of the rules.
+#[must_use]
+pub fn render(tag: &str, networks: &[RuleNetwork]) -> Ruleset {
+    let mine = Interface { name: format!("{BRIDGES}{tag}"), prefix: true, is: true };
+    Ruleset {
+        table: table_name(tag),
+        chains: vec![
+            Chain { hook: Hook::Input, rules: input(&mine, networks) },
+            Chain { hook: Hook::Forward, rules: forward(&mine, networks) },
+            Chain { hook: Hook::Postrouting, rules: postrouting(networks) },
+        ],
+    }
+}
+
+/// The table that keeps the host from forwarding for others although we switched `ip_forward` on.
+#[must_use]
+pub fn forward_guard() -> Ruleset {
+    let not_ours = Interface { name: BRIDGES.to_owned(), prefix: true, is: false };
+    let matches = vec![Match::Input(not_ours.clone()), Match::Output(not_ours)];
+    let rules = vec![rule(matches, Verdict::Drop, "boxship switched ip_forward on, only for its own networks")];
+    Ruleset { table: FORWARD_GUARD_TABLE.to_owned(), chains: vec![Chain { hook: Hook::Forward, rules }] }
+}
+
+fn input(mine: &Interface, networks: &[RuleNetwork]) -> Vec<Rule> {
+    let from_mine = || Match::Input(mine.clone());
+    let mut rules = vec![rule(vec![from_mine(), Match::Ipv6], Verdict::Drop, "no IPv6 on these networks")];
+    rules.extend(networks.iter().map(spoofed));
+    rules.extend([
+        rule(vec![from_mine(), destination(LOOPBACK)], Verdict::Drop, "host loopback is closed"),
+        rule(vec![from_mine(), destination(LINK_LOCAL)], Verdict::Drop, "metadata and link-local are closed"),
+        rule(vec![from_mine(), Match::Established], Verdict::Accept, "answers to the host"),
+    ]);
+    rules.extend(networks.iter().filter(|n| n.internal).map(|n| {
+        rule(vec![Match::Input(bridge(n))], Verdict::Drop, format!("network {}: internal, the host is closed", n.name))
+    }));
+    rules
+}
+
+fn forward(mine: &Interface, networks: &[RuleNetwork]) -> Vec<Rule> {
+    let from_mine = || Match::Input(mine.clone());
+    let to_mine = || Match::Output(mine.clone());
+    let any = Interface { name: BRIDGES.to_owned(), prefix: true, is: true };
+    let mut rules = vec![
+        rule(vec![from_mine(), Match::Ipv6], Verdict::Drop, "no IPv6 from these networks"),
+        rule(vec![to_mine(), Match::Ipv6], Verdict::Drop, "no IPv6 to these networks"),
+    ];
+    rules.extend(networks.iter().map(spoofed));
+    rules.extend([
+        rule(vec![from_mine(), destination(LINK_LOCAL)], Verdict::Drop, "metadata and link-local are closed"),
+        rule(vec![to_mine(), Match::Established], Verdict::Accept, "answers to containers"),
+    ]);
+    rules.extend(networks.iter().map(|n| {
+        let matches = vec![Match::Input(bridge(n)), Match::Output(bridge(n))];
+        rule(matches, Verdict::Accept, format!("network {}: neighbours", n.name))
+    }));
+    rules.extend(networks.iter().filter(|n| n.internal).map(|n| {
+        rule(vec![Match::Input(bridge(n))], Verdict::Drop, format!("network {}: internal, no way out", n.name))
+    }));
+    rules.extend([
+        rule(vec![from_mine(), Match::Output(any)], Verdict::Drop, "networks are closed to each other"),
+        rule(vec![to_mine()], Verdict::Drop, "containers are reached by published ports only"),
+    ]);
+    rules
+}
+
+fn postrouting(networks: &[RuleNetwork]) -> Vec<Rule> {
+    let egress = |n: &RuleNetwork| {
+        let elsewhere = Interface { is: false, ..bridge(n) };
+        let matches = vec![Match::Source { subnet: n.subnet, inside: true }, Match::Output(elsewhere)];
+        rule(matches, Verdict::Masquerade, format!("network {}: egress", n.name))
+    };
+    networks.iter().filter(|n| !n.internal).map(egress).collect()
+}
+
+fn spoofed(network: &RuleNetwork) -> Rule {
+    let matches = vec![Match::Input(bridge(network)), Match::Source { subnet: network.subnet, inside: false }];
+    rule(matches, Verdict::Drop, format!("network {}: not an address of {}", network.name, network.subnet))
+}
+
+fn bridge(network: &RuleNetwork) -> Interface {
+    Interface { name: network.bridge.clone(), prefix: false, is: true }
+}
+
+fn destination((address, prefix_len): (Ipv4Addr, u8)) -> Match {
+    Match::Destination(Subnet::containing(address, prefix_len))
+}
+
+fn rule(matches: Vec<Match>, verdict: Verdict, comment: impl Into<String>) -> Rule {
+    Rule { matches, verdict, comment: comment.into() }
+}
+
+impl Hook {
+    /// The chain's name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Input => "input",
+            Self::Forward => "forward",
+            Self::Postrouting => "postrouting",
+        }
+    }
+
+    /// nftables' chain type.
+    #[must_use]
+    pub fn chain_type(self) -> &'static str {
+        match self {
+            Self::Input | Self::Forward => "filter",
+            Self::Postrouting => "nat",
+        }
+    }
+
+    /// Order among the chains of the hook, as numbered in `linux/netfilter_ipv4.h`.
+    #[must_use]
+    pub fn priority(self) -> i32 {
+        match self {
+            Self::Input | Self::Forward => 0,
+            Self::Postrouting => 100,
+        }
+    }
+}
+
+impl fmt::Display for Ruleset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "table inet {} {{", self.table)?;
+        for chain in &self.chains {
+            let (hook, kind) = (chain.hook.name(), chain.hook.chain_type());
+            writeln!(f, "\tchain {hook} {{")?;
+            writeln!(f, "\t\ttype {kind} hook {hook} priority {}; policy accept;", chain.hook.priority())?;
+            for rule in &chain.rules {
+                writeln!(f, "\t\t{rule}")?;
+            }
+            writeln!(f, "\t}}")?;
+        }
+        writeln!(f, "}}")
+    }
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for condition in &self.matches {
+            write!(f, "{condition} ")?;
+        }
+        let verdict = match self.verdict {
+            Verdict::Accept => "accept",
+            Verdict::Drop => "drop",
+            Verdict::Masquerade => "masquerade",
+        };
+        write!(f, "{verdict} comment \"{}\"", self.comment)
+    }
+}
+
+impl fmt::Display for Match {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Input(interface) => write!(f, "iifname {interface}"),
+            Self::Output(interface) => write!(f, "oifname {interface}"),
+            Self::Source { subnet, inside: true } => write!(f, "ip saddr {subnet}"),
+            Self::Source { subnet, inside: false } => write!(f, "ip saddr != {subnet}"),
+            Self::Destination(subnet) => write!(f, "ip daddr {subnet}"),
+            Self::Ipv6 => f.write_str("meta nfproto ipv6"),
+            Self::Established => f.write_str("ct state established,related"),
+        }
+    }
+}
+
+impl fmt::Display for Interface {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let not = if self.is { "" } else { "!= " };
+        let star = if self.prefix { "*" } else { "" };
+        write!(f, "{not}\"{}{star}\"", self.name)
+    }
+}
+
+#[cfg(test)]
+mod tests;

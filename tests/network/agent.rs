@@ -1,0 +1,111 @@
+//! The inside of a container: a process in its own network namespace that takes orders on stdin, one line each, and
+//! answers each with one line.
+
+use std::io::{BufRead as _, Read as _, Write as _};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
+
+use runtime::network::link::Netlink;
+
+/// How long a connection attempt may take; a dropped SYN shows as `timeout`.
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(700);
+
+/// Takes orders until stdin ends.
+pub(crate) fn run() {
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("root may unshare");
+    println!("ready");
+    for line in std::io::stdin().lock().lines() {
+        let line = line.expect("orders are text");
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let answer = match words[..] {
+            ["up", address, prefix_len, gateway] => up(address, prefix_len, gateway),
+            ["serve", port, name] => serve(port, name),
+            ["connect", target] => connect(target),
+            ["address", address] => add_address(address),
+            ["connect-from", source, target] => connect_from(source, target),
+            _ => format!("no such order: {line}"),
+        };
+        println!("{answer}");
+    }
+}
+
+fn up(address: &str, prefix_len: &str, gateway: &str) -> String {
+    let mut netlink = Netlink::open().expect("rtnetlink opens");
+    let link = netlink.link("eth0").expect("links are listed").expect("eth0 is there");
+    netlink.set_up(1).expect("loopback goes up");
+    netlink
+        .add_address(link.index, address.parse().expect("an address"), prefix_len.parse().expect("a length"))
+        .expect("an address can be added");
+    netlink.set_up(link.index).expect("it goes up");
+    netlink.add_default_route(gateway.parse().expect("a gateway")).expect("a route can be added");
+    "ok".into()
+}
+
+fn add_address(address: &str) -> String {
+    let mut netlink = Netlink::open().expect("rtnetlink opens");
+    let link = netlink.link("eth0").expect("links are listed").expect("eth0 is there");
+    netlink.add_address(link.index, address.parse().expect("an address"), 32).expect("an address can be added");
+    "ok".into()
+}
+
+/// A server that says `NAME PEER_ADDRESS`, echoes until the peer is done, says `bye NAME` and closes.
+fn serve(port: &str, name: &str) -> String {
+    let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port.parse().expect("a port"));
+    let listener = TcpListener::bind(address).expect("the port is free in here");
+    let name = name.to_owned();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let name = name.clone();
+            std::thread::spawn(move || echo(stream, &name));
+        }
+    });
+    "ok".into()
+}
+
+fn echo(mut stream: TcpStream, name: &str) -> std::io::Result<()> {
+    let peer = stream.peer_addr()?.ip();
+    stream.write_all(format!("{name} {peer}\n").as_bytes())?;
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        let count = stream.read(&mut buffer)?;
+        if count == 0 {
+            return stream.write_all(format!("bye {name}\n").as_bytes());
+        }
+        stream.write_all(&buffer[..count])?;
+    }
+}
+
+/// The first line the server says, or why there is none.
+fn connect(target: &str) -> String {
+    let target = target.parse().expect("address:port");
+    outcome(TcpStream::connect_timeout(&target, CONNECT_TIMEOUT))
+}
+
+/// As `connect`, from a source address.
+fn connect_from(source: &str, target: &str) -> String {
+    use nix::sys::socket::{
+        AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, setsockopt, socket, sockopt::SendTimeout,
+    };
+    use std::os::fd::AsRawFd as _;
+    let source: Ipv4Addr = source.parse().expect("an address");
+    let target: std::net::SocketAddrV4 = target.parse().expect("address:port");
+    let fd = socket(AddressFamily::Inet, SockType::Stream, SockFlag::empty(), None).expect("a socket");
+    bind(fd.as_raw_fd(), &SockaddrIn::from(std::net::SocketAddrV4::new(source, 0))).expect("our address");
+    setsockopt(&fd, SendTimeout, &nix::sys::time::TimeVal::new(0, 700_000)).expect("a timeout");
+    let connected = connect(fd.as_raw_fd(), &SockaddrIn::from(target));
+    outcome(connected.map(|()| TcpStream::from(fd)).map_err(std::io::Error::from))
+}
+
+fn outcome(stream: std::io::Result<TcpStream>) -> String {
+    let read = stream.and_then(|stream| {
+        stream.set_read_timeout(Some(CONNECT_TIMEOUT))?;
+        let mut line = String::new();
+        std::io::BufReader::new(stream).read_line(&mut line)?;
+        Ok(line.trim_end().to_owned())
+    });
+    read.unwrap_or_else(|e| match e.raw_os_error() {
+        Some(libc_code) if libc_code == nix::errno::Errno::EINPROGRESS as i32 => "timeout".into(),
+        _ if e.kind() == std::io::ErrorKind::TimedOut => "timeout".into(),
+        _ => format!("{:?}", e.kind()),
+    })
+}

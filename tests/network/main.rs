@@ -1,0 +1,57 @@
+//! Networks, published ports and names in the kernel: real bridges, namespaces and sockets, none of them the host's.
+//!
+//! The runner enters its own network and mount namespaces while it is single-threaded and proves that it did. The same
+//! program is also the switchboard (`switchboard DATA_ROOT RUN_DIR`) and the inside of a container (`agent`).
+
+mod agent;
+mod bridge;
+mod lab;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// A test: its name and what it does.
+type Case = (&'static str, fn());
+
+const CASES: &[Case] = &[
+    ("bridge_comes_and_goes_whole", bridge::comes_and_goes_whole),
+    ("rules_keep_networks_apart_and_let_them_out", bridge::rules_keep_networks_apart_and_let_them_out),
+    ("drift_is_noticed_and_repaired", bridge::drift_is_noticed_and_repaired),
+    ("sweep_takes_what_has_no_owner", bridge::sweep_takes_what_has_no_owner),
+    ("what_stands_in_the_way_is_named", bridge::what_stands_in_the_way_is_named),
+];
+
+fn main() {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    match args.first().map(String::as_str) {
+        Some("agent") => return agent::run(),
+        Some("--list") => return CASES.iter().for_each(|(name, _)| println!("{name}: test")),
+        _ => {}
+    }
+    let wanted: Vec<&String> = args.iter().filter(|a| !a.starts_with('-')).collect();
+    let chosen = CASES.iter().filter(|(name, _)| wanted.is_empty() || wanted.iter().any(|w| name.contains(w.as_str())));
+    if let Err(why) = lab::enter_namespaces() {
+        let skipped = chosen.map(|(name, _)| println!("test {name} ... skipped: {why}")).count();
+        println!("0 passed, 0 failed, {skipped} skipped");
+        return;
+    }
+    let (mut passed, mut failed) = (0, 0);
+    for (name, case) in chosen {
+        let before = lab::leftovers();
+        let outcome = catch_unwind(AssertUnwindSafe(case)).is_ok();
+        let after = lab::leftovers();
+        if outcome && before == after {
+            passed += 1;
+            println!("test {name} ... ok");
+        } else {
+            failed += 1;
+            println!("test {name} ... FAILED");
+            if before != after {
+                println!("  left behind:\n{after}\n  instead of:\n{before}");
+            }
+        }
+    }
+    println!("{passed} passed, {failed} failed, 0 skipped");
+    if failed > 0 {
+        std::process::exit(1);
+    }
+}
