@@ -1,18 +1,28 @@
 //! The model every dialect lowers to: what should be (`desired`), what is (`observed`), and names for both.
 //!
-//! Values here are validated. Nothing here reads a clock, a file or a socket, or knows a dialect.
+//! Values here are validated. Nothing here reads a clock, a file or a socket, or knows a dialect. `object` is what one
+//! manifest object says by itself, `resolve` makes the desired state of all of them, `accept` decides what a host takes
+//! of it and what it keeps.
 
+pub mod accept;
 mod desired;
+mod diagnostic;
 mod key;
+pub mod object;
 mod observed;
+mod resolve;
 
+pub use accept::{Accepted, Confirmation, Notice, accept};
 pub use desired::{
     Completion, ConcurrencyPolicy, ContainerTemplate, DependsOn, DesiredImage, DesiredJob, DesiredState, DesiredVolume,
     EnvValue, Healthcheck, Hold, ImageSource, Mount, MountWhat, OnChange, OnFailure, Probe, PublishedPort, Schedule,
     UpdateStrategy, VolumeAccess, Workload,
 };
+pub use diagnostic::{Diagnostic, Note, Severity, Span, codes};
 pub use key::{KeyError, Kind, ObjectKey, ReplicaKey, SourceRef, TemplateHash, labels};
+pub use object::{FileKind, Loaded, Object, ObjectSpec};
 pub use observed::{
     ExitRecord, Failure, JobOutcome, JobRecord, MountedVolume, ObservedContainer, ObservedImage, ObservedNetwork,
     ObservedState, ObservedVolume, PreviousImage, Revision, RevisionResult,
 };
+pub use resolve::{Resolution, resolve, resolve_with};

@@ -209,7 +209,7 @@ pub enum MountWhat {
     /// the bytes live in the accepted state's file store under that digest.
     File {
         /// Content.
-        #[serde(with = "serde_bytes_as_text")]
+        #[serde(with = "content_as_text")]
         content: Arc<[u8]>,
         /// Permission bits.
         mode: u32,
@@ -326,7 +326,7 @@ pub enum Completion {
     Success,
 }
 
-mod serde_bytes_as_text {
+pub(super) mod content_as_text {
     //! File content in the accepted state: text stays readable, other bytes become numbers.
     use std::sync::Arc;
 
@@ -339,14 +339,14 @@ mod serde_bytes_as_text {
         Bytes(Vec<u8>),
     }
 
-    pub(super) fn serialize<S: Serializer>(bytes: &Arc<[u8]>, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(in crate::model) fn serialize<S: Serializer>(bytes: &Arc<[u8]>, serializer: S) -> Result<S::Ok, S::Error> {
         match std::str::from_utf8(bytes) {
             Ok(text) => Content::Text(text.to_owned()).serialize(serializer),
             Err(_) => Content::Bytes(bytes.to_vec()).serialize(serializer),
         }
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<[u8]>, D::Error> {
+    pub(in crate::model) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<[u8]>, D::Error> {
         Ok(match Content::deserialize(deserializer)? {
             Content::Text(text) => text.into_bytes().into(),
             Content::Bytes(bytes) => bytes.into(),

@@ -1,0 +1,293 @@
+//! One object as a front-end lowered it: validated by itself, its references to other objects still names.
+//!
+//! Every dialect makes these; `resolve` turns all of them together into a `DesiredState`. Contents of `file:` are
+//! already read (`manifest::load` does that), so that everything after is pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use runtime::image::ImageRef;
+use runtime::runtime::{Resources, SecurityConfig};
+use serde::{Deserialize, Serialize};
+
+use super::desired::content_as_text;
+use super::{
+    DependsOn, Diagnostic, Healthcheck, Kind, ObjectKey, OnChange, Schedule, Span, UpdateStrategy, VolumeAccess,
+};
+
+/// One object.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Object {
+    /// Stack, kind and name.
+    pub key: ObjectKey,
+    /// Where its name is written.
+    pub span: Span,
+    /// What it says.
+    pub spec: ObjectSpec,
+}
+
+/// What an object says, by kind.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ObjectSpec {
+    /// `Image`.
+    Image(ImageSpec),
+    /// `App`.
+    App(Box<AppSpec>),
+    /// `Job`.
+    Job(Box<JobSpec>),
+    /// `Volume`.
+    Volume(VolumeSpec),
+    /// `Config`.
+    Config(ConfigSpec),
+}
+
+/// An `Image`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageSpec {
+    /// What to hold.
+    pub reference: ImageRef,
+    /// Ask the registry again this often, in milliseconds.
+    pub follow_ms: Option<u64>,
+    /// Earlier digests to hold.
+    pub keep: u32,
+}
+
+/// An `App`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AppSpec {
+    /// How many.
+    pub replicas: u32,
+    /// What each runs.
+    pub template: TemplateSpec,
+    /// Host ports.
+    pub ports: Vec<PortSpec>,
+    /// How it is replaced.
+    pub strategy: UpdateStrategy,
+    /// What must hold first.
+    pub depends_on: Vec<DependencySpec>,
+}
+
+/// A `Job`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobSpec {
+    /// What it runs.
+    pub template: TemplateSpec,
+    /// When; `None`: once per template.
+    pub schedule: Option<Schedule>,
+    /// Failed runs that are tried again.
+    pub backoff_limit: u32,
+    /// What must hold first.
+    pub depends_on: Vec<DependencySpec>,
+}
+
+/// A `Volume`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeSpec {
+    /// Who may write at once.
+    pub access: VolumeAccess,
+}
+
+/// A `Config`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfigSpec {
+    /// Content by key; a key is a file name.
+    pub data: BTreeMap<String, FileContent>,
+}
+
+/// Bytes written in a manifest or read from a file beside it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileContent {
+    /// The file it comes from, relative to the manifest's directory or absolute; `None`: written in the manifest.
+    pub path: Option<String>,
+    /// The bytes; empty until `manifest::load` has read `path`.
+    #[serde(with = "content_as_text")]
+    pub bytes: Arc<[u8]>,
+    /// Where it is written.
+    pub span: Span,
+}
+
+/// What a container runs, with names instead of what they stand for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TemplateSpec {
+    /// Which image.
+    pub image: ImageChoice,
+    /// Replaces the image's.
+    pub entrypoint: Option<Vec<String>>,
+    /// Replaces the image's cmd.
+    pub args: Option<Vec<String>>,
+    /// Environment.
+    pub env: BTreeMap<String, EnvSpec>,
+    /// Replaces the image's.
+    pub working_dir: Option<String>,
+    /// Replaces the image's.
+    pub user: Option<String>,
+    /// Replaces the replica's name.
+    pub hostname: Option<String>,
+    /// In the order written.
+    pub mounts: Vec<MountSpec>,
+    /// Limits.
+    pub resources: Resources,
+    /// Ports the program listens on.
+    pub container_ports: BTreeSet<u16>,
+    /// Readiness.
+    pub healthcheck: Option<Healthcheck>,
+    /// Milliseconds between the stop signal and the kill.
+    pub stop_grace_ms: u64,
+    /// Replaces the image's.
+    pub stop_signal: Option<String>,
+    /// Deviations from the safe defaults.
+    pub security: SecurityConfig,
+    /// Size of /dev/shm in bytes.
+    pub shm_bytes: Option<u64>,
+    /// Our reaper as PID 1.
+    pub init: bool,
+    /// The host's network.
+    pub host_network: bool,
+    /// A terminal as stdio.
+    pub tty: bool,
+}
+
+/// Which image, as written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ImageChoice {
+    /// `image:`.
+    Reference(ImageRef, Span),
+    /// `imageFrom:`, the name of an `Image` of the same stack.
+    From(String, Span),
+}
+
+/// One environment variable, as written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum EnvSpec {
+    /// A value.
+    Plain(String),
+    /// A key of a `Config` of the same stack.
+    Config {
+        /// Its name.
+        name: String,
+        /// The key.
+        key: String,
+        /// Where it is written.
+        span: Span,
+    },
+}
+
+/// One mount, as written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MountSpec {
+    /// Absolute path inside.
+    pub path: String,
+    /// What.
+    pub what: MountWhatSpec,
+    /// Refuses writes.
+    pub read_only: bool,
+    /// What a change of content does.
+    pub on_change: OnChange,
+    /// Permission bits of a file; ignored for the others.
+    pub mode: u32,
+    /// Where what it shows is written.
+    pub span: Span,
+}
+
+/// What a mount shows, as written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum MountWhatSpec {
+    /// A `Volume` of the same stack.
+    Volume(String),
+    /// A `Config` of the same stack: one key as a file, or (`None`) all keys as files of a directory.
+    Config {
+        /// Its name.
+        name: String,
+        /// The key.
+        key: Option<String>,
+    },
+    /// A host file, copied.
+    File(FileContent),
+    /// A host directory or file, absolute.
+    Bind(String),
+    /// Memory.
+    Tmpfs {
+        /// Bound in bytes.
+        size_bytes: Option<u64>,
+    },
+}
+
+/// A published port, as written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortSpec {
+    /// Host address.
+    pub address: IpAddr,
+    /// Host port.
+    pub host_port: u16,
+    /// Port in the container.
+    pub container_port: u16,
+    /// Where it is written.
+    pub span: Span,
+}
+
+/// A dependency, as written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DependencySpec {
+    /// `App` or `Job`; `None`: whichever has the name (a `Job` for `completed`).
+    pub kind: Option<Kind>,
+    /// The name.
+    pub name: String,
+    /// What it must have reached.
+    pub condition: DependsOn,
+    /// Where it is written.
+    pub span: Span,
+}
+
+/// Everything found under one manifest root, with what is wrong with it. Made by `manifest::load`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Loaded {
+    /// The root as the user wrote it, for commands in notices.
+    pub root: String,
+    /// Good objects, in the order of files and documents.
+    pub objects: Vec<Object>,
+    /// Everything there is to say, in the order of files and lines.
+    pub diagnostics: Vec<Diagnostic>,
+    /// Each file and what it is.
+    pub files: BTreeMap<String, FileKind>,
+    /// The root itself cannot be read: why.
+    pub root_unreadable: Option<String>,
+    /// Directories below it that cannot be read, relative to the root, and why.
+    pub unreadable: BTreeMap<String, String>,
+    /// Text of each manifest, for carets.
+    pub sources: BTreeMap<String, Arc<str>>,
+    /// Hash over paths and contents of everything that was read; equal means nothing changed.
+    pub fingerprint: String,
+    /// Files named by `file:`, absolute: to be hashed beside the manifests.
+    pub file_refs: BTreeSet<String>,
+    /// Host paths that containers write to, absolute: never watched.
+    pub bind_paths: BTreeSet<String>,
+}
+
+impl Loaded {
+    /// Whether anything keeps an object from being taken.
+    #[must_use]
+    pub fn has_errors(&self) -> bool {
+        self.diagnostics.iter().any(Diagnostic::is_error)
+    }
+}
+
+/// What a file is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum FileKind {
+    /// Only good native objects.
+    Native,
+    /// Something in it is wrong: what it defined before stays.
+    Broken,
+    /// Kubernetes objects.
+    Kubernetes,
+    /// A compose file.
+    Compose,
+    /// Any other YAML.
+    NotAManifest,
+}

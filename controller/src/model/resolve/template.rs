@@ -1,0 +1,186 @@
+//! A template's names become what they stand for: the image's reference, a Config's bytes, a declared volume.
+
+use std::sync::Arc;
+
+use super::{Resolver, title};
+use crate::model::object::{EnvSpec, FileContent, ImageChoice, MountSpec, MountWhatSpec, ObjectSpec, TemplateSpec};
+use crate::model::{
+    ContainerTemplate, DesiredState, Diagnostic, EnvValue, ImageSource, Kind, Mount, MountWhat, ObjectKey, Span,
+    VolumeAccess, codes,
+};
+
+/// `None` when something it names does not exist: `key` is then marked as broken.
+pub(super) fn resolve(resolver: &mut Resolver<'_>, key: &ObjectKey, spec: &TemplateSpec) -> Option<ContainerTemplate> {
+    let image = image(resolver, key, &spec.image);
+    let mut env = std::collections::BTreeMap::new();
+    let mut whole = true;
+    for (name, value) in &spec.env {
+        match self::env(resolver, key, name, value) {
+            Some(value) => drop(env.insert(name.clone(), EnvValue::Plain(value))),
+            None => whole = false,
+        }
+    }
+    let mut mounts = Vec::new();
+    for spec in &spec.mounts {
+        match mount(resolver, key, spec) {
+            Some(more) => mounts.extend(more),
+            None => whole = false,
+        }
+    }
+    let image = image?;
+    whole.then(|| ContainerTemplate {
+        image,
+        entrypoint: spec.entrypoint.clone(),
+        args: spec.args.clone(),
+        env,
+        working_dir: spec.working_dir.clone(),
+        user: spec.user.clone(),
+        hostname: spec.hostname.clone(),
+        mounts,
+        resources: spec.resources.clone(),
+        container_ports: spec.container_ports.clone(),
+        healthcheck: spec.healthcheck.clone(),
+        stop_grace_ms: spec.stop_grace_ms,
+        stop_signal: spec.stop_signal.clone(),
+        security: spec.security.clone(),
+        shm_bytes: spec.shm_bytes,
+        init: spec.init,
+        host_network: spec.host_network,
+        tty: spec.tty,
+    })
+}
+
+/// Whether it writes to something that may have one user at a time.
+pub(super) fn is_exclusive(template: &ContainerTemplate, desired: &DesiredState) -> bool {
+    template.mounts.iter().filter(|mount| !mount.read_only).any(|mount| match &mount.what {
+        MountWhat::Volume(key) => desired.volumes.get(key).is_none_or(|v| v.access == VolumeAccess::Single),
+        MountWhat::Bind(_) => true,
+        MountWhat::File { .. } | MountWhat::Tmpfs { .. } => false,
+    })
+}
+
+fn image(resolver: &mut Resolver<'_>, key: &ObjectKey, choice: &ImageChoice) -> Option<ImageSource> {
+    match choice {
+        ImageChoice::Reference(reference, span) => {
+            Some(ImageSource { reference: reference.clone(), source: span.start() })
+        }
+        ImageChoice::From(name, span) => {
+            let target = ObjectKey { stack: key.stack.clone(), kind: Kind::Image, name: name.clone() };
+            match resolver.index.get(&target).map(|object| &object.spec) {
+                Some(ObjectSpec::Image(image)) => {
+                    Some(ImageSource { reference: image.reference.clone(), source: span.start() })
+                }
+                _ => {
+                    dangling(resolver, key, &target, "imageFrom", span);
+                    None
+                }
+            }
+        }
+    }
+}
+
+fn env(resolver: &mut Resolver<'_>, key: &ObjectKey, variable: &str, value: &EnvSpec) -> Option<String> {
+    match value {
+        EnvSpec::Plain(text) => Some(text.clone()),
+        EnvSpec::Config { name, key: config_key, span } => {
+            let content = config_key_content(resolver, key, name, config_key, &format!("env.{variable}"), span)?;
+            match std::str::from_utf8(&content.bytes) {
+                Ok(text) if !text.contains('\0') => Some(text.to_owned()),
+                _ => {
+                    let what = format!("`env.{variable}`: key `{config_key}` of Config `{name}` is not text");
+                    resolver.fail(Diagnostic::error(codes::VALUE, what).at(span.clone()), key);
+                    None
+                }
+            }
+        }
+    }
+}
+
+fn mount(resolver: &mut Resolver<'_>, key: &ObjectKey, spec: &MountSpec) -> Option<Vec<Mount>> {
+    let one = |path: String, what: MountWhat, read_only: bool| Mount {
+        path,
+        what,
+        read_only,
+        on_change: spec.on_change,
+        source: spec.span.start(),
+    };
+    let file = |bytes: &Arc<[u8]>| MountWhat::File { content: bytes.clone(), mode: spec.mode };
+    match &spec.what {
+        MountWhatSpec::Volume(name) => {
+            let target = ObjectKey { stack: key.stack.clone(), kind: Kind::Volume, name: name.clone() };
+            if !resolver.out.desired.volumes.contains_key(&target) {
+                dangling(resolver, key, &target, "volume", &spec.span);
+                return None;
+            }
+            Some(vec![one(spec.path.clone(), MountWhat::Volume(target), spec.read_only)])
+        }
+        MountWhatSpec::Config { name, key: Some(config_key) } => {
+            let content = config_key_content(resolver, key, name, config_key, "config", &spec.span)?;
+            Some(vec![one(spec.path.clone(), file(&content.bytes), true)])
+        }
+        MountWhatSpec::Config { name, key: None } => {
+            let data = config(resolver, key, name, "config", &spec.span)?;
+            let under = |file_name: &str| format!("{}/{file_name}", spec.path.trim_end_matches('/'));
+            Some(data.iter().map(|(name, content)| one(under(name), file(&content.bytes), true)).collect())
+        }
+        MountWhatSpec::File(content) => Some(vec![one(spec.path.clone(), file(&content.bytes), true)]),
+        MountWhatSpec::Bind(path) => Some(vec![one(spec.path.clone(), MountWhat::Bind(path.clone()), spec.read_only)]),
+        MountWhatSpec::Tmpfs { size_bytes } => {
+            let what = MountWhat::Tmpfs { size_bytes: *size_bytes };
+            Some(vec![one(spec.path.clone(), what, spec.read_only)])
+        }
+    }
+}
+
+type Data = std::collections::BTreeMap<String, FileContent>;
+
+fn config<'a>(r: &mut Resolver<'a>, key: &ObjectKey, name: &str, field: &str, span: &Span) -> Option<&'a Data> {
+    let target = ObjectKey { stack: key.stack.clone(), kind: Kind::Config, name: name.to_owned() };
+    match r.index.get(&target).map(|object| &object.spec) {
+        Some(ObjectSpec::Config(config)) => Some(&config.data),
+        _ => {
+            dangling(r, key, &target, field, span);
+            None
+        }
+    }
+}
+
+fn config_key_content<'a>(
+    resolver: &mut Resolver<'a>,
+    key: &ObjectKey,
+    name: &str,
+    config_key: &str,
+    field: &str,
+    span: &Span,
+) -> Option<&'a FileContent> {
+    let data = config(resolver, key, name, field, span)?;
+    let found = data.get(config_key);
+    if found.is_none() {
+        let near = crate::text::nearest(config_key, data.keys().map(String::as_str)).map(str::to_owned);
+        let what = format!("Config `{name}` has no key `{config_key}`");
+        let keys = data.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+        let diagnostic = Diagnostic::error(codes::DANGLING, what).at(span.clone()).suggest(near);
+        let diagnostic = if keys.is_empty() { diagnostic } else { diagnostic.note(format!("its keys are: {keys}")) };
+        resolver.fail(diagnostic, key);
+    }
+    found
+}
+
+fn dangling(resolver: &mut Resolver<'_>, key: &ObjectKey, target: &ObjectKey, field: &str, span: &Span) {
+    if resolver.is_declared(target) {
+        resolver.out.broken.insert(key.clone());
+        return;
+    }
+    let kind = title(target.kind);
+    let names = resolver.names(&key.stack, &[target.kind]);
+    let near = crate::text::nearest(&target.name, names.iter().map(String::as_str)).map(str::to_owned);
+    let what = format!("`{field}` names {kind} `{}`, but stack `{}` has no such {kind}", target.name, target.stack);
+    let diagnostic = Diagnostic::error(codes::DANGLING, what).at(span.clone()).suggest(near);
+    let diagnostic = match target.kind {
+        Kind::Volume => {
+            diagnostic.help(format!("declare it:  {{apiVersion: boxship/v1, kind: Volume, name: {}}}", target.name))
+        }
+        Kind::Image | Kind::App | Kind::Job | Kind::Config => diagnostic,
+    };
+    resolver.fail(diagnostic, key);
+}
