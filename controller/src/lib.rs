@@ -5,6 +5,8 @@
 //! memory, `probe` its eyes, `api` and `cli` its doors.
 
 pub mod api;
+pub mod cli;
+pub mod demo;
 pub mod model;
 pub mod plan;
 pub mod store;

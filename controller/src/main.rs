@@ -1,2 +1,7 @@
-//! x
-fn main() {}
+//! Arguments and wiring only.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    controller::cli::main()
+}

@@ -13,7 +13,6 @@ pub mod image;
 pub mod layout;
 pub mod network;
 pub mod process;
-#[expect(clippy::module_inception, reason = "the trait the crate is named after")]
 pub mod runtime;
 pub mod spec;
 pub mod switchboard;

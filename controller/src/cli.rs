@@ -1,0 +1,107 @@
+//! The command line: arguments, one file a verb, and exit codes. A client of the controller's socket; the daemons of
+//! the same binary are hidden verbs that start without a line of what is here.
+//!
+//! stdout is data, stderr is progress and messages. Exit codes: 0 done, 1 failed, 2 `plan --detailed-exitcode` with
+//! changes, 64 bad command line, 65 invalid manifest, 69 controller unreachable, 124 `--timeout` reached, and for
+//! `exec` the program's own (128 + signal).
+
+pub(crate) mod args;
+mod check;
+mod context;
+mod daemons;
+mod delete;
+mod describe;
+mod down;
+mod events;
+mod exec;
+pub(crate) mod format;
+mod get;
+mod image;
+mod logs;
+mod plan;
+mod processes;
+mod progress;
+mod table;
+mod terminal;
+mod up;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+pub use args::Cli;
+use args::Verb;
+pub use context::{Context, Failure};
+pub(crate) use processes::{ensure_running, require_root, shut_down};
+
+/// Bad command line (sysexits.h `EX_USAGE`); clap's own 2 would read as "changes pending".
+const EXIT_USAGE: u8 = 64;
+
+/// Parses the process's arguments and runs the verb.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let asked = !error.use_stderr();
+            // A closed pipe while printing help is no reason for another error.
+            let _ = error.print();
+            return if asked { ExitCode::SUCCESS } else { ExitCode::from(EXIT_USAGE) };
+        }
+    };
+    match cli.verb {
+        Verb::Keeper(ref args) => daemons::keeper(&cli.place, args),
+        Verb::Supervisor => daemons::supervisor(&cli.place),
+        Verb::Switchboard => daemons::switchboard(&cli.place),
+        Verb::Controller(ref args) => daemons::controller(&cli.place, args),
+        Verb::Unpack(ref args) => daemons::unpack(args),
+        Verb::DemoGuest(ref args) => crate::demo::guest(args),
+        _ => client(cli),
+    }
+}
+
+/// Runs a verb that talks to a controller, on a runtime of one thread: it only waits.
+fn client(cli: Cli) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            anstream::eprintln!("error[BX0701]: start the event loop: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let context = Context::new(&cli);
+    let outcome = runtime.block_on(dispatch(&context, cli.verb));
+    // A blocking read of stdin must not hold up the exit.
+    runtime.shutdown_background();
+    match outcome {
+        Ok(code) => code,
+        Err(failure) => {
+            context.print_failure(&failure);
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+async fn dispatch(context: &Context, verb: Verb) -> Result<ExitCode, Failure> {
+    match verb {
+        Verb::Demo(args) => crate::demo::run(context, &args).await,
+        Verb::Up(args) => up::run(context, &args).await,
+        Verb::Down(args) => down::run(context, &args).await,
+        Verb::Plan(args) => plan::run(context, &args).await,
+        Verb::Check(args) => check::run(context, &args),
+        Verb::Get(args) => get::run(context, &args).await,
+        Verb::Describe(args) => describe::run(context, &args).await,
+        Verb::Why(args) => describe::why(context, &args).await,
+        Verb::Logs(args) => logs::run(context, &args).await,
+        Verb::Exec(args) => exec::run(context, &args).await,
+        Verb::Events(args) => events::run(context, &args).await,
+        Verb::Delete(args) => delete::run(context, &args).await,
+        Verb::Image(args) => image::run(context, &args.verb).await,
+        Verb::Keeper(_)
+        | Verb::Supervisor
+        | Verb::Switchboard
+        | Verb::Controller(_)
+        | Verb::Unpack(_)
+        | Verb::DemoGuest(_) => unreachable!("main() runs the daemons before the client starts"),
+    }
+}

@@ -1,0 +1,334 @@
+//! What can be typed.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// One host that runs what its owner wrote down.
+#[derive(Debug, Parser)]
+#[command(name = "boxship", version, about, max_term_width = 100, propagate_version = true)]
+#[command(after_help = "Start here:  boxship demo   ·   boxship up ./shop   ·   boxship get")]
+pub struct Cli {
+    /// Where state is and how to print.
+    #[command(flatten)]
+    pub place: Place,
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// Options of every verb.
+#[derive(Debug, Clone, Args)]
+pub struct Place {
+    /// Durable state: images, containers, volumes
+    #[arg(long, global = true, env = "BOXSHIP_DATA_ROOT", default_value = "/var/lib/boxship", value_name = "DIR")]
+    pub data_root: PathBuf,
+    /// State of this boot: sockets and pids
+    #[arg(long, global = true, env = "BOXSHIP_RUN_DIR", default_value = "/run/boxship", value_name = "DIR")]
+    pub run_dir: PathBuf,
+    /// The file that holds the boot id (tests "reboot" with another one)
+    #[arg(long, global = true, hide = true, env = "BOXSHIP_BOOT_ID_PATH", value_name = "FILE")]
+    pub boot_id_path: Option<PathBuf>,
+    /// Registries that are asked by HTTP (loopback ones always are), HOST[:PORT], may be repeated
+    #[arg(long, global = true, env = "BOXSHIP_INSECURE_REGISTRY", value_delimiter = ',', value_name = "HOST")]
+    pub insecure_registry: Vec<String>,
+    /// Further certificate authorities for registries, PEM, may be repeated
+    #[arg(long, global = true, env = "BOXSHIP_REGISTRY_CA", value_delimiter = ',', value_name = "FILE")]
+    pub registry_ca: Vec<PathBuf>,
+    /// How to print
+    #[arg(short, long, global = true, value_enum, default_value_t = Output::Text)]
+    pub output: Output,
+}
+
+/// How to print.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Show boxship at work on an image made from this very binary, and prove it
+    Demo(DemoArgs),
+    /// Run what a directory or file of manifests says, and wait until it does
+    Up(UpArgs),
+    /// Remove what `up` started; named volumes are kept
+    Down(DownArgs),
+    /// Follow a directory of manifests, in the foreground
+    Controller(ControllerArgs),
+    /// Say what would change and why; changes nothing
+    Plan(PlanArgs),
+    /// Report every problem of every manifest; needs no controller and no root
+    Check(CheckArgs),
+    /// List objects
+    Get(GetArgs),
+    /// Tell everything about one object
+    Describe(ObjectArgs),
+    /// Tell why an object is as it is
+    Why(ObjectArgs),
+    /// Print output of containers
+    Logs(LogsArgs),
+    /// Run a program in a running container
+    Exec(ExecArgs),
+    /// Print what happened
+    Events(EventsArgs),
+    /// Delete an object that no followed manifest declares (volumes with their data)
+    Delete(DeleteArgs),
+    /// Work with images
+    Image(ImageArgs),
+    /// Holds the other processes
+    #[command(hide = true)]
+    Keeper(KeeperArgs),
+    /// Parent of the containers
+    #[command(hide = true)]
+    Supervisor,
+    /// Names and published ports
+    #[command(hide = true)]
+    Switchboard,
+    /// Unpacks a layer, sandboxed
+    #[command(hide = true)]
+    Unpack(UnpackArgs),
+    /// What the demo's containers run
+    #[command(hide = true)]
+    DemoGuest(GuestArgs),
+}
+
+/// Arguments of `demo`.
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    /// Leave it running
+    #[arg(long)]
+    pub keep: bool,
+    /// Breaks what the named check looks at, to see the check fail
+    #[arg(long, hide = true, value_enum)]
+    pub sabotage: Option<Sabotage>,
+}
+
+/// The demo's checks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Sabotage {
+    /// Nothing converges.
+    Converge,
+    /// A killed replica stays dead.
+    Kill,
+    /// The roll-out does not happen.
+    Roll,
+    /// The broken image takes the good one down.
+    Broken,
+    /// The removed manifest's containers stay.
+    Remove,
+    /// Something is left behind.
+    Leftovers,
+}
+
+/// Arguments of `up`.
+#[derive(Debug, Args)]
+pub struct UpArgs {
+    /// Directory or file
+    #[arg(default_value = ".")]
+    pub path: PathBuf,
+    /// Give up waiting after this long (90s, 2m); what was started goes on
+    #[arg(long, value_name = "DURATION", value_parser = super::format::parse_duration)]
+    pub timeout: Option<std::time::Duration>,
+    /// Return once the manifests are accepted
+    #[arg(short, long)]
+    pub detach: bool,
+    /// Follow the files as they change
+    #[arg(long)]
+    pub watch: bool,
+    /// Yes, remove everything although no manifest is left
+    #[arg(long)]
+    pub confirm_removal: bool,
+    /// How to show progress
+    #[arg(long, value_enum, default_value_t = Progress::Auto)]
+    pub progress: Progress,
+}
+
+/// How to show progress.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Progress {
+    /// Bars on a terminal, lines elsewhere.
+    Auto,
+    /// Bars.
+    Tty,
+    /// One line for each change of state.
+    Plain,
+    /// One JSON object for each change of state, on stderr.
+    Json,
+    /// Only the result.
+    Quiet,
+}
+
+/// Arguments of `down`.
+#[derive(Debug, Args)]
+pub struct DownArgs {
+    /// Directory or file given to `up`; everything when left out
+    pub path: Option<PathBuf>,
+    /// Give up waiting after this long
+    #[arg(long, value_name = "DURATION", value_parser = super::format::parse_duration)]
+    pub timeout: Option<std::time::Duration>,
+}
+
+/// Arguments of `controller`.
+#[derive(Debug, Clone, Args)]
+pub struct ControllerArgs {
+    /// Directory to follow
+    #[arg(long, env = "BOXSHIP_MANIFESTS", value_name = "DIR")]
+    pub manifests: Option<PathBuf>,
+    /// Started by the keeper: the other processes are there already
+    #[arg(long, hide = true)]
+    pub kept: bool,
+}
+
+/// Arguments of `plan`.
+#[derive(Debug, Args)]
+pub struct PlanArgs {
+    /// Directory or file; what is in force when left out
+    pub path: Option<PathBuf>,
+    /// Exit 2 when something would change
+    #[arg(long)]
+    pub detailed_exitcode: bool,
+}
+
+/// Arguments of `check`.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// Directories or files
+    #[arg(default_value = ".")]
+    pub paths: Vec<PathBuf>,
+}
+
+/// Arguments of `get`.
+#[derive(Debug, Args)]
+pub struct GetArgs {
+    /// `app`, `app/web`, `web`, `shop/web`; all when left out
+    pub what: Option<String>,
+    /// Only this stack
+    #[arg(short = 'n', long)]
+    pub stack: Option<String>,
+    /// Print again whenever something changes
+    #[arg(short, long)]
+    pub watch: bool,
+    /// Also a line for each replica
+    #[arg(short, long)]
+    pub replicas: bool,
+}
+
+/// One object.
+#[derive(Debug, Args)]
+pub struct ObjectArgs {
+    /// `app/web`, `web`, `shop/web`, `web-2`
+    pub what: String,
+}
+
+/// Arguments of `logs`.
+#[derive(Debug, Args)]
+pub struct LogsArgs {
+    /// `app/web`, `web`, `shop/web`, `web-2`
+    pub what: String,
+    /// Go on as lines come
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Only the last lines of each container
+    #[arg(long, value_name = "N")]
+    pub tail: Option<u32>,
+    /// With the time of each line
+    #[arg(short, long)]
+    pub timestamps: bool,
+}
+
+/// Arguments of `exec`.
+#[derive(Debug, Args)]
+pub struct ExecArgs {
+    /// `web` (its first running replica), `shop/web`, `web-2`
+    pub what: String,
+    /// Pass stdin on
+    #[arg(short, long)]
+    pub interactive: bool,
+    /// A terminal
+    #[arg(short, long)]
+    pub tty: bool,
+    /// `user[:group]`
+    #[arg(short, long)]
+    pub user: Option<String>,
+    /// Working directory
+    #[arg(short, long)]
+    pub workdir: Option<String>,
+    /// `NAME=value`
+    #[arg(short, long, value_name = "NAME=VALUE")]
+    pub env: Vec<String>,
+    /// Program and arguments
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    pub command: Vec<String>,
+}
+
+/// Arguments of `events`.
+#[derive(Debug, Args)]
+pub struct EventsArgs {
+    /// Only this object
+    pub what: Option<String>,
+    /// Go on as things happen
+    #[arg(short, long)]
+    pub watch: bool,
+}
+
+/// Arguments of `delete`.
+#[derive(Debug, Args)]
+pub struct DeleteArgs {
+    /// `volume/uploads`, `app/web`
+    pub what: String,
+}
+
+/// Arguments of `image`.
+#[derive(Debug, Args)]
+pub struct ImageArgs {
+    /// What to do with images.
+    #[command(subcommand)]
+    pub verb: ImageVerb,
+}
+
+/// Verbs of `image`.
+#[derive(Debug, Subcommand)]
+pub enum ImageVerb {
+    /// Fetch an image
+    Pull {
+        /// `registry.example/shop/web:1.5`
+        reference: String,
+    },
+    /// List images
+    Ls,
+    /// Remove images
+    Rm {
+        /// References or ids
+        #[arg(required = true)]
+        references: Vec<String>,
+    },
+}
+
+/// Arguments of `keeper`.
+#[derive(Debug, Clone, Args)]
+pub struct KeeperArgs {
+    /// Manifests the controller follows
+    #[arg(long)]
+    pub manifests: Option<PathBuf>,
+}
+
+/// Arguments of `unpack`; see `runtime::image`.
+#[derive(Debug, Clone, Args)]
+pub struct UnpackArgs {
+    /// Passed on
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub args: Vec<String>,
+}
+
+/// Arguments of the demo's program in containers.
+#[derive(Debug, Clone, Args)]
+pub struct GuestArgs {
+    /// `web VERSION PORT`, `job TEXT`, `broken`
+    #[arg(trailing_var_arg = true)]
+    pub args: Vec<String>,
+}

@@ -1,0 +1,105 @@
+//! `plan`: what would change, why, and in which order. Read-only by construction: it asks, the controller answers.
+
+use std::process::ExitCode;
+
+use super::args::PlanArgs;
+use super::context::{Context, Failure, absolute};
+use super::format::{BOLD, GREEN, RED, YELLOW};
+use super::up::{default_stack, short};
+use crate::api::client::query;
+use crate::api::types::PlanView;
+use crate::plan::{Action, Reason, Step};
+
+/// `plan --detailed-exitcode` with changes (terraform's).
+const EXIT_CHANGES: u8 = 2;
+
+pub(super) async fn run(context: &Context, args: &PlanArgs) -> Result<ExitCode, Failure> {
+    let path = match &args.path {
+        None => "/v1/plan".to_owned(),
+        Some(path) => {
+            let absolute = absolute(path);
+            format!("/v1/plan?path={}&default_stack={}", query(&absolute.to_string_lossy()), default_stack(path))
+        }
+    };
+    let view: PlanView = context.client.get(&path).await?;
+    for text in &view.diagnostics {
+        anstream::eprintln!("{text}");
+    }
+    if context.json() {
+        context.print_json(&view);
+    } else {
+        print(&view);
+    }
+    if view.errors > 0 {
+        return Err(Failure::Manifests(format!("{} problems. Nothing was changed", view.errors)));
+    }
+    let changes = args.detailed_exitcode && !view.plan.steps.is_empty();
+    Ok(if changes { ExitCode::from(EXIT_CHANGES) } else { ExitCode::SUCCESS })
+}
+
+fn print(view: &PlanView) {
+    for (number, step) in view.plan.steps.iter().enumerate() {
+        anstream::println!("{}", line(number, step));
+    }
+    for waiting in &view.plan.waiting {
+        anstream::println!("  {YELLOW}! waits{YELLOW:#}    {} on {:?}", short(&waiting.object), waiting.on);
+    }
+    let (steps, same) = (view.plan.steps.len(), view.unchanged.len());
+    anstream::println!("{BOLD}Plan:{BOLD:#} {steps} steps, {same} objects unchanged. Nothing was changed.");
+}
+
+fn line(number: usize, step: &Step) -> String {
+    let (colour, sign, verb) = verb(&step.action);
+    let source = step.source.as_ref().map(|s| format!("  {s}")).unwrap_or_default();
+    let after = if step.after.is_empty() {
+        String::new()
+    } else {
+        format!("  after {}", step.after.iter().map(|n| format!("#{}", n + 1)).collect::<Vec<_>>().join(" "))
+    };
+    format!(
+        "  #{:<3} {colour}{sign} {verb:8}{colour:#} {:18} {:32} {}{source}{after}",
+        number + 1,
+        step.object.as_ref().map(short).unwrap_or_default(),
+        step.action.subject(),
+        because(&step.reason)
+    )
+}
+
+fn verb(action: &Action) -> (anstyle::Style, &'static str, &'static str) {
+    match action {
+        Action::PullImage { .. } => (GREEN, "+", "pull"),
+        Action::CreateNetwork { .. } | Action::CreateVolume { .. } | Action::CreateContainer { .. } => {
+            (GREEN, "+", "create")
+        }
+        Action::StartContainer { .. } => (GREEN, "+", "start"),
+        Action::StopContainer { .. } => (RED, "-", "stop"),
+        Action::RemoveImage { .. }
+        | Action::RemoveNetwork { .. }
+        | Action::RemoveVolume { .. }
+        | Action::RemoveContainer { .. } => (RED, "-", "delete"),
+        Action::UpdateResources { .. } => (YELLOW, "~", "change"),
+        Action::PublishEndpoints { .. } => (YELLOW, "~", "publish"),
+        Action::RecordRevision { .. } | Action::RecordJob { .. } => (YELLOW, "~", "record"),
+    }
+}
+
+/// The reason in words.
+fn because(reason: &Reason) -> String {
+    match reason {
+        Reason::TemplateChanged { fields } => format!("changed: {}", fields.join(", ")),
+        Reason::Undo { to } => format!("back to rev {to}"),
+        other => words(&format!("{other:?}")),
+    }
+}
+
+/// `LimitsChanged` → `limits changed`.
+fn words(camel: &str) -> String {
+    let mut out = String::new();
+    for c in camel.chars().take_while(|c| c.is_alphanumeric()) {
+        if c.is_uppercase() && !out.is_empty() {
+            out.push(' ');
+        }
+        out.extend(c.to_lowercase());
+    }
+    out
+}
