@@ -14,8 +14,11 @@ pub mod layout;
 pub mod network;
 pub mod process;
 pub mod runtime;
+pub mod security;
 pub mod spec;
 pub mod switchboard;
+pub mod sys;
+pub mod user;
 
 pub use error::{Error, Result};
 pub use runtime::Runtime;

@@ -1,0 +1,10 @@
+//! Thin safe wrappers over system calls that nix and rustix lack or wrap too thickly for a freshly cloned child.
+//!
+//! No policy, no paths of our own, no logging: arguments in, `io::Result` out. Beside `process`, the only room where
+//! `unsafe` may appear.
+
+pub mod clone;
+pub mod fdpass;
+pub mod mount;
+pub mod path;
+pub mod privilege;

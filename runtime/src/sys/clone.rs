@@ -1,0 +1,197 @@
+//! Making, joining and closing: clone3, setns by pidfd, close_range, execve.
+
+use std::ffi::{CStr, CString};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+use std::ptr;
+
+/// Which process a `clone` returned to.
+#[derive(Debug)]
+pub enum Cloned {
+    /// The new one.
+    Child,
+    /// The old one.
+    Parent {
+        /// Pid of the child in the caller's pid namespace.
+        pid: i32,
+        /// Readable when the child is gone; close on exec.
+        pidfd: OwnedFd,
+    },
+}
+
+/// `struct clone_args` (`linux/sched.h`, 88 bytes since 5.7).
+#[repr(C)]
+#[derive(Default)]
+struct CloneArgs {
+    flags: u64,
+    pidfd: u64,
+    child_tid: u64,
+    parent_tid: u64,
+    exit_signal: u64,
+    stack: u64,
+    stack_size: u64,
+    tls: u64,
+    set_tid: u64,
+    set_tid_size: u64,
+    cgroup: u64,
+}
+
+/// Makes the child a sibling of the caller: it gets the caller's parent (and its exit signal).
+pub const CLONE_PARENT: u64 = libc::CLONE_PARENT as u64;
+
+const CLONE_PIDFD: u64 = 0x1000;
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// clone3(2) without shared memory: a fork into new namespaces and, where given, into a cgroup v2 directory (5.7).
+///
+/// # Safety
+/// The calling process must be single threaded: the child has a copy of the caller's memory, and a lock another
+/// thread held at that moment would stay locked in it for ever. The child must not return into the caller's work.
+///
+/// # Errors
+/// The kernel's.
+pub unsafe fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Cloned> {
+    let mut pidfd: RawFd = -1;
+    let mut args =
+        CloneArgs { flags: flags | CLONE_PIDFD, pidfd: ptr::from_mut(&mut pidfd) as u64, ..Default::default() };
+    // With CLONE_PARENT the child inherits the exit signal, and naming one is EINVAL.
+    if flags & CLONE_PARENT == 0 {
+        args.exit_signal = libc::SIGCHLD as u64;
+    }
+    if let Some(cgroup) = cgroup {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = cgroup.as_raw_fd() as u64;
+    }
+    // SAFETY: args is a live, correctly sized clone_args; without CLONE_VM the child runs on its own copy of this stack.
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, ptr::from_mut(&mut args), size_of::<CloneArgs>()) };
+    match pid {
+        0 => Ok(Cloned::Child),
+        pid if pid > 0 => {
+            // SAFETY: CLONE_PIDFD stored a new descriptor that nobody else owns.
+            let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+            Ok(Cloned::Parent { pid: i32::try_from(pid).expect("a pid fits in pid_t"), pidfd })
+        }
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Joins namespaces of the process behind a pidfd, all at once (setns(2) by pidfd, 5.8).
+///
+/// # Errors
+/// The kernel's.
+pub fn setns(pidfd: BorrowedFd<'_>, flags: i32) -> io::Result<()> {
+    // SAFETY: no pointers; the descriptor is borrowed.
+    check(unsafe { libc::setns(pidfd.as_raw_fd(), flags) })
+}
+
+/// Leaves the shared namespaces named by `flags` for new ones (unshare(2)).
+///
+/// # Errors
+/// The kernel's.
+pub fn unshare(flags: i32) -> io::Result<()> {
+    // SAFETY: the callers name only namespaces, never CLONE_FILES or CLONE_VM.
+    check(unsafe { libc::unshare(flags) })
+}
+
+/// Whether the calling process has exactly one thread.
+///
+/// # Errors
+/// When /proc is not there.
+pub fn is_single_threaded() -> io::Result<bool> {
+    Ok(std::fs::read_dir("/proc/self/task")?.take(2).count() == 1)
+}
+
+/// Closes every descriptor from 3 up but those in `keep`.
+///
+/// # Safety
+/// No owned descriptor outside `keep` may be used or dropped afterwards.
+///
+/// # Errors
+/// The kernel's.
+pub unsafe fn close_others(keep: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut keep: Vec<u32> = keep.iter().filter_map(|fd| u32::try_from(fd.as_raw_fd()).ok()).collect();
+    keep.sort_unstable();
+    let mut next = 3;
+    for fd in keep {
+        if fd > next {
+            close_range(next, fd - 1, 0)?;
+        }
+        next = next.max(fd + 1);
+    }
+    close_range(next, u32::MAX, 0)
+}
+
+/// Marks every descriptor from 3 up as close-on-exec.
+///
+/// # Errors
+/// The kernel's.
+pub fn close_on_exec_from_3() -> io::Result<()> {
+    close_range(3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC)
+}
+
+fn close_range(first: u32, last: u32, flags: u32) -> io::Result<()> {
+    // SAFETY: no pointers; the public callers say what may be closed.
+    let answer = unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) };
+    if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Puts three descriptors at 0, 1 and 2, without close-on-exec.
+///
+/// # Errors
+/// The kernel's.
+pub fn set_stdio(stdio: [BorrowedFd<'_>; 3]) -> io::Result<()> {
+    // First out of the way: a source may itself be 0, 1 or 2, as when the caller ran with them closed.
+    let moved = stdio.map(|fd| rustix::io::fcntl_dupfd_cloexec(fd, 3));
+    for (target, fd) in moved.into_iter().enumerate() {
+        let fd = fd?;
+        // SAFETY: no pointers; whatever was at 0 to 2 is meant to be replaced.
+        check(unsafe { libc::dup2(fd.as_raw_fd(), i32::try_from(target).expect("0 to 2")) })?;
+    }
+    Ok(())
+}
+
+/// execve(2): returns only on failure.
+#[must_use]
+pub fn execve(path: &CStr, args: &[CString], env: &[CString]) -> io::Error {
+    let pointers = |texts: &[CString]| texts.iter().map(|text| text.as_ptr()).chain([ptr::null()]).collect::<Vec<_>>();
+    let (args, env) = (pointers(args), pointers(env));
+    // SAFETY: both arrays end in a null pointer and point into strings that live through the call.
+    unsafe { libc::execve(path.as_ptr(), args.as_ptr(), env.as_ptr()) };
+    io::Error::last_os_error()
+}
+
+/// Ends the calling process at once: no destructors, no exit handlers of the process it was cloned from.
+pub fn exit_now(code: i32) -> ! {
+    // SAFETY: never returns, touches no memory.
+    unsafe { libc::_exit(code) }
+}
+
+/// Marks a descriptor to survive (or not) the next exec.
+///
+/// # Errors
+/// The kernel's.
+pub fn set_close_on_exec(fd: impl AsFd, on: bool) -> io::Result<()> {
+    let flags = if on { rustix::io::FdFlags::CLOEXEC } else { rustix::io::FdFlags::empty() };
+    Ok(rustix::io::fcntl_setfd(fd, flags)?)
+}
+
+/// Gives every signal its default action and empties the signal mask: both survive an exec and are the caller's.
+///
+/// # Errors
+/// The kernel's.
+pub fn reset_signals() -> io::Result<()> {
+    for signal in 1..=64 {
+        // SAFETY: SIG_DFL installs no handler. SIGKILL, SIGSTOP and glibc's own two refuse, which is fine.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+    // SAFETY: an all-zero sigset_t is a valid value that sigemptyset fills.
+    let mut none: libc::sigset_t = unsafe { std::mem::zeroed() };
+    // SAFETY: `none` is live and ours.
+    unsafe { libc::sigemptyset(&raw mut none) };
+    // SAFETY: `none` is an initialised set.
+    check(unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const none, ptr::null_mut()) })
+}
+
+fn check(answer: libc::c_int) -> io::Result<()> {
+    if answer == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}

@@ -1,0 +1,116 @@
+//! Giving rights up: capability sets, bounding set, ids, no_new_privs, seccomp filters. Of the calling thread only.
+//!
+//! Ids are set by bare system calls: glibc's own wrappers signal every thread it remembers, which a cloned child
+//! does not have.
+
+use std::io;
+
+/// A classic BPF instruction (`struct sock_filter`, `linux/filter.h`).
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Instruction {
+    /// Opcode.
+    pub code: u16,
+    /// Jump if true, in instructions.
+    pub jt: u8,
+    /// Jump if false, in instructions.
+    pub jf: u8,
+    /// Operand.
+    pub k: u32,
+}
+
+#[repr(C)]
+struct Program {
+    len: u16,
+    filter: *const Instruction,
+}
+
+/// Installs a seccomp filter. Needs no_new_privs or CAP_SYS_ADMIN in the own user namespace.
+///
+/// # Errors
+/// `InvalidInput` for more than 65535 instructions; the kernel's.
+pub fn install_seccomp(filter: &[Instruction]) -> io::Result<()> {
+    let len = u16::try_from(filter.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let program = Program { len, filter: filter.as_ptr() };
+    // SAFETY: program points to `len` live instructions of the kernel's layout; the kernel checks their meaning.
+    let answer =
+        unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, std::ptr::from_ref(&program)) };
+    if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// `prctl(PR_SET_NO_NEW_PRIVS)`.
+///
+/// # Errors
+/// The kernel's.
+pub fn set_no_new_privs() -> io::Result<()> {
+    Ok(rustix::thread::set_no_new_privs(true)?)
+}
+
+/// Removes from the bounding set every capability the kernel knows and `keep` (bit per capability) does not name.
+///
+/// # Errors
+/// The kernel's.
+pub fn limit_bounding_set(keep: u64) -> io::Result<()> {
+    for capability in 0..64 {
+        if keep & (1 << capability) != 0 {
+            continue;
+        }
+        // SAFETY: no pointers.
+        let answer = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) };
+        if answer == -1 {
+            let error = io::Error::last_os_error();
+            // The first number the kernel does not know ends the list (capabilities(7)).
+            return if error.raw_os_error() == Some(libc::EINVAL) { Ok(()) } else { Err(error) };
+        }
+    }
+    Ok(())
+}
+
+/// Sets the effective, permitted and inheritable sets, one bit per capability. Clears the ambient set.
+///
+/// # Errors
+/// The kernel's.
+pub fn set_capabilities(effective: u64, permitted: u64, inheritable: u64) -> io::Result<()> {
+    #[repr(C)]
+    struct Header {
+        version: u32,
+        pid: i32,
+    }
+    const VERSION_3: u32 = 0x2008_0522;
+    let low = |set: u64| set as u32;
+    let high = |set: u64| (set >> 32) as u32;
+    let header = Header { version: VERSION_3, pid: 0 };
+    let data =
+        [[low(effective), low(permitted), low(inheritable)], [high(effective), high(permitted), high(inheritable)]];
+    // SAFETY: version 3 reads one header and two triples of u32, both live.
+    let answer = unsafe { libc::syscall(libc::SYS_capset, std::ptr::from_ref(&header), data.as_ptr()) };
+    if answer != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(rustix::thread::clear_ambient_capability_set()?)
+}
+
+/// Keeps (or not) the permitted set over a change of the user id.
+///
+/// # Errors
+/// The kernel's.
+pub fn keep_capabilities(on: bool) -> io::Result<()> {
+    Ok(rustix::thread::set_keep_capabilities(on)?)
+}
+
+/// Becomes this user with these groups, for good.
+///
+/// # Errors
+/// EPERM, or EINVAL for an id that is not mapped.
+pub fn become_user(uid: u32, gid: u32, groups: &[u32]) -> io::Result<()> {
+    // SAFETY: setgroups reads `len` live gid_t; the other two take no pointers. All act on this thread alone.
+    unsafe {
+        if libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) != 0
+            || libc::syscall(libc::SYS_setresgid, gid, gid, gid) != 0
+            || libc::syscall(libc::SYS_setresuid, uid, uid, uid) != 0
+        {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
