@@ -1,0 +1,240 @@
+//! Paths inside the sandbox's root, resolved by descriptor. Nothing here can name something outside of it: the root is
+//! the process's own root, and each look-up says IN_ROOT and NO_MAGICLINKS besides.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
+use rustix::io::Errno;
+
+use super::super::DEPTH_MAX;
+use super::super::report::Refusal;
+use super::Outcome;
+
+/// Longest path of an entry, in bytes: the kernel's PATH_MAX less its end mark.
+const PATH_BYTES_MAX: usize = 4095;
+
+/// The extraction's root, with the last parent looked up.
+pub(super) struct Root {
+    fd: OwnedFd,
+    last: Option<(Vec<u8>, Rc<OwnedFd>)>,
+}
+
+/// Where an entry goes: an open parent and a single name in it.
+pub(super) struct Place {
+    pub(super) parent: Rc<OwnedFd>,
+    /// Empty for the root itself.
+    pub(super) name: Vec<u8>,
+    /// The cleaned path from the root, without a leading slash.
+    pub(super) path: Vec<u8>,
+}
+
+impl Place {
+    pub(super) fn parent_path(&self) -> Vec<u8> {
+        self.path[..self.path.len() - self.name.len()].strip_suffix(b"/").unwrap_or_default().to_vec()
+    }
+
+    /// Another name in the same directory.
+    pub(super) fn renamed(&self, name: &[u8]) -> Self {
+        let mut path = self.parent_path();
+        if !path.is_empty() {
+            path.push(b'/');
+        }
+        path.extend_from_slice(name);
+        Self { parent: Rc::clone(&self.parent), name: name.to_vec(), path }
+    }
+}
+
+/// What was in the way.
+#[derive(Default)]
+pub(super) struct Cleared {
+    pub(super) was_whiteout: bool,
+}
+
+const DIR: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+
+impl Root {
+    pub(super) fn open() -> Outcome<Self> {
+        let fd = rustix::fs::open("/", DIR, Mode::empty()).map_err(|e| Refusal::io("open the root", &e.into()))?;
+        Ok(Self { fd, last: None })
+    }
+
+    pub(super) fn reopen(&self) -> Outcome<OwnedFd> {
+        self.fd.try_clone().map_err(|e| Refusal::io("open the root", &e))
+    }
+
+    pub(super) fn set_mode(&self, mode: u32) -> Outcome<()> {
+        rustix::fs::fchmod(&self.fd, Mode::from_raw_mode(mode)).map_err(|e| Refusal::io("set a mode", &e.into()))
+    }
+
+    /// Cleans a path from the archive and opens (making where missing) its parent.
+    pub(super) fn place(&mut self, raw: &[u8]) -> Outcome<Place> {
+        let parts = clean(raw)?;
+        let Some((name, parents)) = parts.split_last() else {
+            return Ok(Place { parent: Rc::new(self.reopen()?), name: Vec::new(), path: Vec::new() });
+        };
+        let parent_path = parents.join(&b'/');
+        let parent = match &self.last {
+            Some((path, fd)) if *path == parent_path => Rc::clone(fd),
+            _ => {
+                let fd = Rc::new(self.parent(parents)?);
+                self.last = Some((parent_path, Rc::clone(&fd)));
+                fd
+            }
+        };
+        Ok(Place { parent, name: name.to_vec(), path: parts.join(&b'/') })
+    }
+
+    /// The same for something that must be there; `None` when its parent is not.
+    pub(super) fn existing_place(&self, raw: &[u8]) -> Outcome<Option<Place>> {
+        let parts = clean(raw)?;
+        let Some((name, parents)) = parts.split_last() else { return Ok(None) };
+        let parent = match self.walk(&parents.join(&b'/'), DIR) {
+            Ok(fd) => fd,
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(None),
+            Err(e) => return Err(Refusal::io("open a directory", &e.into())),
+        };
+        Ok(Some(Place { parent: Rc::new(parent), name: name.to_vec(), path: parts.join(&b'/') }))
+    }
+
+    /// The directory itself, links not followed at its end; `None` when it is gone or another thing by now.
+    pub(super) fn existing_dir(&self, path: &[u8]) -> Outcome<Option<OwnedFd>> {
+        match self.walk(path, DIR | OFlags::NOFOLLOW) {
+            Ok(fd) => Ok(Some(fd)),
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
+            Err(e) => Err(Refusal::io("open a directory", &e.into())),
+        }
+    }
+
+    fn walk(&self, path: &[u8], flags: OFlags) -> rustix::io::Result<OwnedFd> {
+        let path = if path.is_empty() { b"." } else { path };
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        rustix::fs::openat2(&self.fd, path, flags, Mode::empty(), resolve)
+    }
+
+    fn parent(&self, parts: &[&[u8]]) -> Outcome<OwnedFd> {
+        match self.walk(&parts.join(&b'/'), DIR) {
+            Ok(fd) => return Ok(fd),
+            Err(Errno::NOENT | Errno::NOTDIR) => {}
+            Err(e) => return Err(Refusal::io("open a directory", &e.into())),
+        }
+        let mut path = Vec::new();
+        let mut fd = self.reopen()?;
+        for part in parts {
+            if !path.is_empty() {
+                path.push(b'/');
+            }
+            path.extend_from_slice(part);
+            fd = match self.walk(&path, DIR) {
+                Ok(next) => next,
+                Err(Errno::NOENT | Errno::NOTDIR) => self.make_parent(&fd, part, &path)?,
+                Err(e) => return Err(Refusal::io("open a directory", &e.into())),
+            };
+        }
+        Ok(fd)
+    }
+
+    /// A parent the archive did not name, or named as something else before.
+    fn make_parent(&self, at: &OwnedFd, name: &[u8], path: &[u8]) -> Outcome<OwnedFd> {
+        if self.stat_at(at, name)?.is_some() {
+            remove_at(at, name, 0)?;
+        }
+        let mode = Mode::from_raw_mode(0o755);
+        rustix::fs::mkdirat(at, name, mode).map_err(|e| Refusal::io("make a directory", &e.into()))?;
+        self.walk(path, DIR).map_err(|e| Refusal::io("open a directory", &e.into()))
+    }
+
+    pub(super) fn stat(&self, place: &Place) -> Outcome<Option<Stat>> {
+        self.stat_at(&place.parent, &place.name)
+    }
+
+    fn stat_at(&self, at: &OwnedFd, name: &[u8]) -> Outcome<Option<Stat>> {
+        match rustix::fs::statat(at, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some(stat)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(e) => Err(Refusal::io("stat", &e.into())),
+        }
+    }
+
+    /// Removes whatever has this name.
+    pub(super) fn clear(&mut self, place: &Place) -> Outcome<()> {
+        match self.stat(place)? {
+            None => Ok(()),
+            Some(stat) => {
+                if FileType::from_raw_mode(stat.st_mode).is_dir() {
+                    self.last = None;
+                }
+                remove_at(&place.parent, &place.name, 0)
+            }
+        }
+    }
+
+    /// Removes whatever has this name, unless it is a directory.
+    pub(super) fn clear_for_dir(&mut self, place: &Place) -> Outcome<Cleared> {
+        match self.stat(place)? {
+            Some(stat) if !FileType::from_raw_mode(stat.st_mode).is_dir() => {
+                // the archive's own devices are never made, so this one is a whiteout of ours
+                let was_whiteout = FileType::from_raw_mode(stat.st_mode).is_char_device();
+                self.last = None;
+                remove_at(&place.parent, &place.name, 0)?;
+                Ok(Cleared { was_whiteout })
+            }
+            _ => Ok(Cleared::default()),
+        }
+    }
+
+    pub(super) fn make_dir(&self, place: &Place) -> Outcome<OwnedFd> {
+        let failed = |e: Errno| Refusal::io("make a directory", &e.into());
+        match rustix::fs::mkdirat(&place.parent, &*place.name, Mode::from_raw_mode(0o755)) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(e) => return Err(failed(e)),
+        }
+        rustix::fs::openat(&place.parent, &*place.name, DIR | OFlags::NOFOLLOW, Mode::empty()).map_err(failed)
+    }
+
+    /// A character device 0/0: what overlay takes for "not there" (and the kernel lets anyone make).
+    pub(super) fn make_whiteout(&self, place: &Place) -> Outcome<()> {
+        rustix::fs::mknodat(&place.parent, &*place.name, FileType::CharacterDevice, Mode::empty(), 0)
+            .map_err(|e| Refusal::io("make a whiteout", &e.into()))
+    }
+}
+
+/// Splits a path of an archive into names. A leading `/` and `.` parts mean nothing; `..` is refused.
+fn clean(raw: &[u8]) -> Outcome<Vec<&[u8]>> {
+    if raw.len() > PATH_BYTES_MAX {
+        return Err(Refusal::Untrusted(format!("its path is longer than {PATH_BYTES_MAX} bytes")));
+    }
+    if raw.contains(&0) {
+        return Err(Refusal::Untrusted("its path has a zero byte".into()));
+    }
+    let parts: Vec<&[u8]> = raw.split(|b| *b == b'/').filter(|p| !p.is_empty() && *p != b".").collect();
+    if parts.contains(&&b".."[..]) {
+        return Err(Refusal::Untrusted("its path leads out of the root".into()));
+    }
+    if parts.len() > DEPTH_MAX {
+        return Err(Refusal::Untrusted(format!("it is deeper than {DEPTH_MAX} directories")));
+    }
+    Ok(parts)
+}
+
+/// Removes a name and what is below it. Depth is bounded by what [`clean`] lets in.
+fn remove_at(at: &impl AsFd, name: &[u8], depth: usize) -> Outcome<()> {
+    let failed = |e: Errno| Refusal::io("replace an earlier entry", &e.into());
+    match rustix::fs::unlinkat(at, name, AtFlags::empty()) {
+        Ok(()) => return Ok(()),
+        Err(Errno::ISDIR | Errno::PERM) if depth <= DEPTH_MAX * 2 => {}
+        Err(e) => return Err(failed(e)),
+    }
+    let dir = rustix::fs::openat(at, name, DIR | OFlags::NOFOLLOW, Mode::empty()).map_err(failed)?;
+    let mut names = Vec::new();
+    for entry in Dir::read_from(&dir).map_err(failed)? {
+        let name = entry.map_err(failed)?.file_name().to_bytes().to_vec();
+        if name != b"." && name != b".." {
+            names.push(name);
+        }
+    }
+    for name in names {
+        remove_at(&dir, &name, depth + 1)?;
+    }
+    rustix::fs::unlinkat(at, name, AtFlags::REMOVEDIR).map_err(failed)
+}
