@@ -1,8 +1,9 @@
 //! Where everything is: the one table of paths. The data root survives reboots, the run directory does not.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use crate::error::{Doing, Result};
+use crate::error::{Doing, Error, Result};
 use crate::id::{ContainerId, NetworkName, VolumeName};
 
 /// The directories of one boxship instance.
@@ -22,6 +23,40 @@ impl Layout {
     pub fn new(data_root: impl Into<PathBuf>, run_dir: impl Into<PathBuf>) -> Self {
         let boot_id_path = PathBuf::from("/proc/sys/kernel/random/boot_id");
         Self { data_root: data_root.into(), run_dir: run_dir.into(), boot_id_path }
+    }
+
+    /// Reads `--data-root D --run-dir R [--boot-id-path F]`: how the processes tell each other where they are.
+    ///
+    /// # Errors
+    /// `Unsupported` naming an argument that is unknown, has no value or is missing.
+    pub fn from_args(args: impl IntoIterator<Item = OsString>) -> Result<Self> {
+        let refuse = |what: String| Error::Unsupported(what);
+        let (mut data_root, mut run_dir, mut boot_id_path) = (None, None, None);
+        let mut args = args.into_iter();
+        while let Some(name) = args.next() {
+            let slot = match name.to_str() {
+                Some("--data-root") => &mut data_root,
+                Some("--run-dir") => &mut run_dir,
+                Some("--boot-id-path") => &mut boot_id_path,
+                _ => return Err(refuse(format!("unknown argument {}", name.display()))),
+            };
+            *slot = Some(args.next().ok_or_else(|| refuse(format!("{} has no value", name.display())))?);
+        }
+        let data_root = data_root.ok_or_else(|| refuse("--data-root is missing".to_owned()))?;
+        let run_dir = run_dir.ok_or_else(|| refuse("--run-dir is missing".to_owned()))?;
+        let mut layout = Self::new(data_root, run_dir);
+        if let Some(path) = boot_id_path {
+            layout.boot_id_path = path.into();
+        }
+        Ok(layout)
+    }
+
+    /// What [`Layout::from_args`] reads.
+    #[must_use]
+    pub fn to_args(&self) -> Vec<OsString> {
+        let pairs =
+            [("--data-root", &self.data_root), ("--run-dir", &self.run_dir), ("--boot-id-path", &self.boot_id_path)];
+        pairs.iter().flat_map(|(name, path)| [OsString::from(name), path.as_os_str().to_owned()]).collect()
     }
 
     /// The id of this boot, trimmed.

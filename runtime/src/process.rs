@@ -142,6 +142,12 @@ impl AsFd for ExecChannel {
 }
 
 impl Channel {
+    /// The channel of a container that was `Created` under an earlier supervisor, whose descriptor the keeper held.
+    #[must_use]
+    pub fn resume(fd: OwnedFd) -> Self {
+        Self { fd, created: true }
+    }
+
     /// Takes the next event without waiting; `None` when there is none yet. Call it when the channel is readable.
     ///
     /// # Errors
@@ -193,4 +199,12 @@ pub fn exec(_target: &ExecTarget<'_>, _config: &ExecConfig, _stdio: Stdio) -> Re
 /// `Io` when a cgroup cannot be removed (EBUSY while its last processes are still dying: call again).
 pub fn cleanup(_launch: &Launch) -> Result<()> {
     Err(Error::Unsupported("starting containers is not built yet".into()))
+}
+
+/// Changes the limits of a running container's cgroup in place; `cgroup` is `Launch::cgroup`.
+///
+/// # Errors
+/// `Unsupported` for a limit this host cannot set, `Io`.
+pub fn update(_cgroup: &str, _resources: &crate::runtime::Resources) -> Result<()> {
+    Err(Error::Unsupported("changing limits is not built yet".into()))
 }

@@ -4,7 +4,9 @@
 //! `unsafe` may appear.
 
 pub mod clone;
+pub(crate) mod daemon;
 pub mod fdpass;
 pub mod mount;
 pub mod path;
 pub mod privilege;
+pub(crate) mod rights;

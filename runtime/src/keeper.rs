@@ -1,0 +1,196 @@
+//! The keeper: parent of supervisor, switchboard and controller, subreaper of every container.
+//!
+//! Starts and restarts the three, holds their descriptors, reaps orphans and writes down how they ended. It parses
+//! nothing but its own arguments and does nothing else, so that there is nothing in it to go wrong. It must not know
+//! what a container, a request or a manifest is.
+
+mod children;
+mod store;
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::clock;
+use crate::error::{Doing, Error, Result};
+use crate::layout::{Layout, make_private_dir};
+use children::{Child, Image};
+pub use store::KeeperStore;
+
+/// Processes it can hold, in the order of a stop.
+const NAMES: [&str; 3] = ["controller", "switchboard", "supervisor"];
+/// How long a process may take to stop before it is killed, in milliseconds.
+const STOP_MS: u64 = 10_000;
+
+/// Runs the keeper until SIGTERM; `args` are those after `boxship keeper`:
+/// `--data-root D --run-dir R [--boot-id-path F] [--with supervisor,switchboard,controller] [-- ARG…]`, where the
+/// last are given to the controller.
+///
+/// # Errors
+/// `Conflict` when another keeper holds the run directory, `Io`.
+pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<()> {
+    let (layout, with, extra) = parse(args)?;
+    make_private_dir(&layout.run_dir)?;
+    make_private_dir(&exits_dir(&layout))?;
+    let _lock = lock(&layout.run_dir.join("keeper.lock"), "keeper")?;
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid())).doing(|| "become subreaper")?;
+    raise_fd_limit();
+    let mut mask = SigSet::empty();
+    for signal in [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+        mask.add(signal);
+    }
+    mask.thread_block().doing(|| "block signals")?;
+    let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+        .doing(|| "make a signal descriptor")?;
+    let image = Image::open()?;
+    let children = NAMES.iter().filter(|name| with.iter().any(|w| w == *name)).map(|name| Child::new(name));
+    let store = store::Server::bind(&layout)?;
+    Keeper { children: children.collect(), store, image, signals, extra, layout, stopping: false }.run()
+}
+
+/// Where ends of orphans are written, `<pid>-<start time in clock ticks>`.
+#[must_use]
+pub fn exits_dir(layout: &Layout) -> PathBuf {
+    layout.run_dir.join("exits")
+}
+
+/// Takes an exclusive lock that lives as long as the returned file.
+///
+/// # Errors
+/// `Conflict` when it is held.
+pub fn lock(path: &Path, who: &str) -> Result<File> {
+    let file = File::options().create(true).truncate(false).write(true).open(path);
+    let file = file.doing(|| format!("open {}", path.display()))?;
+    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            Err(Error::Conflict(format!("another {who} runs here: {} is locked", path.display())))
+        }
+        Err(error) => Err(Error::io(format!("lock {}", path.display()), error)),
+    }
+}
+
+fn parse(args: impl IntoIterator<Item = OsString>) -> Result<(Layout, Vec<String>, Vec<OsString>)> {
+    let mut args = args.into_iter();
+    let mut with = NAMES.map(str::to_owned).to_vec();
+    let mut layout = Vec::new();
+    let mut extra = Vec::new();
+    while let Some(arg) = args.next() {
+        if arg == "--" {
+            extra.extend(args.by_ref());
+        } else if arg == "--with" {
+            let list = args.next().unwrap_or_default().to_string_lossy().into_owned();
+            with = list.split(',').map(str::to_owned).collect();
+        } else {
+            layout.push(arg);
+        }
+    }
+    Ok((Layout::from_args(layout)?, with, extra))
+}
+
+/// Five descriptors per container: the default of 1024 would end at 200.
+pub(crate) fn raise_fd_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    // best effort: a lower limit shows later as EMFILE on the call that hits it
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+}
+
+struct Keeper {
+    children: Vec<Child>,
+    store: store::Server,
+    image: Image,
+    signals: SignalFd,
+    extra: Vec<OsString>,
+    layout: Layout,
+    stopping: bool,
+}
+
+impl Keeper {
+    fn run(mut self) -> Result<()> {
+        loop {
+            let wake_at = self.advance();
+            if self.stopping && self.children.iter().all(|child| child.pid.is_none()) {
+                return Ok(());
+            }
+            self.wait(wake_at)?;
+            self.take_signals();
+            self.reap();
+            self.store.serve();
+        }
+    }
+
+    /// Starts what is due, stops what must stop; returns when to look again (boot milliseconds).
+    fn advance(&mut self) -> Option<u64> {
+        let now = clock::boot_ms();
+        if self.stopping {
+            let next = self.children.iter_mut().find(|child| child.pid.is_some())?;
+            return Some(next.stop(now, STOP_MS));
+        }
+        let mut wake_at = None;
+        for child in &mut self.children {
+            let due = match (child.pid, child.stop_asked()) {
+                (Some(_), true) => Some(child.stop(now, STOP_MS)),
+                (Some(_), false) => None,
+                (None, _) => child.start_when_due(now, &self.image, &self.layout, &self.extra),
+            };
+            wake_at = [wake_at, due].into_iter().flatten().min();
+        }
+        wake_at
+    }
+
+    fn wait(&self, wake_at: Option<u64>) -> Result<()> {
+        let mut fds = vec![PollFd::from_borrowed_fd(self.signals.as_fd(), PollFlags::IN)];
+        fds.extend(self.store.fds().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
+        let timeout = wake_at.map(|at| {
+            let ms = at.saturating_sub(clock::boot_ms()).max(1);
+            Timespec {
+                tv_sec: i64::try_from(ms / 1000).unwrap_or(1),
+                tv_nsec: i64::from((ms % 1000) as u32) * 1_000_000,
+            }
+        });
+        match poll(&mut fds, timeout.as_ref()) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(error) => Err(Error::io("wait for events", error)),
+        }
+    }
+
+    fn take_signals(&mut self) {
+        while let Ok(Some(signal)) = self.signals.read_signal() {
+            match i32::try_from(signal.ssi_signo) {
+                Ok(libc::SIGTERM | libc::SIGINT) => self.stopping = true,
+                Ok(libc::SIGHUP) => self.upgrade(),
+                _ => {}
+            }
+        }
+    }
+
+    /// All three are started anew from the file the keeper was started from; containers do not notice.
+    fn upgrade(&mut self) {
+        match self.image.reload() {
+            Ok(()) => self.children.iter_mut().for_each(Child::ask_stop),
+            Err(error) => tracing::error!(error = %crate::error::chain(&error), "upgrade refused"),
+        }
+    }
+
+    fn reap(&mut self) {
+        while let Ok(Some(exit)) = crate::sys::daemon::peek_exited() {
+            let child = self.children.iter_mut().find(|child| child.pid == Some(exit.pid));
+            match child {
+                Some(child) => child.ended(clock::boot_ms(), exit),
+                None => children::record_exit(&exits_dir(&self.layout), exit),
+            }
+            if let Some(pid) = rustix::process::Pid::from_raw(exit.pid) {
+                let _ = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::NOHANG);
+            }
+        }
+    }
+}
+
+/// Descriptors with their name.
+pub type Held = (String, Vec<OwnedFd>);

@@ -1,0 +1,211 @@
+//! The other end of the supervisor's socket: blocking, one connection per call, so that it survives restarts.
+//!
+//! While a supervisor restarts, connections wait in the socket's backlog (the keeper holds it); one whose request was
+//! under way breaks and is `Unreachable`: the caller looks again.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use rustix::net::RecvFlags;
+
+use super::wire::{self, ContainerStatus, Create, Inbox, Request, Response};
+use crate::error::{Error, Result};
+use crate::id::ContainerId;
+use crate::layout::Layout;
+use crate::runtime::{ExecConfig, ExecSession, ExecStdio, ExitStatus, Resources, RuntimeEvent, RuntimeWatch};
+
+/// Longer than any deadline of the supervisor itself, which answers when one is over.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(45);
+
+/// Talks to the supervisor of one run directory.
+#[derive(Debug, Clone)]
+pub struct SupervisorClient {
+    socket: PathBuf,
+}
+
+impl SupervisorClient {
+    /// A client of the supervisor that has this run directory. Does not connect yet.
+    #[must_use]
+    pub fn new(layout: &Layout) -> Self {
+        Self { socket: layout.socket("supervisor") }
+    }
+
+    /// Whether it answers.
+    ///
+    /// # Errors
+    /// `Unreachable`.
+    pub fn ping(&self) -> Result<()> {
+        self.list().map(drop)
+    }
+
+    /// Returns the container's DNS sockets (UDP, TCP) where it has a network of its own.
+    pub(crate) fn create(&self, create: Create) -> Result<Option<[OwnedFd; 2]>> {
+        let mut connection = self.connect(ANSWER_TIMEOUT)?;
+        match connection.call(&Request::Create(Box::new(create)), &[])? {
+            (Response::Done, fds) => Ok(fds.try_into().ok()),
+            (other, _) => Err(nonsense(&other)),
+        }
+    }
+
+    pub(crate) fn start(&self, id: &ContainerId) -> Result<()> {
+        self.done(&Request::Start { id: id.clone() }, ANSWER_TIMEOUT)
+    }
+
+    pub(crate) fn stop(&self, id: &ContainerId, signal: i32, grace: Duration) -> Result<()> {
+        let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
+        self.done(&Request::Stop { id: id.clone(), signal, grace_ms }, grace.saturating_add(ANSWER_TIMEOUT))
+    }
+
+    /// Sends one signal to the first process of a container.
+    ///
+    /// # Errors
+    /// `NotFound`, `Conflict` when it does not run, `Unreachable`.
+    pub fn kill(&self, id: &ContainerId, signal: i32) -> Result<()> {
+        self.done(&Request::Kill { id: id.clone(), signal }, ANSWER_TIMEOUT)
+    }
+
+    pub(crate) fn remove(&self, id: &ContainerId) -> Result<()> {
+        self.done(&Request::Remove { id: id.clone() }, ANSWER_TIMEOUT)
+    }
+
+    pub(crate) fn update(&self, id: &ContainerId, resources: &Resources) -> Result<()> {
+        self.done(&Request::Update { id: id.clone(), resources: resources.clone() }, ANSWER_TIMEOUT)
+    }
+
+    pub(crate) fn list(&self) -> Result<Vec<ContainerStatus>> {
+        match self.connect(ANSWER_TIMEOUT)?.call(&Request::List, &[])? {
+            (Response::Containers(all), _) => Ok(all),
+            (other, _) => Err(nonsense(&other)),
+        }
+    }
+
+    pub(crate) fn exec(&self, id: &ContainerId, config: &ExecConfig, stdio: ExecStdio) -> Result<SupervisedExec> {
+        let mut connection = self.connect(ANSWER_TIMEOUT)?;
+        let config = ExecConfig { tty: matches!(stdio, ExecStdio::Terminal), ..config.clone() };
+        let request = Request::Exec { id: id.clone(), config };
+        let answer = match &stdio {
+            ExecStdio::Terminal => connection.call(&request, &[]),
+            ExecStdio::Fds(fds) => connection.call(&request, &fds.each_ref().map(AsFd::as_fd)),
+        };
+        match answer? {
+            (Response::Exec { exec }, fds) => {
+                connection.set_timeout(None)?;
+                let terminal = fds.into_iter().next();
+                Ok(SupervisedExec { client: self.clone(), connection, exec, terminal })
+            }
+            (other, _) => Err(nonsense(&other)),
+        }
+    }
+
+    pub(crate) fn watch(&self) -> Result<SupervisorWatch> {
+        let mut connection = self.connect(ANSWER_TIMEOUT)?;
+        match connection.call(&Request::Watch, &[])? {
+            (Response::Done, _) => connection.set_timeout(None)?,
+            (other, _) => return Err(nonsense(&other)),
+        }
+        Ok(SupervisorWatch(connection))
+    }
+
+    fn done(&self, request: &Request, timeout: Duration) -> Result<()> {
+        match self.connect(timeout)?.call(request, &[])? {
+            (Response::Done, _) => Ok(()),
+            (other, _) => Err(nonsense(&other)),
+        }
+    }
+
+    fn connect(&self, timeout: Duration) -> Result<Connection> {
+        let socket = UnixStream::connect(&self.socket).map_err(|error| away(&error))?;
+        let mut connection = Connection { socket, inbox: Inbox::default() };
+        connection.set_timeout(Some(timeout))?;
+        Ok(connection)
+    }
+}
+
+struct Connection {
+    socket: UnixStream,
+    inbox: Inbox,
+}
+
+impl Connection {
+    fn set_timeout(&mut self, timeout: Option<Duration>) -> Result<()> {
+        let set = self.socket.set_read_timeout(timeout).and_then(|()| self.socket.set_write_timeout(timeout));
+        set.map_err(|error| away(&error))
+    }
+
+    fn call(&mut self, request: &Request, fds: &[std::os::fd::BorrowedFd<'_>]) -> Result<(Response, Vec<OwnedFd>)> {
+        let frame = wire::encode(request, fds.len()).map_err(|error| Error::BadContainer(error.to_string()))?;
+        wire::send_all(&self.socket, &frame, fds).map_err(|error| away(&error))?;
+        self.receive()
+    }
+
+    fn receive(&mut self) -> Result<(Response, Vec<OwnedFd>)> {
+        loop {
+            match self.inbox.take::<Response>().map_err(|error| away(&error))? {
+                Some((Response::Failed(failure), _)) => return Err(failure.into()),
+                Some(answer) => return Ok(answer),
+                None => {}
+            }
+            match self.inbox.fill(&self.socket, RecvFlags::empty()) {
+                Ok(true) => {}
+                Ok(false) => return Err(away(&std::io::Error::other("it closed the connection"))),
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(away(&error)),
+            }
+        }
+    }
+}
+
+fn away(error: &std::io::Error) -> Error {
+    Error::Unreachable { process: "supervisor", why: error.to_string() }
+}
+
+fn nonsense(response: &Response) -> Error {
+    Error::Unreachable { process: "supervisor", why: format!("it answered something else: {response:?}") }
+}
+
+/// An exec of the supervisor.
+pub(crate) struct SupervisedExec {
+    client: SupervisorClient,
+    connection: Connection,
+    exec: u64,
+    terminal: Option<OwnedFd>,
+}
+
+impl ExecSession for SupervisedExec {
+    fn terminal(&mut self) -> Option<OwnedFd> {
+        self.terminal.take()
+    }
+
+    fn wait(&mut self) -> Result<ExitStatus> {
+        match self.connection.call(&Request::ExecWait { exec: self.exec }, &[])? {
+            (Response::Exit(exit), _) => Ok(exit),
+            (other, _) => Err(nonsense(&other)),
+        }
+    }
+
+    fn kill(&mut self) -> Result<()> {
+        self.client.done(&Request::ExecKill { exec: self.exec }, ANSWER_TIMEOUT)
+    }
+
+    fn killer(&self) -> Box<dyn Fn() + Send + Sync> {
+        let (client, exec) = (self.client.clone(), self.exec);
+        Box::new(move || {
+            // one that is gone needs no kill, and without a supervisor the wait ends with an error
+            let _ = client.done(&Request::ExecKill { exec }, ANSWER_TIMEOUT);
+        })
+    }
+}
+
+/// Events of the supervisor.
+pub(crate) struct SupervisorWatch(Connection);
+
+impl RuntimeWatch for SupervisorWatch {
+    fn next(&mut self) -> Result<RuntimeEvent> {
+        match self.0.receive()? {
+            (Response::Event(event), _) => Ok(event),
+            (other, _) => Err(nonsense(&other)),
+        }
+    }
+}

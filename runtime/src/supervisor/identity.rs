@@ -1,0 +1,70 @@
+//! Who a process is: (boot id, pid, start time), and how its end is written down when nobody but the keeper saw it.
+//!
+//! A bare pid is never kept: the kernel gives it to somebody else.
+
+use serde::{Deserialize, Serialize};
+
+use crate::runtime::ExitStatus;
+use crate::sys::daemon::RawExit;
+
+/// A process that cannot be mistaken for another one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Identity {
+    pub(crate) boot_id: String,
+    pub(crate) pid: i32,
+    /// Field 22 of `/proc/<pid>/stat`: clock ticks since boot.
+    pub(crate) start_time: u64,
+}
+
+/// Start time of a process in clock ticks since boot; `None` when there is no such process. Works for zombies.
+pub(crate) fn start_time(pid: i32) -> Option<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // the second field is the program's name in parentheses and may hold anything, `) ` too
+    let after_name = &stat[stat.rfind(')')? + 1..];
+    after_name.split_ascii_whitespace().nth(19)?.parse().ok()
+}
+
+/// An end the keeper saw: `RUN/exits/<pid>-<start time>`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ExitFile {
+    pub(crate) exit: ExitStatus,
+    pub(crate) finished_boot_ms: u64,
+    pub(crate) finished_unix_ms: u64,
+}
+
+impl ExitFile {
+    pub(crate) fn new(exit: RawExit, finished_boot_ms: u64, finished_unix_ms: u64) -> Self {
+        Self { exit: exit_status(exit.code, exit.signal), finished_boot_ms, finished_unix_ms }
+    }
+
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("a struct of numbers serializes")
+    }
+}
+
+pub(crate) fn exit_file_name(pid: i32, start_time: u64) -> String {
+    format!("{pid}-{start_time}")
+}
+
+/// The status of a process that ended with a code or by a signal.
+pub(crate) fn exit_status(code: Option<i32>, signal: Option<i32>) -> ExitStatus {
+    let byte = |value: i32| u8::try_from(value & 0xff).unwrap_or(0);
+    match (code, signal) {
+        (Some(code), _) => ExitStatus::Code(byte(code)),
+        (None, Some(signal)) => ExitStatus::Signal(byte(signal)),
+        (None, None) => ExitStatus::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn own_start_time_is_stable_and_a_missing_process_has_none() {
+        let pid = i32::try_from(std::process::id()).unwrap();
+        assert_eq!(start_time(pid), start_time(pid));
+        assert!(start_time(pid).is_some());
+        assert_eq!(start_time(i32::MAX), None);
+    }
+}

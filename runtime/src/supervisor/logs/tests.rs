@@ -1,0 +1,104 @@
+//! The log pump against a real FIFO and real files; rotation and format as properties.
+
+use std::os::fd::OwnedFd;
+
+use proptest::prelude::*;
+
+use super::file::LogFile;
+use super::format::{StreamName, records, rfc3339_nano};
+use super::*;
+use crate::runtime::LogConfig;
+use crate::supervisor::event_loop::{Poller, Source};
+
+fn fifo_stream(dir: &Path) -> (Stream, OwnedFd) {
+    let path = dir.join("stdout");
+    let ours = make_fifo(&path).unwrap();
+    let theirs = open_fifo(&path, OFlags::empty()).unwrap();
+    let fd = Poller::new().unwrap().watch_edges(ours, Source::Exits).unwrap();
+    (Stream { origin: Origin::Fifo(StreamName::Stdout), fd, ready: true }, theirs)
+}
+
+fn lines_of(text: &str) -> Vec<String> {
+    text.lines().map(|line| line.splitn(4, ' ').skip(2).collect::<Vec<_>>().join(" ")).collect()
+}
+
+#[test]
+fn an_unfinished_line_waits_in_the_fifo_and_is_whole_at_the_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let (stream, theirs) = fifo_stream(dir.path());
+    let mut file = LogFile::new(dir.path().to_path_buf(), LogConfig::default());
+    let mut pump = Pump::new().unwrap();
+    rustix::io::write(&theirs, b"one\ntwo\nthr").unwrap();
+    assert_eq!(pump.step(&stream, &mut file, false), Pumped::More);
+    assert_eq!(pump.step(&stream, &mut file, false), Pumped::Idle);
+    rustix::io::write(&theirs, b"ee\nfour").unwrap();
+    while pump.step(&stream, &mut file, true) == Pumped::More {}
+    let text = std::fs::read_to_string(dir.path().join("current")).unwrap();
+    assert_eq!(lines_of(&text), ["F one", "F two", "F three", "F four"]);
+}
+
+#[test]
+fn a_line_longer_than_a_block_comes_in_parts() {
+    let dir = tempfile::tempdir().unwrap();
+    let (stream, theirs) = fifo_stream(dir.path());
+    let mut file = LogFile::new(dir.path().to_path_buf(), LogConfig::default());
+    let mut pump = Pump::new().unwrap();
+    let long = vec![b'x'; 3 * BLOCK_BYTES + 7];
+    rustix::io::write(&theirs, &long).unwrap();
+    rustix::io::write(&theirs, b"\nnext\n").unwrap();
+    while pump.step(&stream, &mut file, false) == Pumped::More {}
+    let text = std::fs::read_to_string(dir.path().join("current")).unwrap();
+    let lines = lines_of(&text);
+    assert_eq!(lines.last().unwrap(), "F next");
+    let parts = &lines[..lines.len() - 1];
+    assert!(parts[..parts.len() - 1].iter().all(|line| line.starts_with("P ")));
+    assert_eq!(parts.iter().map(|line| line.len() - 2).sum::<usize>(), long.len());
+}
+
+#[test]
+fn half_a_record_of_a_killed_writer_is_cut_off() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("current"), "t stdout F whole\nt stdout F ha").unwrap();
+    let mut file = LogFile::new(dir.path().to_path_buf(), LogConfig::default());
+    file.append(b"t stdout F half again\n");
+    let text = std::fs::read_to_string(dir.path().join("current")).unwrap();
+    assert_eq!(text, "t stdout F whole\nt stdout F half again\n");
+}
+
+#[test]
+fn times_are_rfc_3339() {
+    assert_eq!(rfc3339_nano(0), "1970-01-01T00:00:00.000000000Z");
+    assert_eq!(rfc3339_nano(951_827_696_000_000_001), "2000-02-29T12:34:56.000000001Z");
+    assert_eq!(rfc3339_nano(1_793_520_000_000_000_000), "2026-11-01T08:00:00.000000000Z");
+}
+
+proptest! {
+    #[test]
+    fn rotated_files_hold_the_newest_records_within_bounds(
+        lens in prop::collection::vec(0_usize..3_000, 1..60), files_max in 1_u32..5,
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let config = LogConfig { file_bytes_max: 8 << 10, files_max };
+        let mut file = LogFile::new(dir.path().to_path_buf(), config);
+        let mut all = Vec::new();
+        for (n, len) in lens.iter().enumerate() {
+            let mut block = vec![b'a' + (n % 26) as u8; *len];
+            block.push(b'\n');
+            let mut lines = Vec::new();
+            records(&mut lines, n as u64, StreamName::Stderr, &block, false);
+            file.append(&lines);
+            all.extend(lines);
+        }
+        let mut found = Vec::new();
+        for n in (0..=files_max).rev() {
+            let name = if n == 0 { "current".to_owned() } else { n.to_string() };
+            if let Ok(bytes) = std::fs::read(dir.path().join(name)) {
+                prop_assert!(bytes.len() as u64 <= config.file_bytes_max);
+                found.extend(bytes);
+            }
+        }
+        prop_assert!(found.len() as u64 <= config.file_bytes_max * u64::from(files_max));
+        prop_assert!(all.ends_with(&found));
+        prop_assert!(!found.is_empty());
+    }
+}
