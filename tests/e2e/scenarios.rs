@@ -1,0 +1,16 @@
+//! The list of scenarios, in the order they run: what everything else rests on comes first.
+
+mod converge;
+mod crash;
+mod input;
+mod replace;
+mod scale;
+
+use crate::Scenario;
+
+pub(crate) const ALL: &[&[Scenario]] = &[input::ALL, converge::ALL, replace::ALL, crash::ALL, scale::ALL];
+
+/// A scenario with images, in namespaces of its own.
+const fn on_images(name: &'static str, limit_secs: u32, run: fn(&mut crate::lab::Lab) -> crate::Result) -> Scenario {
+    Scenario { name, run, images: true, root: true, limit_secs }
+}

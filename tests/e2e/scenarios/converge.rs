@@ -1,0 +1,183 @@
+//! Manifests become running containers: the stack of the README on real nginx and redis, and images without Apps.
+
+use std::time::Duration;
+
+use super::on_images;
+use crate::http;
+use crate::lab::{Lab, kill};
+use crate::wait::wait_for;
+use crate::{Result, Scenario, ensure};
+
+pub(super) const ALL: &[Scenario] = &[
+    on_images("nginx_and_redis_converge_from_a_directory", 120, nginx_and_redis_converge),
+    on_images("a_killed_replica_is_back_within_a_second", 120, a_killed_replica_is_back),
+    on_images("an_image_alone_is_held_and_starts_with_the_registry_off", 120, an_image_alone_is_held),
+    on_images("postgres_makes_its_cluster_as_its_own_user", 120, postgres_makes_its_cluster),
+    on_images("a_removed_manifest_removes_its_app_and_keeps_its_volume", 120, a_removed_manifest),
+    on_images("down_leaves_nothing_behind", 120, down_leaves_nothing),
+];
+
+/// Long enough for a first pull of 50 MB on a busy machine.
+const CONVERGE: Duration = Duration::from_secs(60);
+
+/// nginx ×3 on one published port with a mounted config.
+pub(super) fn web(lab: &Lab, tag: &str, replicas: usize, extra: &str) -> String {
+    format!(
+        "apiVersion: boxship/v1\nkind: App\nname: web\nreplicas: {replicas}\nimage: {}\n\
+         ports: [{{containerPort: 80, publish: \"127.0.0.1:8080\"}}]\n\
+         mounts:\n- {{path: /etc/nginx/site.d/extra.conf, file: ./extra.conf, onChange: roll}}\n\
+         healthcheck: {{http: \":80/healthz\", interval: 200ms, retries: 3}}\n{extra}",
+        lab.image(&format!("nginx:{tag}"))
+    )
+}
+
+/// redis with a named volume.
+pub(super) fn cache(lab: &Lab, extra: &str) -> String {
+    format!(
+        "apiVersion: boxship/v1\nkind: Volume\nname: cache-data\n---\n\
+         apiVersion: boxship/v1\nkind: App\nname: cache\nimage: {}\n\
+         mounts: [{{path: /data, volume: cache-data}}]\n{extra}",
+        lab.image("redis:7")
+    )
+}
+
+pub(super) const EXTRA_CONF: &str = "location = /extra { return 200 \"one\\n\"; }\n";
+
+/// Both, ready.
+pub(super) fn shop(lab: &Lab) -> Result {
+    lab.write("extra.conf", EXTRA_CONF)?;
+    lab.write("web.yaml", &web(lab, "1", 3, ""))?;
+    lab.write("cache.yaml", &cache(lab, ""))?;
+    lab.start_controller()?;
+    lab.ready("app/web", 3, CONVERGE)?;
+    lab.ready("app/cache", 1, CONVERGE)?;
+    Ok(())
+}
+
+fn nginx_and_redis_converge(lab: &mut Lab) -> Result {
+    shop(lab)?;
+    let page = http::get(8080, "/")?;
+    ensure!(page.status == 200 && page.body == "nginx 1\n", "GET /: {} {:?}", page.status, page.body);
+    let extra = http::get(8080, "/extra")?;
+    ensure!(extra.body == "one\n", "the mounted config is not in force: {} {:?}", extra.status, extra.body);
+    // every replica answers behind the one port
+    let mut names = std::collections::BTreeSet::new();
+    for _ in 0..60 {
+        let head = http::get(8080, "/")?.head;
+        names.extend(head.lines().filter_map(|line| line.strip_prefix("X-Replica: ").map(str::to_owned)));
+    }
+    ensure!(names.len() == 3, "3 replicas answer behind the port, seen: {names:?}");
+    // one stack: the other App is reached by its name
+    let pong =
+        lab.ok(&["exec", "web", "--", "bash", "-c", "exec 3<>/dev/tcp/cache/6379; echo PING >&3; head -n1 <&3"])?;
+    ensure!(pong.trim() == "+PONG", "PING to `cache` by name: {pong:?}");
+    // a container sees itself as root, the host sees a range of its own
+    let id = lab.ok(&["exec", "web", "--", "id", "-u"])?;
+    ensure!(id.trim() == "0", "id -u inside: {id:?}");
+    for (name, pid) in lab.pids("app/web")? {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).map_err(|error| error.to_string())?;
+        let uid = status.lines().find(|line| line.starts_with("Uid:")).unwrap_or_default();
+        ensure!(!uid.contains("\t0\t"), "{name} runs as the host's root: {uid}");
+    }
+    let logs = lab.ok(&["logs", "web"])?;
+    ensure!(logs.contains("GET /extra"), "the access log is not in `logs`: {logs}");
+    // nothing to do is nothing done
+    let plan = lab.ok(&["plan", "-o", "json"])?;
+    let plan: serde_json::Value = serde_json::from_str(&plan).map_err(|error| error.to_string())?;
+    ensure!(plan["plan"]["steps"].as_array().is_some_and(Vec::is_empty), "a converged stack plans {plan}");
+    Ok(())
+}
+
+fn a_killed_replica_is_back(lab: &mut Lab) -> Result {
+    shop(lab)?;
+    // long enough ready that the first restart is immediate
+    crate::wait::holds_for(Duration::from_secs(10), || lab.pids("app/web").map(|_| ()))?;
+    let pids = lab.pids("app/web")?;
+    let (name, pid) = pids[1].clone();
+    kill(pid)?;
+    let (_, took) = wait_for("three live replicas again", Duration::from_secs(5), || {
+        let object = lab.object("app/web")?;
+        let now = lab.pids("app/web")?;
+        ensure!(now.len() == 3 && now.iter().all(|(_, other)| *other != pid) && object["ready"] == 3, "{object}");
+        Ok(())
+    })?;
+    ensure!(took < Duration::from_secs(1), "{name} was ready again after {took:?}");
+    println!("{name} ready again after {took:?}");
+    let others = lab.pids("app/web")?.iter().filter(|(_, now)| pids.iter().any(|(_, before)| before == now)).count();
+    ensure!(others == 2, "only the killed one was replaced: {others} of 2 others kept");
+    Ok(())
+}
+
+fn an_image_alone_is_held(lab: &mut Lab) -> Result {
+    lab.write(
+        "image.yaml",
+        &format!("apiVersion: boxship/v1\nkind: Image\nname: web-image\nref: {}\n", lab.image("nginx:1")),
+    )?;
+    lab.start_controller()?;
+    wait_for("the image is held", CONVERGE, || {
+        let object = lab.object("image/web-image")?;
+        ensure!(object["phase"] == "ready", "{object}");
+        Ok(())
+    })?;
+    let listed = lab.ok(&["image", "ls", "-o", "json"])?;
+    ensure!(listed.contains("debian/nginx"), "image ls: {listed}");
+    lab.registry().stop();
+    lab.write("extra.conf", EXTRA_CONF)?;
+    let app = web(lab, "1", 1, "").replace(&format!("image: {}", lab.image("nginx:1")), "imageFrom: web-image");
+    lab.write("web.yaml", &app)?;
+    lab.ready("app/web", 1, Duration::from_secs(15))?;
+    ensure!(http::get(8080, "/")?.body == "nginx 1\n", "it answers");
+    Ok(())
+}
+
+fn postgres_makes_its_cluster(lab: &mut Lab) -> Result {
+    lab.write(
+        "db.yaml",
+        &format!("apiVersion: boxship/v1\nkind: App\nname: db\nimage: {}\n", lab.image("postgres:15")),
+    )?;
+    lab.up()?;
+    lab.ready("app/db", 1, CONVERGE)?;
+    let psql = |sql: &str| lab.ok(&["exec", "db", "--", "psql", "-U", "postgres", "-Atc", sql]);
+    psql("create table t (x int); insert into t values (42)")?;
+    let owner = lab.ok(&["exec", "db", "--", "stat", "-c", "%U %a", "/var/lib/postgresql/data"])?;
+    ensure!(owner.trim() == "postgres 700", "the anonymous volume belongs to {owner:?}");
+    // it survives the program's death: the anonymous volume is the replica's
+    let (_, pid) = lab.pids("app/db")?[0].clone();
+    kill(pid)?;
+    wait_for("the row is still there", Duration::from_secs(30), || {
+        let rows = psql("select x from t")?;
+        ensure!(rows.trim() == "42", "select: {rows:?}");
+        Ok(())
+    })?;
+    Ok(())
+}
+
+fn a_removed_manifest(lab: &mut Lab) -> Result {
+    shop(lab)?;
+    lab.ok(&["exec", "cache", "--", "redis-cli", "set", "key", "kept"])?;
+    std::fs::remove_file(lab.manifests.join("cache.yaml")).map_err(|error| error.to_string())?;
+    wait_for("the App is gone", Duration::from_secs(20), || match lab.object("app/cache") {
+        Ok(object) => Err(object.to_string()),
+        Err(_) => Ok(()),
+    })?;
+    ensure!(lab.object("app/web")?["ready"] == 3, "the other App is untouched");
+    lab.write("cache.yaml", &cache(lab, ""))?;
+    lab.ready("app/cache", 1, CONVERGE)?;
+    let kept = lab.ok(&["exec", "cache", "--", "redis-cli", "get", "key"])?;
+    ensure!(kept.trim() == "kept", "the named volume's data after removal and return: {kept:?}");
+    Ok(())
+}
+
+fn down_leaves_nothing(lab: &mut Lab) -> Result {
+    lab.write("extra.conf", EXTRA_CONF)?;
+    lab.write("web.yaml", &web(lab, "1", 3, ""))?;
+    lab.write("cache.yaml", &cache(lab, ""))?;
+    lab.up()?;
+    lab.pids("app/web")?;
+    ensure!(http::get(8080, "/")?.status == 200, "it answers");
+    let path = lab.manifests.to_string_lossy().into_owned();
+    lab.ok(&["down", &path])?;
+    lab.nothing_is_left()?;
+    ensure!(http::get(8080, "/").is_err(), "nobody listens on the published port");
+    Ok(())
+}

@@ -1,0 +1,147 @@
+//! Replacing what runs: roll-outs under load, tags that do not work, data that stays.
+
+use std::time::Duration;
+
+use super::converge::{EXTRA_CONF, cache, shop, web};
+use super::on_images;
+use crate::http::{self, Load};
+use crate::lab::{Lab, replicas};
+use crate::wait::{holds_for, wait_for};
+use crate::{Result, Scenario, ensure};
+
+pub(super) const ALL: &[Scenario] = &[
+    on_images("a_new_tag_rolls_under_load_without_a_failed_request", 180, a_new_tag_rolls),
+    on_images("a_bad_tag_leaves_the_old_revision_serving", 150, a_bad_tag),
+    on_images("redis_data_survives_replacement", 120, redis_data_survives),
+    on_images("a_changed_config_file_rolls_once", 120, a_changed_config_rolls),
+    on_images("a_followed_tag_rolls_when_it_is_pushed", 120, a_followed_tag_rolls),
+];
+
+const ROLL: Duration = Duration::from_secs(60);
+
+/// All replicas answer with this page and are ready.
+fn rolled(lab: &Lab, page: &str, count: usize) -> Result {
+    wait_for(&format!("{count} replicas with {page:?}"), ROLL, || {
+        let object = lab.object("app/web")?;
+        let good = replicas(&object).filter(|replica| replica["ready"] == true).count();
+        let all = replicas(&object).count();
+        ensure!(good == count && all == count && object["phase"] == "ready", "{object}");
+        let body = http::get(8080, "/")?.body;
+        ensure!(body == page, "answers {body:?}");
+        Ok(())
+    })?;
+    Ok(())
+}
+
+fn a_new_tag_rolls(lab: &mut Lab) -> Result {
+    let strategy = "strategy: {maxSurge: 1, maxUnavailable: 0}\nstopGracePeriod: 60s\n";
+    lab.write("extra.conf", EXTRA_CONF)?;
+    lab.write("web.yaml", &web(lab, "1", 3, strategy))?;
+    lab.start_controller()?;
+    lab.ready("app/web", 3, ROLL)?;
+    // one request that lasts through the roll: 1 MiB at 32 kB/s
+    let slow = std::thread::spawn(|| {
+        http::get_from(([127, 0, 0, 1], 8080).into(), "/slow", Duration::from_secs(90)).map(|answer| answer.body.len())
+    });
+    let load = Load::start(4, 8080, "/");
+    holds_for(Duration::from_millis(500), || Ok(()))?;
+    lab.write("web.yaml", &web(lab, "2", 3, strategy))?;
+    let rolled_over = wait_for("the new tag answers alone", ROLL, || {
+        let object = lab.object("app/web")?;
+        let new = (0..6).filter(|_| http::get(8080, "/").is_ok_and(|answer| answer.body == "nginx 2\n")).count();
+        ensure!(new == 6 && object["ready"] == 3, "{object}");
+        Ok(())
+    });
+    holds_for(Duration::from_millis(500), || Ok(()))?;
+    let seen = load.stop();
+    println!("{} requests, slowest {:?}, failures {:?}", seen.requests, seen.slowest, seen.failures);
+    rolled_over?;
+    ensure!(seen.requests >= 2_000, "only {} requests", seen.requests);
+    ensure!(seen.failed() == 0, "{} of {} requests failed: {:?}", seen.failed(), seen.requests, seen.failures);
+    let both = seen.while_both("nginx 1", "nginx 2");
+    ensure!(both >= 200, "only {both} requests while old and new were both live");
+    let slow = slow.join().map_err(|_| "the slow request panicked")?;
+    ensure!(slow == Ok(1 << 20), "the request that lasted through the roll: {slow:?}");
+    rolled(lab, "nginx 2\n", 3)
+}
+
+fn a_bad_tag(lab: &mut Lab) -> Result {
+    let strategy = "strategy: {maxSurge: 1, maxUnavailable: 0, progressDeadline: 8s, onFailure: undo}\n";
+    lab.write("extra.conf", EXTRA_CONF)?;
+    lab.write("web.yaml", &web(lab, "1", 3, strategy))?;
+    lab.start_controller()?;
+    lab.ready("app/web", 3, ROLL)?;
+    let before = lab.pids("app/web")?;
+    let load = Load::start(2, 8080, "/");
+    lab.write("web.yaml", &web(lab, "bad", 3, strategy))?;
+    let failed = wait_for("the bad revision is called failed", Duration::from_secs(40), || {
+        let described = lab.ok(&["describe", "app/web"])?;
+        ensure!(described.contains("failed"), "{described}");
+        Ok(described)
+    });
+    let seen = load.stop();
+    failed?;
+    ensure!(seen.failed() == 0, "{} of {} requests failed: {:?}", seen.failed(), seen.requests, seen.failures);
+    ensure!(seen.answers.iter().all(|(_, body)| body == "nginx 1\n"), "only the old revision answered");
+    lab.ready("app/web", 3, Duration::from_secs(30))?;
+    let after = lab.pids("app/web")?;
+    ensure!(before == after, "the good replicas were touched: {before:?} {after:?}");
+    let why = lab.ok(&["why", "app/web"])?;
+    ensure!(why.contains("this tag is broken") || why.contains("exit"), "why does not name the cause: {why}");
+    Ok(())
+}
+
+fn redis_data_survives(lab: &mut Lab) -> Result {
+    shop(lab)?;
+    let redis = |args: &[&str]| lab.ok(&[&["exec", "cache", "--", "redis-cli"], args].concat());
+    redis(&["set", "key", "before"])?;
+    let before = lab.pids("app/cache")?;
+    // another environment is another template: the replica is replaced, stop-first since its volume is its own
+    lab.write("cache.yaml", &cache(lab, "env: {GENERATION: \"2\"}\n"))?;
+    wait_for("the replica is replaced", ROLL, || {
+        let object = lab.object("app/cache")?;
+        let now = lab.pids("app/cache")?;
+        ensure!(now.len() == 1 && now != before && object["ready"] == 1, "{object}");
+        Ok(())
+    })?;
+    let generation = lab.ok(&["exec", "cache", "--", "printenv", "GENERATION"])?;
+    ensure!(generation.trim() == "2", "the new template runs: {generation:?}");
+    let value = redis(&["get", "key"])?;
+    ensure!(value.trim() == "before", "the data after replacement: {value:?}");
+    Ok(())
+}
+
+fn a_changed_config_rolls(lab: &mut Lab) -> Result {
+    shop(lab)?;
+    let before = lab.pids("app/web")?;
+    lab.write("extra.conf", &EXTRA_CONF.replace("one", "two"))?;
+    wait_for("every replica has the new file", ROLL, || {
+        let object = lab.object("app/web")?;
+        let now = lab.pids("app/web")?;
+        let kept = now.iter().filter(|(_, pid)| before.iter().any(|(_, old)| old == pid)).count();
+        ensure!(now.len() == 3 && kept == 0 && object["phase"] == "ready", "{object}");
+        ensure!(http::get(8080, "/extra")?.body == "two\n", "the old file answers");
+        Ok(())
+    })?;
+    let after = lab.pids("app/web")?;
+    // saving the same bytes again is no change
+    lab.write("extra.conf", &EXTRA_CONF.replace("one", "two"))?;
+    holds_for(Duration::from_secs(2), || {
+        ensure!(lab.pids("app/web")? == after, "the same content rolled again");
+        Ok(())
+    })
+}
+
+fn a_followed_tag_rolls(lab: &mut Lab) -> Result {
+    lab.registry().retag("nginx", "1", "live")?;
+    let image = lab.image("nginx:live");
+    lab.write("image.yaml", &format!("apiVersion: boxship/v1\nkind: Image\nname: live\nref: {image}\nfollow: 10s\n"))?;
+    lab.write("extra.conf", EXTRA_CONF)?;
+    let app = web(lab, "1", 3, "").replace(&format!("image: {}", lab.image("nginx:1")), "imageFrom: live");
+    lab.write("web.yaml", &app)?;
+    lab.start_controller()?;
+    lab.ready("app/web", 3, ROLL)?;
+    ensure!(http::get(8080, "/")?.body == "nginx 1\n", "the first one answers");
+    lab.registry().retag("nginx", "2", "live")?;
+    rolled(lab, "nginx 2\n", 3)
+}
