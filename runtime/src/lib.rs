@@ -6,6 +6,7 @@
 //! `network` and `switchboard` carry names and ports, `cgroup` and `security` limit, and `sys`
 //! wraps the raw system calls. All of it is blocking code.
 
+pub mod cgroup;
 pub mod clock;
 pub mod error;
 pub mod id;

@@ -6,12 +6,18 @@ use std::path::PathBuf;
 use oci_spec::runtime::Spec;
 
 use crate::layout::Layout;
-use crate::runtime::{ContainerConfig, ImageConfig};
+use crate::network;
+use crate::runtime::{ContainerConfig, ImageConfig, MountSource, NetworkMode};
 use crate::{Error, Result};
 
+mod etc;
 pub mod launch;
+mod oci;
 
-use launch::Launch;
+use launch::{Attachment, BridgeAttachment, Launch, LaunchMount, LaunchSource, RootLayers};
+
+#[cfg(test)]
+mod tests;
 
 /// What [`lower`] builds from.
 #[derive(Debug)]
@@ -45,6 +51,92 @@ pub struct Bridge {
 ///
 /// # Errors
 /// `BadContainer` for an empty command, a relative path, a bad capability name, a bridge mode without a bridge.
-pub fn lower(_input: &LowerInput<'_>) -> Result<(Spec, Launch)> {
-    Err(Error::Unsupported("starting containers is not built yet".into()))
+pub fn lower(input: &LowerInput<'_>) -> Result<(Spec, Launch)> {
+    let spec = oci::spec(input)?;
+    let config = input.config;
+    let launch = Launch {
+        id: config.id.clone(),
+        ids: config.ids,
+        root: root_layers(input)?,
+        cgroup: format!("{}/{}", input.cgroup_parent, config.id),
+        user: config.user.clone().or_else(|| input.image.user.clone()),
+        mounts: launch_mounts(input)?,
+        files_dir: input.layout.container_dir(&config.id).join("files"),
+        etc: etc::files(input),
+        network: attachment(input)?,
+        reaper: config.init,
+    };
+    Ok((spec, launch))
+}
+
+fn root_layers(input: &LowerInput<'_>) -> Result<RootLayers> {
+    if input.layers.is_empty() {
+        return Err(Error::BadContainer("the image has no layers".into()));
+    }
+    let dir = input.layout.container_dir(&input.config.id);
+    Ok(RootLayers { layers: input.layers.clone(), upper: dir.join("upper"), work: dir.join("work") })
+}
+
+/// What only the host can open, parents before children.
+fn launch_mounts(input: &LowerInput<'_>) -> Result<Vec<LaunchMount>> {
+    let mut mounts = Vec::new();
+    for (at, mount) in input.config.mounts.iter().enumerate() {
+        check_target(&mount.target)?;
+        let source = match &mount.source {
+            MountSource::Volume { name } => LaunchSource::Volume { dir: input.layout.volume_dir(name) },
+            MountSource::Bind { path } => LaunchSource::Bind { path: path.clone() },
+            MountSource::File { content, mode } => LaunchSource::File {
+                name: format!("{at}/{}", mount.target.rsplit('/').next().unwrap_or_default()),
+                content: content.clone(),
+                mode: mode & 0o777,
+            },
+            MountSource::Tmpfs { .. } => continue,
+        };
+        mounts.push(LaunchMount { target: mount.target.clone(), source, read_only: mount.read_only });
+    }
+    mounts.sort_by_key(|mount| depth(&mount.target));
+    Ok(mounts)
+}
+
+/// How many directories a path has above it: parents sort before their children.
+pub(crate) fn depth(target: &str) -> usize {
+    target.split('/').filter(|part| !part.is_empty() && *part != ".").count()
+}
+
+/// A mount target: absolute, without `..`, not the root itself.
+fn check_target(target: &str) -> Result<()> {
+    let why = if !target.starts_with('/') {
+        "it is not absolute"
+    } else if depth(target) == 0 {
+        "it is the root itself"
+    } else if target.split('/').any(|part| part == "..") {
+        "it contains `..`"
+    } else if target.contains('\0') || target.ends_with('/') && target.len() > 4096 {
+        "it is no path"
+    } else {
+        return Ok(());
+    };
+    Err(Error::BadContainer(format!("nothing can be mounted at `{target}`: {why}")))
+}
+
+fn attachment(input: &LowerInput<'_>) -> Result<Attachment> {
+    match &input.config.network {
+        NetworkMode::None => Ok(Attachment::None),
+        NetworkMode::Host => Ok(Attachment::Host),
+        NetworkMode::Bridge { network, address } => {
+            let bridge = input
+                .bridge
+                .as_ref()
+                .ok_or_else(|| Error::BadContainer(format!("network `{network}` is not there to attach to")))?;
+            let [a, b, c, d] = address.octets();
+            Ok(Attachment::Bridge(BridgeAttachment {
+                bridge: bridge.interface.clone(),
+                host_interface: network::veth_name(input.layout, &input.config.id),
+                address: *address,
+                prefix_len: bridge.prefix_len,
+                gateway: bridge.gateway,
+                mac: [0x02, 0x42, a, b, c, d],
+            }))
+        }
+    }
 }

@@ -14,7 +14,7 @@ pub fn number(name: &str) -> Option<u32> {
 
 /// The highest number of the tables: what lies above is newer than this build.
 #[must_use]
-pub fn highest() -> u32 {
+pub(super) fn highest() -> u32 {
     COMMON.iter().chain(LEGACY).filter_map(|entry| u32::try_from(entry.1).ok()).max().unwrap_or(0)
 }
 
