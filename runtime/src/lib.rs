@@ -13,6 +13,7 @@ pub mod id;
 pub mod image;
 pub mod keeper;
 pub mod layout;
+pub mod linux;
 pub mod network;
 pub mod process;
 pub mod runtime;
@@ -24,4 +25,5 @@ pub mod sys;
 pub mod user;
 
 pub use error::{Error, Result};
+pub use linux::LinuxRuntime;
 pub use runtime::Runtime;

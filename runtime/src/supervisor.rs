@@ -34,6 +34,8 @@ use crate::keeper::{self, KeeperStore};
 use crate::layout::{Layout, make_private_dir};
 use crate::runtime::{ContainerState, Resources, RuntimeEvent};
 use clients::Client;
+pub(crate) use container::write_record;
+
 use container::Container;
 use event_loop::{Poller, Source, Timer, Timers, Watched};
 use exec::{Exec, Helper};

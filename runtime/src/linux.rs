@@ -1,0 +1,423 @@
+//! [`LinuxRuntime`]: the real thing. Puts rooms together and decides nothing: images from `image`, networks from
+//! `network`, names and ports through `switchboard`, processes through `supervisor`, what is on disk in `containers`
+//! and `volumes` below.
+//!
+//! Every call blocks and may be made from any thread.
+
+mod containers;
+mod durable;
+pub(crate) mod signal;
+mod volumes;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use sha2::{Digest as _, Sha256};
+
+use crate::error::{Error, Result, chain};
+use crate::id::{ContainerId, NetworkName, VolumeName};
+use crate::image::{Digest, ImageRef, Store, StoreOptions};
+use crate::layout::Layout;
+use crate::network;
+use crate::runtime::{
+    ContainerConfig, ContainerInfo, ContainerState, ContainerTimes, EndpointTable, ExecConfig, ExecSession, ExecStdio,
+    ExitStatus, ImageInfo, MountSource, NetworkConfig, NetworkInfo, NetworkMode, PullProgress, PullRequest, Resources,
+    Runtime, RuntimeWatch, VolumeConfig, VolumeInfo,
+};
+use crate::spec::{self, Bridge, LowerInput};
+use crate::supervisor::client::SupervisorClient;
+use crate::supervisor::wire::{ContainerStatus, Create};
+use crate::switchboard::client::SwitchboardClient;
+use containers::Containers;
+use signal::signal_number;
+
+/// How long a creation waits for a switchboard that is being restarted.
+const SWITCHBOARD_PATIENCE: Duration = Duration::from_secs(3);
+
+/// How a [`LinuxRuntime`] is opened.
+#[derive(Debug, Clone, Default)]
+pub struct LinuxOptions {
+    /// How images are fetched and unpacked.
+    pub images: StoreOptions,
+}
+
+/// The runtime of this host. Its supervisor and switchboard are other processes, found through the run directory.
+pub struct LinuxRuntime {
+    layout: Layout,
+    images: Store,
+    containers: Containers,
+    supervisor: SupervisorClient,
+    switchboard: SwitchboardClient,
+    /// Name of this data root's cgroups.
+    cgroup_parent: String,
+    /// Held shared while a container is being written down, alone while images go: an image in use is never deleted.
+    images_in_use: RwLock<()>,
+}
+
+impl LinuxRuntime {
+    /// Opens a data root; makes it when it is not there and deletes what a crash left half made. The caller holds the
+    /// data root alone.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn open(layout: &Layout, options: LinuxOptions) -> Result<Self> {
+        let containers = Containers::open(layout)?;
+        for parent in [layout.containers_dir(), layout.data_root.join("volumes")] {
+            durable::sweep(&parent);
+        }
+        containers.list()?;
+        Ok(Self {
+            images: Store::open(layout, options.images)?,
+            supervisor: SupervisorClient::new(layout),
+            switchboard: SwitchboardClient::new(layout),
+            cgroup_parent: cgroup_parent(layout),
+            images_in_use: RwLock::new(()),
+            layout: layout.clone(),
+            containers,
+        })
+    }
+
+    /// The image store, for what is not part of the life of containers: build, load, resolve.
+    #[must_use]
+    pub fn images(&self) -> &Store {
+        &self.images
+    }
+
+    /// The supervisor, for a single signal or to see whether it is there.
+    #[must_use]
+    pub fn supervisor(&self) -> &SupervisorClient {
+        &self.supervisor
+    }
+
+    /// Deletes images nobody refers to, and layers and blobs nobody needs.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn collect_images(&self) -> Result<crate::image::Collected> {
+        let _alone = self.images_in_use.write().unwrap_or_else(PoisonError::into_inner);
+        let in_use = self.users()?.into_keys().collect();
+        self.images.collect(&in_use)
+    }
+
+    /// Deletes interfaces and bridges of this data root that belong to nobody; returns their names.
+    ///
+    /// # Errors
+    /// `Io`, `Unreachable`.
+    pub fn sweep_network(&self) -> Result<Vec<String>> {
+        let live = self.containers.list()?.iter().map(|config| config.id.clone()).collect();
+        network::sweep(&self.layout, &live)
+    }
+
+    /// Which containers were made from which image.
+    fn users(&self) -> Result<BTreeMap<Digest, BTreeSet<String>>> {
+        let mut users: BTreeMap<Digest, BTreeSet<String>> = BTreeMap::new();
+        for config in self.containers.list()? {
+            users.entry(config.image.clone()).or_default().insert(config.id.to_string());
+        }
+        Ok(users)
+    }
+
+    /// What is to be launched, and its stop signal. Looks at much and changes nothing.
+    fn lower(&self, config: &ContainerConfig) -> Result<(Create, i32)> {
+        let image = self.images.get(&config.image)?;
+        for mount in &config.mounts {
+            if let MountSource::Volume { name } = &mount.source
+                && !volumes::exists(&self.layout, name)
+            {
+                return Err(Error::NotFound { what: "volume", name: name.to_string() });
+            }
+        }
+        let stop_signal = config.stop_signal.as_deref().or(image.config.stop_signal.as_deref()).unwrap_or("SIGTERM");
+        let stop_signal = signal_number(stop_signal)?;
+        let input = LowerInput {
+            config,
+            image: &image.config,
+            layers: self.images.layer_dirs(&config.image)?,
+            layout: &self.layout,
+            cgroup_parent: &self.cgroup_parent,
+            bridge: self.bridge(config)?,
+        };
+        let (spec, launch) = spec::lower(&input)?;
+        Ok((Create { id: config.id.clone(), spec, launch, log: config.log }, stop_signal))
+    }
+
+    fn bridge(&self, config: &ContainerConfig) -> Result<Option<Bridge>> {
+        let NetworkMode::Bridge { network: name, address } = &config.network else { return Ok(None) };
+        let found = durable::read_file::<NetworkConfig>(&self.layout.network_file(name))?;
+        let found = found.ok_or_else(|| Error::NotFound { what: "network", name: name.to_string() })?;
+        let subnet = network::ipam::Subnet::containing(found.gateway, found.prefix_len);
+        if !subnet.contains(*address) || *address == found.gateway {
+            return Err(Error::BadContainer(format!("address {address} is not one of network `{name}`'s containers")));
+        }
+        let interface = network::bridge_name(&self.layout, name);
+        Ok(Some(Bridge { interface, gateway: found.gateway, prefix_len: found.prefix_len }))
+    }
+
+    /// No live container may have the address; one that has ended lets go of it.
+    fn claim_address(&self, config: &ContainerConfig, others: &[Arc<ContainerConfig>]) -> Result<()> {
+        let same = containers::with_address_of(config, others);
+        if same.is_empty() {
+            return Ok(());
+        }
+        let known = self.supervisor.list()?;
+        for other in same {
+            if known.iter().any(|status| status.id == other && status.state != ContainerState::Stopped) {
+                return Err(Error::Conflict(format!("container `{other}` has the address of `{}`", config.id)));
+            }
+            // by id alone: `containers` is locked while this looks
+            if let Err(error) = self.switchboard.drop_dns(&other) {
+                tracing::warn!(container = %other, error = %chain(&error), "name service not closed");
+            }
+        }
+        Ok(())
+    }
+
+    /// Everything after the container was written down.
+    fn launch(&self, create: Create, stop_signal: i32) -> Result<()> {
+        let id = create.id.clone();
+        self.containers.keep_spec(&id, &create.spec, &create.launch)?;
+        if let Some([udp, tcp]) = self.supervisor.create(create)? {
+            patiently(|| self.switchboard.add_dns(&id, &udp, &tcp))?;
+        }
+        self.containers.complete(&id, stop_signal)
+    }
+
+    /// Takes back a creation that failed.
+    fn undo(&self, id: &ContainerId) {
+        match self.supervisor.remove(id) {
+            Ok(()) | Err(Error::NotFound { .. }) => {}
+            // it stays `Creating`, to be removed by whoever plans
+            Err(error) => return tracing::warn!(container = %id, error = %chain(&error), "creation not undone"),
+        }
+        self.drop_dns(id);
+        if let Err(error) = self.containers.remove(id) {
+            tracing::warn!(container = %id, error = %chain(&error), "creation not undone");
+        }
+    }
+
+    /// Without this the container's network namespace would live on in the switchboard's sockets.
+    fn drop_dns(&self, id: &ContainerId) {
+        let is_bridged = |config: &ContainerConfig| matches!(config.network, NetworkMode::Bridge { .. });
+        if self.containers.get(id).is_ok_and(|config| !is_bridged(&config)) {
+            return;
+        }
+        if let Err(error) = self.switchboard.drop_dns(id) {
+            tracing::warn!(container = %id, error = %chain(&error), "name service not closed");
+        }
+    }
+
+    fn info(&self, config: &ContainerConfig, status: Option<&ContainerStatus>) -> ContainerInfo {
+        let created = self.containers.created(&config.id);
+        let config = config.clone();
+        match (status, created) {
+            // the supervisor is done, but not all of the creation is
+            (Some(status), None) if status.state == ContainerState::Created => {
+                ContainerInfo { state: ContainerState::Creating, ..of_status(config, status) }
+            }
+            (Some(status), _) => of_status(config, status),
+            (None, Some(created)) => {
+                let times = ContainerTimes { created_unix_ms: created.created_unix_ms, ..ContainerTimes::default() };
+                let exit = Some(ExitStatus::Unknown);
+                ContainerInfo { config, state: ContainerState::Stopped, pid: None, times, exit }
+            }
+            (None, None) => {
+                let times = ContainerTimes::default();
+                ContainerInfo { config, state: ContainerState::Creating, pid: None, times, exit: None }
+            }
+        }
+    }
+
+    /// A process without a directory is nobody's: somebody deleted it behind our back.
+    fn end_orphan(&self, id: &ContainerId) {
+        tracing::warn!(container = %id, "its directory is gone: ending it");
+        let ended = match self.supervisor.stop(id, libc::SIGKILL, Duration::ZERO) {
+            Ok(()) => self.supervisor.remove(id),
+            Err(Error::Conflict(_)) => self.supervisor.remove(id),
+            Err(other) => Err(other),
+        };
+        match ended {
+            Ok(()) | Err(Error::NotFound { .. }) => drop(self.switchboard.drop_dns(id)),
+            Err(error) => tracing::warn!(container = %id, error = %chain(&error), "orphan stays"),
+        }
+    }
+}
+
+fn of_status(config: ContainerConfig, status: &ContainerStatus) -> ContainerInfo {
+    ContainerInfo { config, state: status.state, pid: status.pid, times: status.times, exit: status.exit }
+}
+
+/// `boxship-` and 24 bits of the data root's path: two data roots of one host never meet.
+fn cgroup_parent(layout: &Layout) -> String {
+    use std::os::unix::ffi::OsStrExt as _;
+    let hash = Sha256::digest(layout.data_root.as_os_str().as_bytes());
+    format!("boxship-{:02x}{:02x}{:02x}", hash[0], hash[1], hash[2])
+}
+
+/// Repeats a call while the process that answers it is being restarted.
+fn patiently(call: impl Fn() -> Result<()>) -> Result<()> {
+    let until_ms = crate::clock::boot_ms() + u64::try_from(SWITCHBOARD_PATIENCE.as_millis()).unwrap_or(u64::MAX);
+    loop {
+        match call() {
+            Err(Error::Unreachable { .. }) if crate::clock::boot_ms() < until_ms => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            other => return other,
+        }
+    }
+}
+
+impl Runtime for LinuxRuntime {
+    fn pull_image(&self, request: &PullRequest, progress: &dyn PullProgress) -> Result<ImageInfo> {
+        self.images.pull(request, progress)
+    }
+
+    fn list_images(&self) -> Result<Vec<ImageInfo>> {
+        self.images.list()
+    }
+
+    fn remove_image(&self, reference: &ImageRef) -> Result<()> {
+        let _alone = self.images_in_use.write().unwrap_or_else(PoisonError::into_inner);
+        let users = self.users()?;
+        let image = self.images.resolve(reference);
+        if let Ok(image) = image
+            && image.references.len() <= 1
+            && let Some(names) = users.get(&image.digest)
+        {
+            let names = names.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+            return Err(Error::Conflict(format!("image `{reference}` is used by {names}")));
+        }
+        self.images.remove(reference, &users.into_keys().collect())
+    }
+
+    fn ensure_network(&self, config: &NetworkConfig) -> Result<()> {
+        network::ensure(&self.layout, config)
+    }
+
+    fn remove_network(&self, name: &NetworkName) -> Result<()> {
+        let attached = |config: &ContainerConfig| matches!(&config.network, NetworkMode::Bridge { network, .. } if network == name);
+        let users: Vec<_> =
+            self.containers.list()?.iter().filter(|config| attached(config)).map(|c| c.id.to_string()).collect();
+        if !users.is_empty() {
+            return Err(Error::Conflict(format!("network `{name}` is used by {}", users.join(", "))));
+        }
+        network::remove(&self.layout, name)
+    }
+
+    fn list_networks(&self) -> Result<Vec<NetworkInfo>> {
+        network::list(&self.layout)
+    }
+
+    fn ensure_volume(&self, config: &VolumeConfig) -> Result<()> {
+        volumes::ensure(&self.layout, config)
+    }
+
+    fn remove_volume(&self, name: &VolumeName) -> Result<()> {
+        let uses = |config: &ContainerConfig| {
+            config.mounts.iter().any(|m| matches!(&m.source, MountSource::Volume { name: used } if used == name))
+        };
+        let users: Vec<_> =
+            self.containers.list()?.iter().filter(|config| uses(config)).map(|c| c.id.to_string()).collect();
+        if !users.is_empty() {
+            return Err(Error::Conflict(format!("volume `{name}` is used by {}", users.join(", "))));
+        }
+        volumes::remove(&self.layout, name)
+    }
+
+    fn list_volumes(&self) -> Result<Vec<VolumeInfo>> {
+        volumes::list(&self.layout)
+    }
+
+    fn create_container(&self, config: &ContainerConfig) -> Result<()> {
+        let using = self.images_in_use.read().unwrap_or_else(PoisonError::into_inner);
+        if self.containers.get(&config.id).is_ok() {
+            return Err(Error::Conflict(format!("container `{}` exists already", config.id)));
+        }
+        let (create, stop_signal) = self.lower(config)?;
+        self.containers.begin(config, |others| self.claim_address(config, others))?;
+        drop(using);
+        self.launch(create, stop_signal).inspect_err(|_| self.undo(&config.id))
+    }
+
+    fn start_container(&self, id: &ContainerId) -> Result<()> {
+        self.containers.get(id)?;
+        if self.containers.created(id).is_none() {
+            return Err(Error::Conflict(format!("container `{id}` is Creating, not Created")));
+        }
+        match self.supervisor.start(id) {
+            Err(Error::NotFound { .. }) => Err(Error::Conflict(format!("container `{id}` is Stopped, not Created"))),
+            other => other,
+        }
+    }
+
+    fn stop_container(&self, id: &ContainerId, grace: Duration) -> Result<()> {
+        let config = self.containers.get(id)?;
+        let created = self.containers.created(id);
+        let signal = created.map_or(libc::SIGTERM, |created| created.stop_signal);
+        match self.supervisor.stop(id, signal, grace) {
+            // on disk only: of an earlier boot
+            Ok(()) | Err(Error::NotFound { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        self.drop_dns(&config.id);
+        Ok(())
+    }
+
+    fn remove_container(&self, id: &ContainerId) -> Result<()> {
+        let known = match self.supervisor.remove(id) {
+            Ok(()) => true,
+            Err(Error::NotFound { .. }) => false,
+            Err(error) => return Err(error),
+        };
+        self.drop_dns(id);
+        if self.containers.remove(id)? || known {
+            return Ok(());
+        }
+        Err(Error::NotFound { what: "container", name: id.to_string() })
+    }
+
+    fn update_resources(&self, id: &ContainerId, resources: &Resources) -> Result<()> {
+        let config = self.containers.get(id)?;
+        match self.supervisor.update(id, resources) {
+            Ok(()) | Err(Error::NotFound { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        self.containers.replace(&ContainerConfig { resources: resources.clone(), ..(*config).clone() })
+    }
+
+    fn list_containers(&self) -> Result<Vec<ContainerInfo>> {
+        // the supervisor first: what it knows has a directory, unless somebody took that away
+        let known = self.supervisor.list()?;
+        let known: BTreeMap<&ContainerId, &ContainerStatus> = known.iter().map(|status| (&status.id, status)).collect();
+        let configs = self.containers.list()?;
+        let on_disk: BTreeSet<&ContainerId> = configs.iter().map(|config| &config.id).collect();
+        for id in known.keys().filter(|id| !on_disk.contains(*id)) {
+            if !self.layout.container_dir(id).exists() {
+                self.end_orphan(id);
+            }
+        }
+        Ok(configs.iter().map(|config| self.info(config, known.get(&config.id).copied())).collect())
+    }
+
+    fn exec(&self, id: &ContainerId, config: &ExecConfig, stdio: ExecStdio) -> Result<Box<dyn ExecSession>> {
+        self.containers.get(id)?;
+        match self.supervisor.exec(id, config, stdio) {
+            Ok(session) => Ok(Box::new(session)),
+            Err(Error::NotFound { .. }) => Err(Error::Conflict(format!("container `{id}` is not running"))),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn publish_endpoints(&self, table: &EndpointTable) -> Result<()> {
+        self.switchboard.set_table(table)
+    }
+
+    fn watch(&self) -> Result<Box<dyn RuntimeWatch>> {
+        Ok(Box::new(self.supervisor.watch()?))
+    }
+
+    fn log_dir(&self, id: &ContainerId) -> PathBuf {
+        self.layout.container_dir(id).join("logs")
+    }
+}
