@@ -7,7 +7,12 @@
 pub mod api;
 pub mod cli;
 pub mod demo;
+pub mod execute;
+pub mod memory;
 pub mod model;
+pub mod observe;
 pub mod plan;
+pub mod probe;
+pub mod status;
 pub mod store;
 pub mod text;

@@ -23,7 +23,7 @@ pub use sled_store::{Opened, SledStore};
 pub use volatile::VolatileStore;
 
 /// Longest key in bytes; longer ones are refused by [`StateStore::commit`].
-pub const KEY_BYTES_MAX: usize = 512;
+pub const KEY_BYTES_MAX: usize = 1024;
 
 /// Records by key. A batch is seen and survives a crash whole or not at all.
 pub trait StateStore: Send + Sync {
@@ -63,6 +63,17 @@ impl Batch {
     /// Removes a key; an absent one is fine.
     pub fn delete(&mut self, key: impl Into<String>) {
         self.changes.insert(key.into(), None);
+    }
+
+    /// Takes back a change of a key that was not yet committed.
+    pub fn forget(&mut self, key: &str) {
+        self.changes.remove(key);
+    }
+
+    /// What it does to a key: `None` nothing, `Some(None)` removes it.
+    #[must_use]
+    pub fn change(&self, key: &str) -> Option<Option<&str>> {
+        self.changes.get(key).map(Option::as_deref)
     }
 
     /// Whether it changes nothing.

@@ -1,0 +1,302 @@
+//! The last read of the world in a pass: what the runtime lists, merged with what only memory knows, as one value.
+//!
+//! The only room that reads the world. It refreshes one record per image, container, network and volume and adds each
+//! exit to the history exactly once. Objects without our labels are left out, so that no plan can name them.
+
+mod host;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use runtime::id::ContainerId;
+use runtime::image::{Digest, ImageRef};
+use runtime::runtime::{
+    ContainerConfig, ContainerInfo, ContainerState, ExitStatus, ImageInfo, NetworkInfo, VolumeInfo,
+};
+use runtime::{Result, Runtime, clock};
+
+use crate::memory::{ContainerRecord, Inner, Memory, World};
+use crate::model::{
+    DesiredState, ExitRecord, ObjectKey, ObservedContainer, ObservedImage, ObservedNetwork, ObservedState,
+    ObservedVolume, PreviousImage, RevisionResult,
+};
+
+/// Earlier digests remembered per reference; what `keep:` may ask for at most.
+const PREVIOUS_MAX: usize = 10;
+
+/// What a look needs.
+#[derive(Clone, Copy)]
+pub struct Looking<'a> {
+    /// What to ask.
+    pub runtime: &'a dyn Runtime,
+    /// What was known, and where to write what is.
+    pub memory: &'a Memory,
+    /// Since when the readiness gate of each container passes, boot time.
+    pub ready: &'a BTreeMap<ContainerId, u64>,
+    /// Subjects of what is being carried out at this moment.
+    pub in_flight: &'a BTreeSet<String>,
+    /// Containers being created at this moment: they show as `Creating`, so that slot, address and ids are taken.
+    pub creating: &'a [ContainerConfig],
+    /// What is wanted: it decides which images are in use and which histories are kept.
+    pub desired: &'a DesiredState,
+}
+
+/// What was seen.
+#[derive(Debug, Clone, Default)]
+pub struct Seen {
+    /// For the planner.
+    pub state: ObservedState,
+    /// Containers as listed, for display.
+    pub containers: Vec<ContainerInfo>,
+    /// Images as listed, for display.
+    pub images: Vec<ImageInfo>,
+}
+
+/// Looks at the world once. Blocks; ends with everything durable that can be made so.
+///
+/// # Errors
+/// Those of the runtime's lists. Nothing was recorded then: not knowing is not absence.
+pub fn observe(looking: Looking<'_>) -> Result<Seen> {
+    let runtime = looking.runtime;
+    let now_boot_ms = clock::boot_ms();
+    let containers = runtime.list_containers()?;
+    let images = runtime.list_images()?;
+    let networks = networks(runtime.list_networks()?);
+    let volumes = volumes(runtime.list_volumes()?);
+    let host = host::read(&networks);
+
+    let mut inner = looking.memory.lock();
+    let records = container_records(looking, &mut inner, &containers);
+    let images_now = image_records(looking, &inner, &images, &records, now_boot_ms);
+    let present: BTreeSet<&ObjectKey> = records.values().map(|r| &r.observed.replica.workload).collect();
+    let wanted = |key: &ObjectKey| {
+        present.contains(key) || looking.desired.workloads.contains_key(key) || looking.desired.jobs.contains_key(key)
+    };
+    looking.memory.forget_objects(&mut inner, wanted);
+    looking.memory.drop_old_failures(&mut inner, now_boot_ms);
+    for record in records.values() {
+        looking.memory.record_id_range(&mut inner, &record.observed.replica.workload, record.observed.ids);
+    }
+    looking.memory.record_world(&mut inner, World { images: images_now, containers: records, networks, volumes });
+    let mut state = snapshot(&inner, now_boot_ms, host);
+    drop(inner);
+    state.in_flight.clone_from(looking.in_flight);
+    add_creating(&mut state, looking.creating);
+    looking.memory.flush();
+    Ok(Seen { state, containers, images })
+}
+
+fn add_creating(state: &mut ObservedState, creating: &[ContainerConfig]) {
+    for config in creating {
+        if let Some(container) = ObservedContainer::from_config(config) {
+            state.id_ranges.entry(container.replica.workload.clone()).or_insert(container.ids);
+            state.containers.insert(config.id.clone(), container);
+        }
+    }
+}
+
+fn snapshot(inner: &Inner, now_boot_ms: u64, host: host::Host) -> ObservedState {
+    ObservedState {
+        now_boot_ms,
+        now_unix_ms: clock::unix_ms(),
+        images: inner.images.clone(),
+        containers: inner.containers.iter().map(|(id, record)| (id.clone(), record.observed.clone())).collect(),
+        networks: inner.networks.clone(),
+        host_routes: host.routes,
+        volumes: inner.volumes.clone(),
+        published: inner.published.clone(),
+        exits: inner.exits.clone(),
+        revisions: inner.revisions.clone(),
+        jobs: inner.jobs.clone(),
+        id_ranges: inner.id_ranges.clone(),
+        foreign_id_ranges: host.id_ranges,
+        failures: inner.failures.clone(),
+        in_flight: BTreeSet::new(),
+    }
+}
+
+/// The containers of ours, with the past of each; exits are added to the history on the way.
+fn container_records(
+    looking: Looking<'_>,
+    inner: &mut Inner,
+    listed: &[ContainerInfo],
+) -> BTreeMap<ContainerId, ContainerRecord> {
+    let mut records = BTreeMap::new();
+    for info in listed {
+        let Some(mut observed) = ObservedContainer::from_config(&info.config) else { continue };
+        observed.state = info.state;
+        let id = &info.config.id;
+        let known = inner.containers.get(id).cloned();
+        observed.started_boot_ms = info.times.started_boot_ms;
+        observed.finished_boot_ms = info.times.finished_boot_ms;
+        observed.exit = info.exit;
+        let was_ready = known.as_ref().and_then(|record| record.observed.ready_since_boot_ms);
+        let stop_asked = known.as_ref().is_some_and(|record| record.stop_asked);
+        let mut exit_recorded = known.as_ref().is_some_and(|record| record.exit_recorded);
+        match info.state {
+            ContainerState::Running => observed.ready_since_boot_ms = looking.ready.get(id).copied(),
+            ContainerState::Stopped => {
+                if !exit_recorded {
+                    add_exit(looking.memory, inner, &observed, info, was_ready, stop_asked);
+                    exit_recorded = true;
+                }
+            }
+            ContainerState::Creating | ContainerState::Created => {}
+        }
+        records.insert(id.clone(), ContainerRecord { observed, exit_recorded, stop_asked });
+    }
+    let vanished: Vec<_> = inner.containers.iter().filter(|(id, _)| !records.contains_key(*id)).collect();
+    let vanished: Vec<_> = vanished.into_iter().map(|(id, record)| (id.clone(), record.clone())).collect();
+    for (id, record) in vanished {
+        if record.observed.state == ContainerState::Running {
+            add_vanished(looking.memory, inner, &id, &record);
+        }
+    }
+    records
+}
+
+fn add_exit(
+    memory: &Memory,
+    inner: &mut Inner,
+    observed: &ObservedContainer,
+    info: &ContainerInfo,
+    was_ready: Option<u64>,
+    asked: bool,
+) {
+    let exit = info.exit.unwrap_or(ExitStatus::Unknown);
+    let finished = info.times.finished_boot_ms;
+    let ready_for_ms = was_ready.map_or(0, |since| finished.saturating_sub(since));
+    memory.record_exit(
+        inner,
+        observed.replica.clone(),
+        ExitRecord {
+            attempt: observed.attempt,
+            template_hash: observed.template_hash.clone(),
+            exit,
+            finished_boot_ms: finished,
+            finished_unix_ms: info.times.finished_unix_ms,
+            ready_for_ms,
+            asked,
+        },
+    );
+    let warning = !asked && exit != ExitStatus::Code(0);
+    let message = format!("{} {}", observed.replica, crate::status::exit_text(exit));
+    memory.add_event(inner, Some(&observed.replica.workload), "Exited", message, warning);
+}
+
+/// A container that ran at the last look and is not there any more, although nobody asked us to remove it.
+fn add_vanished(memory: &Memory, inner: &mut Inner, id: &ContainerId, record: &ContainerRecord) {
+    let ContainerRecord { observed, stop_asked, .. } = record;
+    memory.record_exit(
+        inner,
+        observed.replica.clone(),
+        ExitRecord {
+            attempt: observed.attempt,
+            template_hash: observed.template_hash.clone(),
+            exit: ExitStatus::Unknown,
+            finished_boot_ms: clock::boot_ms(),
+            finished_unix_ms: clock::unix_ms(),
+            ready_for_ms: observed.ready_since_boot_ms.map_or(0, |since| clock::boot_ms().saturating_sub(since)),
+            asked: *stop_asked,
+        },
+    );
+    let message = format!("{}: container {id} was removed behind our back", observed.replica);
+    memory.add_event(inner, Some(&observed.replica.workload), "Vanished", message, true);
+}
+
+/// Images by reference, with what their earlier records know.
+fn image_records(
+    looking: Looking<'_>,
+    inner: &Inner,
+    images: &[ImageInfo],
+    containers: &BTreeMap<ContainerId, ContainerRecord>,
+    now_boot_ms: u64,
+) -> BTreeMap<ImageRef, ObservedImage> {
+    let in_use = InUse::of(looking.desired, inner, containers);
+    let stamp = |used: bool, before: Option<u64>| (!used).then(|| before.unwrap_or(now_boot_ms));
+    let mut records = BTreeMap::new();
+    for image in images {
+        for reference in &image.references {
+            let known = inner.images.get(reference);
+            let same = known.filter(|known| known.digest == image.digest);
+            let keep = in_use.kept.get(reference).copied().unwrap_or(0);
+            let mut previous = previous_images(known, &image.digest, images);
+            for (n, previous) in previous.iter_mut().enumerate() {
+                let used = n < keep || in_use.digests.contains(&previous.digest);
+                previous.unused_since_boot_ms = stamp(used, previous.unused_since_boot_ms);
+            }
+            let used = in_use.references.contains(reference) || in_use.digests.contains(&image.digest);
+            let record = ObservedImage {
+                digest: image.digest.clone(),
+                previous,
+                config: image.config.clone(),
+                checked_boot_ms: same.map_or(now_boot_ms, |known| known.checked_boot_ms),
+                unused_since_boot_ms: stamp(used, same.and_then(|known| known.unused_since_boot_ms)),
+            };
+            records.insert(reference.clone(), record);
+        }
+    }
+    records
+}
+
+/// What a reference was locked to before and is still present, newest first.
+fn previous_images(known: Option<&ObservedImage>, now: &Digest, images: &[ImageInfo]) -> Vec<PreviousImage> {
+    let Some(known) = known else { return Vec::new() };
+    let mut previous = known.previous.clone();
+    if known.digest != *now {
+        let (digest, config) = (known.digest.clone(), known.config.clone());
+        previous.insert(0, PreviousImage { digest, config, unused_since_boot_ms: None });
+    }
+    previous.retain(|p| p.digest != *now && images.iter().any(|image| image.digest == p.digest));
+    previous.truncate(PREVIOUS_MAX);
+    previous
+}
+
+/// What something needs.
+struct InUse {
+    /// Objects name these.
+    references: BTreeSet<ImageRef>,
+    /// Containers run these, or an undo needs them.
+    digests: BTreeSet<Digest>,
+    /// How many earlier digests of a reference are asked for.
+    kept: BTreeMap<ImageRef, usize>,
+}
+
+impl InUse {
+    fn of(desired: &DesiredState, inner: &Inner, containers: &BTreeMap<ContainerId, ContainerRecord>) -> Self {
+        let templates = desired.workloads.values().map(|workload| &workload.template);
+        let templates = templates.chain(desired.jobs.values().map(|job| &job.template));
+        let declared = desired.images.values().map(|image| &image.reference);
+        let references = declared.chain(templates.map(|template| &template.image.reference)).cloned().collect();
+        let mut digests: BTreeSet<Digest> = containers.values().map(|record| record.observed.image.clone()).collect();
+        for (_, revisions) in inner.revisions.iter().filter(|(key, _)| desired.workloads.contains_key(*key)) {
+            // From the newest back to the second good one: what an undo may go back to.
+            let mut good = 0;
+            for revision in revisions.iter().rev() {
+                if good == 2 {
+                    break;
+                }
+                digests.insert(revision.image.clone());
+                good += u32::from(revision.result == RevisionResult::Ready);
+            }
+        }
+        let kept = desired.images.values();
+        let kept = kept.map(|image| (image.reference.clone(), usize::try_from(image.keep).unwrap_or(usize::MAX)));
+        Self { references, digests, kept: kept.collect() }
+    }
+}
+
+fn networks(listed: Vec<NetworkInfo>) -> BTreeMap<runtime::id::NetworkName, ObservedNetwork> {
+    let observed = |info: NetworkInfo| {
+        let name = info.config.name.clone();
+        (name, ObservedNetwork { config: info.config, intact: info.intact })
+    };
+    listed.into_iter().map(observed).collect()
+}
+
+fn volumes(listed: Vec<VolumeInfo>) -> BTreeMap<runtime::id::VolumeName, ObservedVolume> {
+    let observed = |info: VolumeInfo| Some((info.config.name, ObservedVolume::from_labels(&info.config.labels)?));
+    listed.into_iter().filter_map(observed).collect()
+}

@@ -1,0 +1,166 @@
+//! One try of each kind of probe. The answer to a failed one is a line for people, bounded: it comes from the container.
+
+use std::fs::File;
+use std::net::Ipv4Addr;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use runtime::Runtime;
+use runtime::error::chain;
+use runtime::id::ContainerId;
+use runtime::runtime::{ExecConfig, ExecSession, ExecStdio, ExitStatus};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::net::unix::pipe;
+
+/// Bytes kept of what a probe said.
+const OUTPUT_BYTES_MAX: usize = 2 << 10;
+
+/// Bytes read of an HTTP answer.
+const ANSWER_BYTES_MAX: usize = 4 << 10;
+
+/// How long output may still come after the program of a check has ended (its children may hold the pipe).
+const OUTPUT_GRACE: Duration = Duration::from_millis(100);
+
+/// A connection is accepted.
+pub(super) async fn tcp(address: Option<Ipv4Addr>, port: u16, timeout: Duration) -> Result<(), String> {
+    connect(address, port, timeout).await.map(drop)
+}
+
+async fn connect(address: Option<Ipv4Addr>, port: u16, timeout: Duration) -> Result<TcpStream, String> {
+    let Some(address) = address else { return Err("it has no address".to_owned()) };
+    match tokio::time::timeout(timeout, TcpStream::connect((address, port))).await {
+        Ok(Ok(stream)) => Ok(stream),
+        Ok(Err(e)) => Err(format!("port {port}: {}", e.kind())),
+        Err(_) => Err(format!("port {port}: no answer in {} ms", timeout.as_millis())),
+    }
+}
+
+/// The answer's status is 200 to 399.
+pub(super) async fn http(address: Option<Ipv4Addr>, port: u16, path: &str, timeout: Duration) -> Result<(), String> {
+    let exchange = async {
+        let mut stream = connect(address, port, timeout).await?;
+        let host = address.unwrap_or(Ipv4Addr::LOCALHOST);
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nhost: {host}:{port}\r\nuser-agent: boxship-probe\r\naccept: */*\r\nconnection: close\r\n\r\n"
+        );
+        let broken = |e: std::io::Error| format!("GET :{port}{path}: {}", e.kind());
+        stream.write_all(request.as_bytes()).await.map_err(broken)?;
+        let mut answer = Vec::new();
+        stream.take(ANSWER_BYTES_MAX as u64).read_to_end(&mut answer).await.map_err(broken)?;
+        judge(&answer).map_err(|said| format!("GET :{port}{path}: {said}"))
+    };
+    match tokio::time::timeout(timeout, exchange).await {
+        Ok(result) => result,
+        Err(_) => Err(format!("GET :{port}{path}: no answer in {} ms", timeout.as_millis())),
+    }
+}
+
+fn judge(answer: &[u8]) -> Result<(), String> {
+    let text = String::from_utf8_lossy(answer);
+    let status_line = text.lines().next().unwrap_or_default();
+    let code = status_line.strip_prefix("HTTP/1.").and_then(|rest| rest.split(' ').nth(1)?.parse::<u16>().ok());
+    match code {
+        Some(200..=399) => Ok(()),
+        Some(code) => {
+            let body = text.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+            let body = clean(body.lines().next().unwrap_or_default().as_bytes());
+            Err(if body.is_empty() { format!("status {code}") } else { format!("status {code}: {body}") })
+        }
+        None => Err("the answer is not HTTP".to_owned()),
+    }
+}
+
+/// A program run in the container ends with 0. Past its deadline it is killed.
+pub(super) async fn exec(
+    runtime: Arc<dyn Runtime>,
+    id: ContainerId,
+    args: Vec<String>,
+    timeout: Duration,
+) -> Result<(), String> {
+    let (reader, writer) = std::io::pipe().map_err(|e| format!("make a pipe: {e}"))?;
+    let mut reader = pipe::Receiver::from_owned_fd(OwnedFd::from(reader)).map_err(|e| format!("read a pipe: {e}"))?;
+    let begun = tokio::task::spawn_blocking(move || begin(&*runtime, &id, args, OwnedFd::from(writer)));
+    let mut session = begun.await.map_err(|_| "the check broke".to_owned())??;
+    let kill = session.killer();
+    let mut waiting = tokio::task::spawn_blocking(move || session.wait());
+    let mut output = Vec::new();
+    let ended = {
+        let read = collect(&mut reader, &mut output);
+        let deadline = tokio::time::sleep(timeout);
+        tokio::pin!(read, deadline);
+        let ended = tokio::select! {
+            ended = &mut waiting => Some(ended),
+            () = &mut deadline => None,
+            // The reader only ends with the pipe, long after the program in the worst case.
+            () = &mut read => tokio::select! {
+                ended = &mut waiting => Some(ended),
+                () = &mut deadline => None,
+            },
+        };
+        ended
+    };
+    let Some(ended) = ended else {
+        kill();
+        let _ = waiting.await;
+        return Err(with_output(format!("no result in {} ms", timeout.as_millis()), &output));
+    };
+    let _ = tokio::time::timeout(OUTPUT_GRACE, collect(&mut reader, &mut output)).await;
+    match ended {
+        Ok(Ok(ExitStatus::Code(0))) => Ok(()),
+        Ok(Ok(exit)) => Err(with_output(crate::status::exit_text(exit), &output)),
+        Ok(Err(error)) => Err(chain(&error)),
+        Err(_) => Err("the check broke".to_owned()),
+    }
+}
+
+fn begin(
+    runtime: &dyn Runtime,
+    id: &ContainerId,
+    args: Vec<String>,
+    output: OwnedFd,
+) -> Result<Box<dyn ExecSession>, String> {
+    let null = File::open("/dev/null").map_err(|e| format!("open /dev/null: {e}"))?;
+    let error = output.try_clone().map_err(|e| format!("duplicate a pipe: {e}"))?;
+    let config = ExecConfig { args, env: Default::default(), working_dir: None, user: None, tty: false };
+    runtime.exec(id, &config, ExecStdio::Fds([null.into(), output, error])).map_err(|e| chain(&e))
+}
+
+/// Reads to the end, keeping the first bytes and draining the rest.
+async fn collect(reader: &mut pipe::Receiver, output: &mut Vec<u8>) {
+    let mut buffer = [0; 4096];
+    while let Ok(read @ 1..) = reader.read(&mut buffer).await {
+        let keep = read.min(OUTPUT_BYTES_MAX.saturating_sub(output.len()));
+        output.extend_from_slice(&buffer[..keep]);
+    }
+}
+
+fn with_output(what: String, output: &[u8]) -> String {
+    let said = clean(output);
+    if said.is_empty() { what } else { format!("{what}: {said}") }
+}
+
+/// Text from inside a container, for a terminal: no control characters, one line.
+fn clean(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(OUTPUT_BYTES_MAX)]);
+    let line: String = text.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    line.trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_judged_by_their_status() {
+        assert_eq!(judge(b"HTTP/1.1 204 No Content\r\n\r\n"), Ok(()));
+        assert_eq!(judge(b"HTTP/1.0 302 Found\r\n\r\n"), Ok(()));
+        assert_eq!(
+            judge(b"HTTP/1.1 503 x\r\na: b\r\n\r\nno\x1b[31m db\nmore"),
+            Err("status 503: no [31m db".to_owned())
+        );
+        assert_eq!(judge(b"SSH-2.0"), Err("the answer is not HTTP".to_owned()));
+        assert_eq!(judge(b""), Err("the answer is not HTTP".to_owned()));
+    }
+}
