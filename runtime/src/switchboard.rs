@@ -5,5 +5,157 @@
 //! connection. One thread, one epoll loop, no tokio. Must not know manifests, images or how containers are made.
 
 pub mod client;
+mod control;
+mod dns;
 pub mod fd_store;
+mod holder;
+mod poller;
+mod ports;
+mod proxy;
+mod relay;
+mod table_file;
 mod wire;
+
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+pub use client::SwitchboardClient;
+
+use crate::Result;
+use crate::clock::boot_ms;
+use crate::error::chain;
+use crate::layout::Layout;
+use crate::runtime::EndpointTable;
+use control::Control;
+use dns::Dns;
+use dns::answer::Names;
+use fd_store::FdStore;
+use poller::{Kind, Poller, Readiness, Token};
+use proxy::Proxy;
+use relay::Side;
+use wire::{Request, Response};
+
+/// Runs the switchboard of a run directory until the process is killed. The control socket is there once it serves.
+///
+/// # Errors
+/// `Io` when the control socket or epoll cannot be had; nothing later ends it.
+pub fn run(layout: &Layout, store: Box<dyn FdStore>) -> Result<()> {
+    Switchboard::start(layout, store, PathBuf::from("/etc/resolv.conf"))?.serve()
+}
+
+/// Everything the process holds.
+struct Switchboard {
+    layout: Layout,
+    poller: Poller,
+    store: Box<dyn FdStore>,
+    table: EndpointTable,
+    proxy: Proxy,
+    dns: Dns,
+    control: Control,
+}
+
+impl Switchboard {
+    /// Takes over what an earlier one left: the table from its file, sockets from the store.
+    fn start(layout: &Layout, mut store: Box<dyn FdStore>, resolv_conf: PathBuf) -> Result<Self> {
+        let mut poller = Poller::new()?;
+        let mut proxy = Proxy::new(raise_fds_max());
+        let mut dns = Dns::new(resolv_conf);
+        let inherited = proxy.inherit(&mut *store).and_then(|()| dns.inherit(&mut poller, &mut *store));
+        if let Err(e) = inherited {
+            tracing::warn!("starting without the sockets of an earlier switchboard: {}", chain(&e));
+        }
+        let table = table_file::read(layout);
+        if let Some(table) = &table {
+            dns.set(Names::new(table));
+            if let Some(failure) = proxy.set(&mut poller, &mut *store, &table.listeners) {
+                tracing::warn!("a port of the last table cannot be had: {failure:?}");
+            }
+        }
+        let control = Control::bind(layout, &poller)?;
+        let table = table.unwrap_or_default();
+        Ok(Self { layout: layout.clone(), poller, store, table, proxy, dns, control })
+    }
+
+    fn serve(mut self) -> Result<()> {
+        loop {
+            let events = self.poller.wait(self.proxy.is_busy())?;
+            for (token, readiness) in events {
+                self.dispatch(token, readiness);
+            }
+            let now = boot_ms();
+            while let Some(token) = self.poller.expired(now) {
+                self.expired(token);
+            }
+            self.proxy.resume(&mut self.poller);
+        }
+    }
+
+    fn dispatch(&mut self, Token { kind, id }: Token, readiness: Readiness) {
+        match kind {
+            Kind::Control => self.control.accept(&mut self.poller),
+            Kind::ControlPeer => self.requests(id),
+            Kind::Port => self.proxy.accept(&mut self.poller, id),
+            Kind::Client => self.proxy.event(&mut self.poller, Side::Client, id, readiness),
+            Kind::Backend => self.proxy.event(&mut self.poller, Side::Backend, id, readiness),
+            Kind::DnsUdp => self.dns.datagrams(&mut self.poller, id),
+            Kind::DnsTcp => self.dns.accept(&mut self.poller, id),
+            Kind::DnsPeer => self.dns.converse(&mut self.poller, id),
+            Kind::Upstream => self.dns.upstream_event(&mut self.poller, id),
+        }
+    }
+
+    fn expired(&mut self, Token { kind, id }: Token) {
+        match kind {
+            Kind::Port => self.proxy.accept_again(&self.poller),
+            Kind::Backend => self.proxy.expired(&mut self.poller, id),
+            Kind::DnsPeer => self.dns.hang_up(&mut self.poller, id),
+            Kind::Upstream => self.dns.upstream_expired(&mut self.poller, id),
+            Kind::Control | Kind::ControlPeer | Kind::Client | Kind::DnsUdp | Kind::DnsTcp => {}
+        }
+    }
+
+    fn requests(&mut self, peer: u64) {
+        for (request, fds) in self.control.requests(peer) {
+            let response = match request {
+                Request::SetTable { table } => self.set_table(table),
+                Request::AddDns { id } => match <[OwnedFd; 2]>::try_from(fds) {
+                    Ok([udp, tcp]) => respond(self.dns.add(&mut self.poller, &mut *self.store, id, udp, tcp)),
+                    Err(fds) => {
+                        Response::Failed { message: format!("two descriptors are expected, not {}", fds.len()) }
+                    }
+                },
+                Request::DropDns { id } => respond(self.dns.remove(&mut self.poller, &mut *self.store, &id)),
+            };
+            self.control.respond(peer, &response);
+        }
+    }
+
+    fn set_table(&mut self, table: EndpointTable) -> Response {
+        if table != self.table
+            && let Err(e) = table_file::write(&self.layout, &table)
+        {
+            tracing::warn!("this table would not survive the switchboard: {}", chain(&e));
+        }
+        self.dns.set(Names::new(&table));
+        // Also when nothing changed: a port that was taken may be free by now.
+        let failure = self.proxy.set(&mut self.poller, &mut *self.store, &table.listeners);
+        self.table = table;
+        failure.unwrap_or(Response::Done)
+    }
+}
+
+fn respond(outcome: Result<()>) -> Response {
+    match outcome {
+        Ok(()) => Response::Done,
+        Err(e) => Response::Failed { message: chain(&e) },
+    }
+}
+
+/// Raises the limit of descriptors as far as it goes, and says how far that is.
+fn raise_fds_max() -> u64 {
+    let limit = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    getrlimit(Resource::Nofile).current.unwrap_or(1 << 20)
+}

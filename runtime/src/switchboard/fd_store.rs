@@ -28,11 +28,11 @@ pub trait FdStore: Send {
     /// `Unreachable` when the holder is away.
     fn get_prefix(&mut self, prefix: &str) -> Result<Vec<NamedFds>>;
 
-    /// Closes everything whose name begins with `prefix`; nothing there is no error.
+    /// Closes what is under `name`; nothing there is no error.
     ///
     /// # Errors
     /// `Unreachable` when the holder is away.
-    fn drop_prefix(&mut self, prefix: &str) -> Result<()>;
+    fn remove(&mut self, name: &str) -> Result<()>;
 }
 
 /// A store in memory, shared by its clones: for tests, and for a switchboard that runs without a keeper.
@@ -56,9 +56,8 @@ impl FdStore for MemoryFdStore {
             .doing(|| format!("duplicate {prefix}*"))
     }
 
-    fn drop_prefix(&mut self, prefix: &str) -> Result<()> {
-        let mut store = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        store.retain(|name, _| !name.starts_with(prefix));
+    fn remove(&mut self, name: &str) -> Result<()> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
         Ok(())
     }
 }
