@@ -16,6 +16,7 @@ mod relay;
 mod table_file;
 mod wire;
 
+use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
@@ -26,22 +27,39 @@ pub use client::SwitchboardClient;
 use crate::Result;
 use crate::clock::boot_ms;
 use crate::error::chain;
+use crate::keeper::KeeperStore;
 use crate::layout::Layout;
 use crate::runtime::EndpointTable;
 use control::Control;
 use dns::Dns;
 use dns::answer::Names;
-use fd_store::FdStore;
+use fd_store::{FdStore, MemoryFdStore};
 use poller::{Kind, Poller, Readiness, Token};
 use proxy::Proxy;
 use relay::Side;
 use wire::{Request, Response};
 
-/// Runs the switchboard of a run directory until the process is killed. The control socket is there once it serves.
+/// Runs the switchboard until the process is killed; `args` are those after `boxship switchboard`:
+/// `--data-root D --run-dir R [--boot-id-path F]`. Sockets are kept by the keeper of that run directory, if there is one.
 ///
 /// # Errors
 /// `Io` when the control socket or epoll cannot be had; nothing later ends it.
-pub fn run(layout: &Layout, store: Box<dyn FdStore>) -> Result<()> {
+pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<()> {
+    let layout = Layout::from_args(args)?;
+    match KeeperStore::connect(&layout) {
+        Ok(keeper) => serve(&layout, Box::new(keeper)),
+        Err(e) => {
+            tracing::warn!("sockets will not survive this process: {}", chain(&e));
+            serve(&layout, Box::new(MemoryFdStore::default()))
+        }
+    }
+}
+
+/// Runs the switchboard of a layout with its sockets kept in `store`. The control socket is there once it serves.
+///
+/// # Errors
+/// As [`run`].
+pub fn serve(layout: &Layout, store: Box<dyn FdStore>) -> Result<()> {
     Switchboard::start(layout, store, PathBuf::from("/etc/resolv.conf"))?.serve()
 }
 

@@ -88,7 +88,6 @@ impl Server {
             match verb {
                 b'P' if self.held.len() < NAMES_MAX => drop(self.held.insert(name, fds)),
                 b'D' => drop(self.held.remove(&name)),
-                b'A' => self.held.retain(|held, _| !held.starts_with(&name)),
                 b'G' => return Drained::Get(name),
                 _ => return Drained::Gone,
             }
@@ -173,8 +172,8 @@ impl crate::switchboard::fd_store::FdStore for KeeperStore {
         self.get(prefix)
     }
 
-    fn drop_prefix(&mut self, prefix: &str) -> Result<()> {
-        send(&self.socket, b'A', prefix, &[], SendFlags::DONTWAIT).map_err(|error| away(error.to_string()))
+    fn remove(&mut self, name: &str) -> Result<()> {
+        self.drop_name(name)
     }
 }
 
