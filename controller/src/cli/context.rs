@@ -159,22 +159,12 @@ impl Place {
         layout
     }
 
-    /// The same options for another process of ours.
+    /// The registry options for another process of ours.
     #[must_use]
-    pub fn to_args(&self) -> Vec<std::ffi::OsString> {
-        let layout = self.layout();
-        let mut args: Vec<std::ffi::OsString> = vec!["--data-root".into(), layout.data_root.into()];
-        args.extend(["--run-dir".into(), layout.run_dir.into()]);
-        if let Some(path) = &self.boot_id_path {
-            args.extend(["--boot-id-path".into(), path.into()]);
-        }
-        for host in &self.insecure_registry {
-            args.extend(["--insecure-registry".into(), host.into()]);
-        }
-        for file in &self.registry_ca {
-            args.extend(["--registry-ca".into(), absolute(file).into()]);
-        }
-        args
+    pub fn registry_args(&self) -> Vec<std::ffi::OsString> {
+        let hosts = self.insecure_registry.iter().map(|host| ("--insecure-registry", host.into()));
+        let files = self.registry_ca.iter().map(|file| ("--registry-ca", absolute(file).into()));
+        hosts.chain(files).flat_map(|(name, value)| [name.into(), value]).collect()
     }
 }
 

@@ -73,7 +73,7 @@ fn start(context: &Context) -> Result<(), Failure> {
         .map_err(|e| failed(&format!("open {}", log_path.display()), &e))?;
     let log_too = log.try_clone().map_err(|e| failed("copy a descriptor", &e))?;
     let mut command = Command::new("/proc/self/exe");
-    command.arg0("boxship").args(context.place.to_args()).arg("keeper");
+    command.arg0("boxship").arg("keeper").args(context.layout.to_args()).args(context.place.registry_args());
     command.stdin(Stdio::null()).stdout(log).stderr(log_too).current_dir("/");
     // A process group of its own: ctrl-c in this terminal must not reach the containers.
     command.process_group(0);
@@ -89,8 +89,8 @@ pub(crate) async fn shut_down(context: &Context) -> Result<(), Failure> {
     let _: serde_json::Value = context.client.post("/v1/shutdown", &serde_json::json!({})).await?;
     let deadline = boot_ms() + START_MS_MAX;
     while boot_ms() < deadline {
-        // The keeper's socket is unlinked last.
-        if !context.layout.socket("keeper").exists() {
+        // The keeper's lock ends with it.
+        if runtime::keeper::lock(&context.layout.run_dir.join("keeper.lock"), "keeper").is_ok() {
             return Ok(());
         }
         tokio::time::sleep(TRY_EVERY).await;
