@@ -9,6 +9,7 @@
 pub mod cgroup;
 pub mod clock;
 pub mod error;
+pub mod fake;
 pub mod id;
 pub mod image;
 pub mod keeper;
@@ -25,5 +26,6 @@ pub mod sys;
 pub mod user;
 
 pub use error::{Error, Result};
+pub use fake::FakeRuntime;
 pub use linux::LinuxRuntime;
 pub use runtime::Runtime;

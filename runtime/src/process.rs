@@ -200,11 +200,3 @@ pub fn exec(_target: &ExecTarget<'_>, _config: &ExecConfig, _stdio: Stdio) -> Re
 pub fn cleanup(_launch: &Launch) -> Result<()> {
     Err(Error::Unsupported("starting containers is not built yet".into()))
 }
-
-/// Changes the limits of a running container's cgroup in place; `cgroup` is `Launch::cgroup`.
-///
-/// # Errors
-/// `Unsupported` for a limit this host cannot set, `Io`.
-pub fn update(_cgroup: &str, _resources: &crate::runtime::Resources) -> Result<()> {
-    Err(Error::Unsupported("changing limits is not built yet".into()))
-}

@@ -201,7 +201,7 @@ impl Supervisor {
 
     fn update(&mut self, client: u64, id: &ContainerId, resources: &Resources) -> Result<()> {
         let container = self.container_mut(id)?;
-        crate::process::update(&container.record.cgroup, resources)?;
+        container.cgroup.update(resources)?;
         self.answer_done(client);
         Ok(())
     }

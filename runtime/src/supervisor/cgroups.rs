@@ -1,32 +1,28 @@
-//! What the supervisor reads from a container's cgroup: who is in it, whether the kernel killed for memory; and the
-//! one write it does itself, `cgroup.kill`.
-//!
-//! Making, limiting and removing cgroups is `cgroup`'s and `process`'s.
+//! A container's cgroup as the supervisor needs it: by name, and who is in it. The rest is `cgroup`'s.
 
-use std::path::{Path, PathBuf};
+use crate::cgroup::{self, Hierarchies};
+use crate::error::Result;
+use crate::runtime::Resources;
 
-/// The cgroup directories of one container: v2 (also beside v1, "hybrid") for life, `memory` for its counter.
+/// The cgroup of one container, by its path below each hierarchy's root.
 #[derive(Debug, Clone)]
 pub(crate) struct Cgroup {
-    unified: PathBuf,
-    memory_v1: Option<PathBuf>,
+    path: String,
 }
 
 impl Cgroup {
-    /// `path` is relative to each hierarchy's root.
     pub(crate) fn new(path: &str) -> Self {
-        let root = Path::new("/sys/fs/cgroup");
-        let hybrid = root.join("unified");
-        if hybrid.join("cgroup.procs").exists() {
-            return Self { unified: hybrid.join(path), memory_v1: Some(root.join("memory").join(path)) };
-        }
-        Self { unified: root.join(path), memory_v1: None }
+        Self { path: path.to_owned() }
     }
 
-    /// Host pids in it, in cgroups below it too.
+    fn with<T>(&self, act: impl FnOnce(cgroup::Cgroup<'_>) -> Result<T>) -> Result<T> {
+        act(cgroup::Cgroup::new(Hierarchies::of_host()?, &self.path))
+    }
+
+    /// Host pids in it and below.
     pub(crate) fn processes(&self) -> Vec<i32> {
         let mut pids = Vec::new();
-        let mut dirs = vec![self.unified.clone()];
+        let mut dirs: Vec<_> = self.with(|cgroup| Ok(cgroup.unified())).into_iter().collect();
         while let Some(dir) = dirs.pop() {
             let text = std::fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
             pids.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()));
@@ -36,33 +32,24 @@ impl Cgroup {
         pids
     }
 
-    /// Kills everything in it (`cgroup.kill`, Linux 5.14; works on a v2 tree without controllers as well).
-    pub(crate) fn kill(&self) -> std::io::Result<()> {
-        std::fs::write(self.unified.join("cgroup.kill"), "1")
+    /// Kills everything in it.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub(crate) fn kill(&self) -> Result<()> {
+        self.with(|cgroup| cgroup.kill())
     }
 
-    /// How many processes the kernel killed for memory in it.
+    /// How many of its processes the kernel killed for memory.
     pub(crate) fn oom_kills(&self) -> u64 {
-        // v1 has the counter in `memory.oom_control` since Linux 4.13, v2 in `memory.events`
-        let v1 = self.memory_v1.as_ref().map(|dir| dir.join("memory.oom_control"));
-        let files = [Some(self.unified.join("memory.events")), v1];
-        let counters = files.into_iter().flatten().filter_map(|file| std::fs::read_to_string(file).ok());
-        counters.filter_map(|text| counter(&text)).max().unwrap_or(0)
+        self.with(|cgroup| Ok(cgroup.oom_kills())).unwrap_or(0)
     }
-}
 
-fn counter(text: &str) -> Option<u64> {
-    text.lines().find_map(|line| line.strip_prefix("oom_kill ")).and_then(|value| value.trim().parse().ok())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn both_versions_of_the_counter_are_read() {
-        assert_eq!(counter("oom_kill_disable 0\nunder_oom 0\noom_kill 3\n"), Some(3));
-        assert_eq!(counter("low 0\nhigh 0\nmax 7\noom 2\noom_kill 1\noom_group_kill 0\n"), Some(1));
-        assert_eq!(counter(""), None);
+    /// Changes limits in place.
+    ///
+    /// # Errors
+    /// `Unsupported`, `Io`.
+    pub(crate) fn update(&self, resources: &Resources) -> Result<()> {
+        self.with(|cgroup| cgroup.update(resources))
     }
 }

@@ -158,7 +158,7 @@ pub(super) fn kill_all(container: &mut Container) {
         stop.siblings.clear();
     }
     if let Err(error) = container.cgroup.kill() {
-        tracing::debug!(container = %container.id, %error, "cgroup.kill");
+        tracing::debug!(container = %container.id, error = %crate::error::chain(&error), "cgroup.kill");
     }
     // the death of a namespace's first process takes all others with it
     send(container, libc::SIGKILL);
