@@ -13,6 +13,7 @@ mod wait;
 
 use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
+use std::sync::Mutex;
 use std::time::Instant;
 
 /// What scenarios return: an error is a sentence about what was seen instead.
@@ -26,6 +27,8 @@ pub(crate) struct Scenario {
     pub(crate) images: bool,
     /// Needs root and namespaces of its own.
     pub(crate) root: bool,
+    /// Measures times or makes a load: nothing else may run beside it.
+    pub(crate) alone: bool,
     /// Seconds after which it has failed.
     pub(crate) limit_secs: u32,
 }
@@ -61,29 +64,69 @@ fn main() -> ExitCode {
         chosen.iter().for_each(|scenario| println!("{}: test", scenario.name));
         return ExitCode::SUCCESS;
     }
-    let (mut passed, mut failed, mut skipped) = (0, Vec::new(), 0);
-    for scenario in chosen {
-        let begin = Instant::now();
-        match outside(scenario) {
+    let tally = Mutex::new(Tally::default());
+    // what measures times or makes a load runs alone, the rest side by side
+    let (alone, together): (Vec<&Scenario>, Vec<&Scenario>) = chosen.into_iter().partition(|scenario| scenario.alone);
+    let queue = Mutex::new(together.into_iter());
+    std::thread::scope(|scope| {
+        for _ in 0..SIDE_BY_SIDE {
+            scope.spawn(|| {
+                loop {
+                    let Some(scenario) = queue.lock().expect("no panic while locked").next() else { break };
+                    run_one(scenario, &tally);
+                }
+            });
+        }
+    });
+    for scenario in alone {
+        run_one(scenario, &tally);
+    }
+    tally.into_inner().expect("no panic while locked").close()
+}
+
+fn run_one(scenario: &Scenario, tally: &Mutex<Tally>) {
+    let begin = Instant::now();
+    let outcome = outside(scenario);
+    tally.lock().expect("no panic while locked").add(scenario, &outcome, begin.elapsed().as_secs_f32());
+}
+
+/// Scenarios that run at once: they mostly wait.
+const SIDE_BY_SIDE: usize = 2;
+
+/// What came of the scenarios so far.
+#[derive(Default)]
+struct Tally {
+    passed: usize,
+    skipped: usize,
+    failed: Vec<&'static str>,
+}
+
+impl Tally {
+    /// Counts and prints one.
+    fn add(&mut self, scenario: &Scenario, outcome: &Outcome, secs: f32) {
+        match outcome {
             Outcome::Ok => {
-                passed += 1;
-                println!("test {} ... ok ({:.1} s)", scenario.name, begin.elapsed().as_secs_f32());
+                self.passed += 1;
+                println!("test {} ... ok ({secs:.1} s)", scenario.name);
             }
             Outcome::Skipped(why) => {
-                skipped += 1;
+                self.skipped += 1;
                 println!("test {} ... skipped: {why}", scenario.name);
             }
             Outcome::Failed(why) => {
-                println!("test {} ... FAILED ({:.1} s)\n{why}", scenario.name, begin.elapsed().as_secs_f32());
-                failed.push(scenario.name);
+                println!("test {} ... FAILED ({secs:.1} s)\n{why}", scenario.name);
+                self.failed.push(scenario.name);
             }
         }
     }
-    if !failed.is_empty() {
-        println!("\nfailed: {}", failed.join(" "));
+
+    fn close(self) -> ExitCode {
+        if !self.failed.is_empty() {
+            println!("\nfailed: {}", self.failed.join(" "));
+        }
+        println!("\n{} passed, {} failed, {} skipped", self.passed, self.failed.len(), self.skipped);
+        if self.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
-    println!("\n{passed} passed, {} failed, {skipped} skipped", failed.len());
-    if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 enum Outcome {

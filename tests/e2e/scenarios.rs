@@ -16,5 +16,10 @@ pub(crate) const ALL: &[&[Scenario]] =
 
 /// A scenario with images, in namespaces of its own.
 const fn on_images(name: &'static str, limit_secs: u32, run: fn(&mut crate::lab::Lab) -> crate::Result) -> Scenario {
-    Scenario { name, run, images: true, root: true, limit_secs }
+    Scenario { name, run, images: true, root: true, alone: false, limit_secs }
+}
+
+/// The same, with nothing beside it.
+const fn alone(scenario: Scenario) -> Scenario {
+    Scenario { alone: true, ..scenario }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::on_images;
+use super::{alone, on_images};
 use crate::http;
 use crate::lab::{Lab, kill};
 use crate::wait::wait_for;
@@ -10,7 +10,7 @@ use crate::{Result, Scenario, ensure};
 
 pub(super) const ALL: &[Scenario] = &[
     on_images("nginx_and_redis_converge_from_a_directory", 120, nginx_and_redis_converge),
-    on_images("a_killed_replica_is_back_within_a_second", 120, a_killed_replica_is_back),
+    alone(on_images("a_killed_replica_is_back_within_a_second", 120, a_killed_replica_is_back)),
     on_images("an_image_alone_is_held_and_starts_with_the_registry_off", 120, an_image_alone_is_held),
     on_images("postgres_makes_its_cluster_as_its_own_user", 120, postgres_makes_its_cluster),
     on_images("a_removed_manifest_removes_its_app_and_keeps_its_volume", 120, a_removed_manifest),

@@ -3,16 +3,16 @@
 use std::time::Duration;
 
 use super::converge::{EXTRA_CONF, shop, web};
-use super::on_images;
+use super::{alone, on_images};
 use crate::http::{self, Load};
 use crate::lab::{Lab, kill};
 use crate::wait::{holds_for, wait_for};
 use crate::{Result, Scenario, audit, ensure};
 
 pub(super) const ALL: &[Scenario] = &[
-    on_images("killing_the_controller_disturbs_nothing", 120, |lab| killing(lab, "controller")),
-    on_images("killing_the_supervisor_disturbs_nothing", 120, |lab| killing(lab, "supervisor")),
-    on_images("killing_the_switchboard_refuses_no_connection", 120, killing_the_switchboard),
+    alone(on_images("killing_the_controller_disturbs_nothing", 120, |lab| killing(lab, "controller"))),
+    alone(on_images("killing_the_supervisor_disturbs_nothing", 120, |lab| killing(lab, "supervisor"))),
+    alone(on_images("killing_the_switchboard_refuses_no_connection", 120, killing_the_switchboard)),
     on_images("an_exit_during_the_supervisors_death_is_known", 120, an_exit_is_known),
     on_images("a_lost_state_database_restarts_no_container", 120, a_lost_database),
     on_images("after_a_reboot_everything_comes_back_by_itself", 150, after_a_reboot),

@@ -11,6 +11,7 @@ pub(super) const ALL: &[Scenario] = &[
         run: demo_passes,
         images: false,
         root: true,
+        alone: false,
         limit_secs: 120,
     },
     Scenario {
@@ -18,6 +19,7 @@ pub(super) const ALL: &[Scenario] = &[
         run: sabotage,
         images: false,
         root: true,
+        alone: false,
         limit_secs: 400,
     },
 ];

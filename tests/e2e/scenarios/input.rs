@@ -12,6 +12,7 @@ use crate::wait::wait_for;
 use crate::{Result, Scenario, ensure};
 
 pub(super) const ALL: &[Scenario] = &[
+    unprivileged("the_readme_names_every_command", the_readme_names_every_command),
     unprivileged("examples_are_understood", examples_are_understood),
     unprivileged("every_mistake_is_reported_at_its_place", every_mistake_is_reported),
     unprivileged("starting_without_root_says_what_is_needed", starting_without_root),
@@ -22,7 +23,7 @@ pub(super) const ALL: &[Scenario] = &[
 
 /// A scenario that needs neither root nor images.
 const fn unprivileged(name: &'static str, run: fn(&mut Lab) -> Result) -> Scenario {
-    Scenario { name, run, images: false, root: false, limit_secs: 60 }
+    Scenario { name, run, images: false, root: false, alone: false, limit_secs: 60 }
 }
 
 /// `check` and expect it to refuse; returns what it said.
@@ -31,6 +32,25 @@ fn refused(lab: &Lab, args: &[&str]) -> Result<String> {
     let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     ensure!(!output.status.success(), "`{}` succeeded: {text}", args.join(" "));
     Ok(text)
+}
+
+fn the_readme_names_every_command(lab: &mut Lab) -> Result {
+    let help = lab.ok(&["--help"])?;
+    let readme = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
+    let readme = std::fs::read_to_string(readme).map_err(|error| error.to_string())?;
+    let listed =
+        help.split("Commands:").nth(1).and_then(|rest| rest.split("Options:").next()).ok_or("no list of commands")?;
+    let verbs: Vec<&str> = listed
+        .lines()
+        .filter(|line| line.starts_with("  ") && !line.starts_with("   "))
+        .filter_map(|line| line.split_whitespace().next())
+        .filter(|verb| *verb != "help")
+        .collect();
+    ensure!(verbs.len() > 10, "too few commands in {help}");
+    let table: String = readme.lines().filter(|line| line.starts_with("| `")).collect();
+    let absent: Vec<&&str> = verbs.iter().filter(|verb| !table.contains(&format!("`{verb}"))).collect();
+    ensure!(absent.is_empty(), "not in README.md's table of commands: {absent:?}");
+    Ok(())
 }
 
 fn examples_are_understood(lab: &mut Lab) -> Result {

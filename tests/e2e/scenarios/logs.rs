@@ -8,13 +8,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::on_images;
+use super::{alone, on_images};
 use crate::lab::{Lab, kill};
 use crate::wait::{holds_for, wait_for};
 use crate::{Result, Scenario, ensure};
 
 pub(super) const ALL: &[Scenario] =
-    &[on_images("no_line_is_lost_when_the_supervisor_is_killed_again_and_again", 240, no_line_is_lost)];
+    &[alone(on_images("no_line_is_lost_when_the_supervisor_is_killed_again_and_again", 240, no_line_is_lost))];
 
 /// Kills of the supervisor; the 300 with `BOXSHIP_E2E_LONG=1`.
 const KILLS: usize = 40;

@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use super::converge::{EXTRA_CONF, cache, shop, web};
-use super::on_images;
+use super::{alone, on_images};
 use crate::http::{self, Load};
 use crate::lab::{Lab, replicas};
 use crate::wait::{holds_for, wait_for};
 use crate::{Result, Scenario, ensure};
 
 pub(super) const ALL: &[Scenario] = &[
-    on_images("a_new_tag_rolls_under_load_without_a_failed_request", 180, a_new_tag_rolls),
+    alone(on_images("a_new_tag_rolls_under_load_without_a_failed_request", 180, a_new_tag_rolls)),
     on_images("a_bad_tag_leaves_the_old_revision_serving", 150, a_bad_tag),
     on_images("redis_data_survives_replacement", 120, redis_data_survives),
     on_images("a_changed_config_file_rolls_once", 120, a_changed_config_rolls),
