@@ -2,10 +2,14 @@
 //! answers each with one line.
 
 use std::io::{BufRead as _, Read as _, Write as _};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
+use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
+use hickory_proto::rr::{Name, RData, Record, RecordType};
+use runtime::layout::Layout;
 use runtime::network::link::Netlink;
+use runtime::switchboard::SwitchboardClient;
 
 /// How long a connection attempt may take; a dropped SYN shows as `timeout`.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(700);
@@ -23,6 +27,9 @@ pub(crate) fn run() {
             ["connect", target] => connect(target),
             ["address", address] => add_address(address),
             ["connect-from", source, target] => connect_from(source, target),
+            ["dns", run_dir, id] => hand_over_dns(run_dir, id),
+            ["resolve", via, name, kind] => resolve(via, name, kind),
+            ["nameserver", address] => nameserver(address),
             _ => format!("no such order: {line}"),
         };
         println!("{answer}");
@@ -108,4 +115,93 @@ fn outcome(stream: std::io::Result<TcpStream>) -> String {
         _ if e.kind() == std::io::ErrorKind::TimedOut => "timeout".into(),
         _ => format!("{:?}", e.kind()),
     })
+}
+
+/// What a container's init does: sockets at 127.0.0.11:53 in here, handed to the switchboard.
+fn hand_over_dns(run_dir: &str, id: &str) -> String {
+    let udp = UdpSocket::bind("127.0.0.11:53").expect("the port is free in here");
+    let tcp = TcpListener::bind("127.0.0.11:53").expect("the port is free in here");
+    let client = SwitchboardClient::new(&Layout::new("/nowhere", run_dir));
+    let outcome = client.add_dns(&id.parse().expect("a name"), &udp.into(), &tcp.into());
+    outcome.map_or_else(|e| runtime::error::chain(&e), |()| "ok".into())
+}
+
+/// Asks 127.0.0.11 as a program would: `CODE DATA…`.
+fn resolve(via: &str, name: &str, kind: &str) -> String {
+    let kind: RecordType = kind.parse().expect("a record type");
+    let mut message = Message::new(77, MessageType::Query, OpCode::Query);
+    message.metadata.recursion_desired = true;
+    message.add_query(Query::query(Name::from_ascii(name).expect("a name"), kind));
+    let question = message.to_vec().expect("it encodes");
+    match exchange(via, &question) {
+        Err(e) => format!("{:?}", e.kind()),
+        Ok(answer) => {
+            let answer = Message::from_vec(&answer).expect("an answer");
+            assert_eq!(answer.metadata.id, 77);
+            let mut data: Vec<String> = answer.answers.iter().map(|r| r.data.to_string()).collect();
+            data.sort();
+            format!("{:?} {}", answer.metadata.response_code, data.join(" ")).trim_end().to_owned()
+        }
+    }
+}
+
+fn exchange(via: &str, question: &[u8]) -> std::io::Result<Vec<u8>> {
+    let patience = Some(Duration::from_secs(8));
+    if via == "udp" {
+        let socket = UdpSocket::bind("127.0.0.1:0")?;
+        socket.set_read_timeout(patience)?;
+        socket.connect("127.0.0.11:53")?;
+        socket.send(question)?;
+        let mut buffer = vec![0; 4_096];
+        let count = socket.recv(&mut buffer)?;
+        buffer.truncate(count);
+        return Ok(buffer);
+    }
+    let mut stream = TcpStream::connect("127.0.0.11:53")?;
+    stream.set_read_timeout(patience)?;
+    let len = u16::try_from(question.len()).expect("a short question").to_be_bytes();
+    stream.write_all(&[&len, question].concat())?;
+    let mut head = [0; 2];
+    stream.read_exact(&mut head)?;
+    let mut answer = vec![0; usize::from(u16::from_be_bytes(head))];
+    stream.read_exact(&mut answer)?;
+    Ok(answer)
+}
+
+/// A resolver of the outside world: every A is 203.0.113.7, every other question has no such name.
+fn nameserver(address: &str) -> String {
+    let udp = UdpSocket::bind((address, 53)).expect("the port is free in here");
+    let tcp = TcpListener::bind((address, 53)).expect("the port is free in here");
+    std::thread::spawn(move || {
+        let mut buffer = [0; 4_096];
+        while let Ok((count, from)) = udp.recv_from(&mut buffer) {
+            let _ = udp.send_to(&world(&buffer[..count]), from);
+        }
+    });
+    std::thread::spawn(move || {
+        for mut stream in tcp.incoming().flatten() {
+            let mut head = [0; 2];
+            let _ = stream.read_exact(&mut head);
+            let mut question = vec![0; usize::from(u16::from_be_bytes(head))];
+            let _ = stream.read_exact(&mut question);
+            let answer = world(&question);
+            let len = u16::try_from(answer.len()).expect("a short answer").to_be_bytes();
+            let _ = stream.write_all(&[&len[..], &answer].concat());
+        }
+    });
+    "ok".into()
+}
+
+fn world(question: &[u8]) -> Vec<u8> {
+    let question = Message::from_vec(question).expect("the switchboard passes questions on as they are");
+    let mut answer = Message::new(question.metadata.id, MessageType::Response, OpCode::Query);
+    let query = question.queries[0].clone();
+    if query.query_type() == RecordType::A {
+        let data = RData::A(Ipv4Addr::new(203, 0, 113, 7).into());
+        answer.add_answer(Record::from_rdata(query.name().clone(), 60, data));
+    } else {
+        answer.metadata.response_code = ResponseCode::NXDomain;
+    }
+    answer.add_query(query);
+    answer.to_vec().expect("it encodes")
 }

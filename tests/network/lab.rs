@@ -11,7 +11,8 @@ use runtime::id::ContainerId;
 use runtime::layout::Layout;
 use runtime::network::link::{Netlink, Veth};
 use runtime::network::{bridge_name, veth_name};
-use runtime::runtime::NetworkConfig;
+use runtime::runtime::{EndpointTable, NetworkConfig};
+use runtime::switchboard::SwitchboardClient;
 
 /// Longest wait for anything.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
@@ -91,6 +92,57 @@ impl Lab {
         netlink.set_up(link.index).expect("it can be set up");
         netlink.add_default_route(Ipv4Addr::new(198, 51, 100, 2)).expect("a route can be added");
         agent.up(Ipv4Addr::new(198, 51, 100, 2), 24, Ipv4Addr::new(198, 51, 100, 1))
+    }
+}
+
+/// A keeper with its switchboard, killed and reaped with the value.
+pub(crate) struct Switchboard {
+    keeper: Child,
+    /// Talks to it.
+    pub(crate) client: SwitchboardClient,
+}
+
+impl Switchboard {
+    /// Starts both and waits until the switchboard serves.
+    pub(crate) fn start(lab: &Lab) -> Self {
+        let keeper = Command::new("/proc/self/exe")
+            .arg("keeper")
+            .args(lab.layout.to_args())
+            .args(["--with", "switchboard"])
+            .spawn()
+            .expect("the test program can be run again");
+        let client = SwitchboardClient::new(&lab.layout);
+        let switchboard = Self { keeper, client };
+        wait_until("the switchboard serves", || switchboard.client.set_table(&EndpointTable::default()).is_ok());
+        switchboard
+    }
+
+    /// Puts a table in force.
+    pub(crate) fn set(&self, table: &EndpointTable) {
+        self.client.set_table(table).unwrap_or_else(|e| panic!("{}", runtime::error::chain(&e)));
+    }
+
+    /// The switchboard's pid; `None` between two lives.
+    pub(crate) fn pid(&self) -> Option<u32> {
+        let keeper = self.keeper.id();
+        let path = format!("/proc/{keeper}/task/{keeper}/children");
+        std::fs::read_to_string(path).ok()?.split_whitespace().next()?.parse().ok()
+    }
+
+    /// Kills the switchboard and waits until its successor serves.
+    pub(crate) fn kill(&self) {
+        let pid = self.pid().expect("it runs");
+        let raw = i32::try_from(pid).expect("a pid");
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(raw), nix::sys::signal::Signal::SIGKILL).expect("it is ours");
+        wait_until("the switchboard is restarted", || self.pid().is_some_and(|now| now != pid));
+    }
+}
+
+impl Drop for Switchboard {
+    fn drop(&mut self) {
+        let raw = i32::try_from(self.keeper.id()).expect("a pid");
+        let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(raw), nix::sys::signal::Signal::SIGTERM);
+        let _ = self.keeper.wait();
     }
 }
 

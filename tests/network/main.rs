@@ -5,7 +5,9 @@
 
 mod agent;
 mod bridge;
+mod dns;
 mod lab;
+mod ports;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -18,12 +20,25 @@ const CASES: &[Case] = &[
     ("drift_is_noticed_and_repaired", bridge::drift_is_noticed_and_repaired),
     ("sweep_takes_what_has_no_owner", bridge::sweep_takes_what_has_no_owner),
     ("what_stands_in_the_way_is_named", bridge::what_stands_in_the_way_is_named),
+    ("port_relays_both_ways_and_half_closes", ports::relays_both_ways_and_half_closes),
+    ("port_passes_resets_on", ports::passes_resets_on),
+    ("port_swaps_backends_without_refusing", ports::swaps_backends_without_refusing),
+    ("port_goes_round_and_past_dead_backends", ports::goes_round_and_past_dead_backends),
+    ("port_parks_until_there_is_a_backend", ports::parks_until_there_is_a_backend),
+    ("port_survives_kills_of_the_switchboard", ports::survives_kills_of_the_switchboard),
+    ("port_in_use_names_the_process", ports::in_use_names_the_process),
+    ("names_by_udp_and_tcp_for_each_view", dns::names_by_udp_and_tcp_for_each_view),
+    ("names_unknown_go_to_the_hosts_resolver", dns::unknown_names_go_to_the_hosts_resolver),
+    ("names_survive_kills_of_the_switchboard", dns::survive_kills_of_the_switchboard),
 ];
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
+    let rest = || args[1..].iter().map(std::ffi::OsString::from);
     match args.first().map(String::as_str) {
         Some("agent") => return agent::run(),
+        Some("keeper") => return runtime::keeper::run(rest()).expect("the keeper runs"),
+        Some("switchboard") => return runtime::switchboard::run(rest()).expect("the switchboard runs"),
         Some("--list") => return CASES.iter().for_each(|(name, _)| println!("{name}: test")),
         _ => {}
     }

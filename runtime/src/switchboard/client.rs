@@ -7,11 +7,15 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::wire::{Request, Response, body_len, encode, send_with_fds};
+use crate::clock::boot_ms;
 use crate::id::ContainerId;
 use crate::layout::Layout;
 use crate::runtime::EndpointTable;
 use crate::{Error, Result};
 
+/// How long a switchboard that is being restarted is waited for, and between tries. The keeper restarts it at once.
+const AWAY_MS: u64 = 1_000;
+const AGAIN: Duration = Duration::from_millis(10);
 /// How long an answer may take. A table of 10,000 names is in force within 50 ms; the rest is a loaded machine.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -64,8 +68,21 @@ impl SwitchboardClient {
         }
     }
 
+    fn connect(&self) -> std::io::Result<UnixStream> {
+        use std::io::ErrorKind as Kind;
+        let give_up_at = boot_ms() + AWAY_MS;
+        loop {
+            match UnixStream::connect(&self.socket) {
+                Err(e) if matches!(e.kind(), Kind::NotFound | Kind::ConnectionRefused) && boot_ms() < give_up_at => {
+                    std::thread::sleep(AGAIN);
+                }
+                other => return other,
+            }
+        }
+    }
+
     fn exchange(&self, request: &Request, fds: &[&OwnedFd]) -> std::io::Result<Response> {
-        let mut socket = UnixStream::connect(&self.socket)?;
+        let mut socket = self.connect()?;
         socket.set_read_timeout(Some(ANSWER_TIMEOUT))?;
         socket.set_write_timeout(Some(ANSWER_TIMEOUT))?;
         let frame = encode(request)?;
