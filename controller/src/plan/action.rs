@@ -234,6 +234,8 @@ pub enum Reason {
     Unused,
     /// A new template was accepted.
     NewRevision,
+    /// More replicas of the revision are available than ever before, or its clock starts anew after a reboot.
+    Progressed,
     /// The revision's outcome is known.
     RevisionDecided,
     /// The schedule says now.
@@ -264,6 +266,7 @@ impl Reason {
             Self::FollowDue => "FollowDue",
             Self::Unused => "Unused",
             Self::NewRevision => "NewRevision",
+            Self::Progressed => "Progressed",
             Self::RevisionDecided => "RevisionDecided",
             Self::Scheduled => "Scheduled",
             Self::Retry => "Retry",
@@ -272,7 +275,7 @@ impl Reason {
     }
 
     /// Every [`Self::name`], so that a test can prove each occurs.
-    pub const NAMES: [&'static str; 19] = [
+    pub const NAMES: [&'static str; 20] = [
         "Missing",
         "TemplateChanged",
         "Surplus",
@@ -288,6 +291,7 @@ impl Reason {
         "FollowDue",
         "Unused",
         "NewRevision",
+        "Progressed",
         "RevisionDecided",
         "Scheduled",
         "Retry",

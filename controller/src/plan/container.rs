@@ -1,0 +1,242 @@
+//! One container: from template, image and replica to a `ContainerConfig`, and the steps that make and start it. Whether
+//! it should be made is decided elsewhere; here is only what it needs: volumes, network, address, ids, one writer.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use runtime::id::{ContainerId, VolumeName};
+use runtime::image::Digest;
+use runtime::runtime::{
+    ContainerConfig, ContainerState, ImageConfig, LogConfig, MountConfig, MountSource, NetworkMode, Resources,
+    VolumeConfig,
+};
+
+use super::bug::Bug;
+use super::name::{container_id, volume_name};
+use super::pass::{Found, Obstacle, Pass};
+use super::volume;
+use super::{Action, Reason, StepId, WaitingOn};
+use crate::model::{ContainerTemplate, EnvValue, MountWhat, ObjectKey, ReplicaKey, SourceRef, TemplateHash, labels};
+
+/// Docker's size of /dev/shm.
+const SHM_BYTES: u64 = 64 << 20;
+
+/// A container to be made.
+#[derive(Clone)]
+pub(super) struct Make<'a> {
+    pub(super) object: &'a ObjectKey,
+    pub(super) ordinal: u32,
+    pub(super) attempt: u32,
+    pub(super) template: &'a ContainerTemplate,
+    pub(super) hash: TemplateHash,
+    pub(super) image: &'a Digest,
+    pub(super) image_config: &'a ImageConfig,
+    pub(super) resources: &'a Resources,
+    pub(super) source: &'a SourceRef,
+}
+
+impl Make<'_> {
+    fn replica(&self) -> ReplicaKey {
+        ReplicaKey { workload: self.object.clone(), ordinal: self.ordinal }
+    }
+
+    /// Its id. Half-made ones of the same id are removed before.
+    pub(super) fn id(&self) -> ContainerId {
+        container_id(&self.replica(), &self.hash, self.attempt)
+    }
+
+    /// Volumes it mounts: target, how it is made, whether writes are refused.
+    fn volumes(&self) -> Vec<(String, VolumeConfig, bool)> {
+        let replica = self.replica();
+        let declared = self.template.mounts.iter().filter_map(|mount| match &mount.what {
+            MountWhat::Volume(key) => Some((mount.path.clone(), volume::named(key), mount.read_only)),
+            MountWhat::Bind(_) | MountWhat::File { .. } | MountWhat::Tmpfs { .. } => None,
+        });
+        let anonymous = volume::anonymous_paths(self.template, self.image_config)
+            .map(|path| (path.to_owned(), volume::anonymous(&replica, path), false));
+        declared.chain(anonymous).collect()
+    }
+}
+
+/// Labels that say which replica something belongs to.
+pub(super) fn replica_labels(replica: &ReplicaKey) -> BTreeMap<String, String> {
+    let key = &replica.workload;
+    let labels = [
+        (labels::STACK, key.stack.clone()),
+        (labels::KIND, key.kind.to_string()),
+        (labels::NAME, key.name.clone()),
+        (labels::ORDINAL, replica.ordinal.to_string()),
+    ];
+    labels.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+impl<'a> Pass<'a> {
+    /// What keeps a container from being made now, if those in `freed` were gone.
+    pub(super) fn make_obstacle(&self, make: &Make<'a>, freed: &[Found<'a>]) -> Option<Obstacle> {
+        let id = make.id();
+        if let Some(obstacle) = self.obstacle_of(&format!("create {id}")) {
+            return Some(obstacle);
+        }
+        if !make.template.host_network
+            && let Some(obstacle) = self.network_obstacle(&make.object.stack)
+        {
+            return Some(obstacle);
+        }
+        for (_, config, _) in make.volumes() {
+            if !self.observed.volumes.contains_key(&config.name)
+                && let Some(obstacle) = self.obstacle_of(&format!("volume {}", config.name))
+            {
+                return Some(obstacle);
+            }
+        }
+        let freed: BTreeSet<&ContainerId> = freed.iter().map(|(id, _)| *id).collect();
+        self.other_writer(make, &freed).map(|id| Obstacle::Wait(WaitingOn::Exclusive { id: id.clone() }))
+    }
+
+    /// A container that writes to what this one must have for itself, and that neither `freed` nor this plan ends.
+    fn other_writer(&self, make: &Make<'a>, freed: &BTreeSet<&ContainerId>) -> Option<&ContainerId> {
+        if self.has_bug(Bug::ExclusiveIgnored) {
+            return None;
+        }
+        let wanted = volume::exclusive_volumes(self, make.template, make.image_config, &make.replica());
+        let mut writers = wanted.iter().filter_map(|name| self.writers.get(name)).flatten();
+        writers.find(|id| !freed.contains(id) && !self.stopped.contains_key(*id))
+    }
+
+    /// Plans what makes and starts a container; `None` when something is in the way after all.
+    pub(super) fn make(&mut self, make: &Make<'a>, reason: Reason, mut after: Vec<StepId>) -> Option<StepId> {
+        if let Some(obstacle) = self.make_obstacle(make, &[]) {
+            self.blocked(make.object, obstacle);
+            return None;
+        }
+        let Some(ids) = self.ids.of(make.object) else {
+            self.wait(make.object, WaitingOn::Exhausted { what: "id ranges".to_owned() });
+            return None;
+        };
+        let id = make.id();
+        // A half-made one of the same name must be gone first: in this plan, else in a later one.
+        match self.removed.get(&id) {
+            Some(step) => after.push(*step),
+            None if self.observed.containers.contains_key(&id) => return None,
+            None => {}
+        }
+        let mut writes: Vec<VolumeName> = Vec::new();
+        for (_, config, read_only) in make.volumes() {
+            for writer in self.writers.get(&config.name).into_iter().flatten() {
+                after.extend(self.stopped.get(writer));
+            }
+            if !read_only {
+                writes.push(config.name.clone());
+            }
+            after.extend(self.volume_step(config, make.object, make.source));
+        }
+        let network = match make.template.host_network {
+            true => NetworkMode::Host,
+            false => {
+                let (network, address, step) = self.take_address(&make.object.stack)?;
+                after.extend(step);
+                self.views.insert(id.clone(), Self::view_of(&network));
+                NetworkMode::Bridge { network, address }
+            }
+        };
+        let config = Box::new(container_config(make, id.clone(), ids, network));
+        let create = Action::CreateContainer { config };
+        let step = self.push(create, Some(make.object), reason.clone(), Some(make.source), after)?;
+        for name in writes {
+            self.writers.entry(name).or_default().push(id.clone());
+        }
+        let before = if self.has_bug(Bug::StartNotAfterCreate) { Vec::new() } else { vec![step] };
+        self.start(&id, make.object, reason, Some(make.source), before);
+        Some(step)
+    }
+
+    /// Starts a created container once it has its view of the names.
+    pub(super) fn start(
+        &mut self,
+        id: &ContainerId,
+        object: &ObjectKey,
+        reason: Reason,
+        source: Option<&SourceRef>,
+        after: Vec<StepId>,
+    ) {
+        let step = self.push(Action::StartContainer { id: id.clone() }, Some(object), reason, source, after);
+        let in_force = self.observed.published.as_ref();
+        if let Some(step) = step
+            && !in_force.is_some_and(|table| table.views.contains_key(id))
+        {
+            self.viewless_starts.push(step);
+        }
+    }
+
+    /// The attempt number of a slot's next container, given all it has and had. A half-made one does not count.
+    pub(super) fn next_attempt(&self, object: &ObjectKey, ordinal: u32, found: &[Found<'a>]) -> u32 {
+        let counted = found.iter().filter(|(id, container)| {
+            let half_made = container.state == ContainerState::Creating && !self.is_being_made(id);
+            !half_made && !(container.state == ContainerState::Created && self.removed.contains_key(*id))
+        });
+        let found = counted.map(|(_, container)| container.attempt + 1).max().unwrap_or(0);
+        // Cheap when there is no history at all, the usual case of a first start.
+        if self.observed.exits.is_empty() {
+            return found;
+        }
+        let replica = ReplicaKey { workload: object.clone(), ordinal };
+        let ended = self.observed.exits.get(&replica).into_iter().flatten();
+        found.max(ended.map(|exit| exit.attempt + 1).max().unwrap_or(0))
+    }
+}
+
+fn container_config(
+    make: &Make<'_>,
+    id: ContainerId,
+    ids: runtime::runtime::IdRange,
+    network: NetworkMode,
+) -> ContainerConfig {
+    let replica = make.replica();
+    let template = make.template;
+    let mut labels = replica_labels(&replica);
+    labels.insert(labels::TEMPLATE.to_owned(), make.hash.0.clone());
+    labels.insert(labels::ATTEMPT.to_owned(), make.attempt.to_string());
+    labels.insert(labels::SOURCE.to_owned(), make.source.file.clone());
+    let env = template.env.iter().map(|(name, EnvValue::Plain(value))| (name.clone(), value.clone())).collect();
+    ContainerConfig {
+        id,
+        labels,
+        hostname: template.hostname.clone().unwrap_or_else(|| super::name::label(&replica.to_string(), 63)),
+        image: make.image.clone(),
+        entrypoint: template.entrypoint.clone(),
+        args: template.args.clone(),
+        env,
+        working_dir: template.working_dir.clone(),
+        user: template.user.clone(),
+        mounts: mounts(make),
+        network,
+        resources: make.resources.clone(),
+        ids,
+        security: template.security.clone(),
+        stop_signal: template.stop_signal.clone(),
+        shm_bytes: template.shm_bytes.unwrap_or(SHM_BYTES),
+        tty: template.tty,
+        init: template.init,
+        dns_search: vec![make.object.stack.clone()],
+        log: LogConfig::default(),
+    }
+}
+
+fn mounts(make: &Make<'_>) -> Vec<MountConfig> {
+    let written = make.template.mounts.iter().map(|mount| {
+        let source = match &mount.what {
+            MountWhat::Volume(key) => MountSource::Volume { name: volume_name(key) },
+            MountWhat::Bind(path) => MountSource::Bind { path: PathBuf::from(path) },
+            MountWhat::File { content, mode } => MountSource::File { content: content.to_vec(), mode: *mode },
+            MountWhat::Tmpfs { size_bytes } => MountSource::Tmpfs { size_bytes: *size_bytes },
+        };
+        MountConfig { target: mount.path.clone(), source, read_only: mount.read_only }
+    });
+    let replica = make.replica();
+    let anonymous = volume::anonymous_paths(make.template, make.image_config).map(|path| MountConfig {
+        target: path.to_owned(),
+        source: MountSource::Volume { name: volume::anonymous(&replica, path).name },
+        read_only: false,
+    });
+    written.chain(anonymous).collect()
+}

@@ -1,0 +1,131 @@
+//! Images: pulled when something names them, asked for again when followed, held while anything may need them, and
+//! removed a day after nothing did. What a container or an undo needs is never removed, whatever the stamps say.
+
+use std::collections::BTreeSet;
+
+use runtime::image::{Digest, ImageRef};
+use runtime::runtime::ImageConfig;
+
+use super::bug::Bug;
+use super::pass::Pass;
+use super::{Action, Reason, WaitingOn};
+use crate::model::{DesiredState, ObjectKey, ObservedState, RevisionResult, SourceRef};
+
+/// How long an image may go unused before it is removed.
+pub const UNUSED_MS: u64 = 24 * 3_600_000;
+
+/// What must stay: references that objects name, and digests that containers, declared history or an undo need.
+///
+/// Whoever observes stamps `unused_since_boot_ms` on what is in neither.
+#[must_use]
+pub fn needed_images<'a>(
+    desired: &'a DesiredState,
+    observed: &'a ObservedState,
+) -> (BTreeSet<&'a ImageRef>, BTreeSet<&'a Digest>) {
+    let mut references: BTreeSet<_> = desired.images.values().map(|image| &image.reference).collect();
+    references.extend(desired.workloads.values().map(|app| &app.template.image.reference));
+    references.extend(desired.jobs.values().map(|job| &job.template.image.reference));
+    let mut digests: BTreeSet<_> = observed.containers.values().map(|container| &container.image).collect();
+    for (key, revisions) in &observed.revisions {
+        if desired.workloads.contains_key(key) {
+            // The last revision, and the last good ones an undo may go back to: from the newest back to two good ones.
+            let mut good = 0;
+            for revision in revisions.iter().rev() {
+                if good < 2 {
+                    digests.insert(&revision.image);
+                }
+                good += u32::from(revision.result == RevisionResult::Ready);
+            }
+        }
+    }
+    for image in desired.images.values() {
+        if let Some(found) = observed.images.get(&image.reference) {
+            let keep = usize::try_from(image.keep).unwrap_or(usize::MAX);
+            digests.extend(found.previous.iter().take(keep).map(|previous| &previous.digest));
+        }
+    }
+    (references, digests)
+}
+
+/// Declared images: present, and followed.
+pub(super) fn plan_images(pass: &mut Pass<'_>) {
+    for (key, image) in &pass.desired.images {
+        let Some(found) = pass.observed.images.get(&image.reference) else {
+            pull(pass, &image.reference, key, &image.source);
+            continue;
+        };
+        let Some(follow_ms) = image.follow_ms else { continue };
+        let due = match found.checked_boot_ms {
+            0 => pass.now(),
+            at if at > pass.now() => pass.now(),
+            at => at.saturating_add(follow_ms),
+        };
+        if due <= pass.now() {
+            let action = Action::PullImage { reference: image.reference.clone(), refresh: true };
+            pass.push(action, Some(key), Reason::FollowDue, Some(&image.source), Vec::new());
+        } else {
+            pass.wake(due);
+        }
+    }
+}
+
+impl<'a> Pass<'a> {
+    /// The image an object runs; plans its pull and notes the wait when it is not present.
+    pub(super) fn image(
+        &mut self,
+        reference: &'a ImageRef,
+        object: &'a ObjectKey,
+        source: &'a SourceRef,
+    ) -> Option<(&'a Digest, &'a ImageConfig)> {
+        if let Some(found) = self.observed.images.get(reference) {
+            return Some((&found.digest, &found.config));
+        }
+        pull(self, reference, object, source);
+        None
+    }
+}
+
+fn pull(pass: &mut Pass<'_>, reference: &ImageRef, object: &ObjectKey, source: &SourceRef) {
+    let action = Action::PullImage { reference: reference.clone(), refresh: false };
+    pass.push(action, Some(object), Reason::Missing, Some(source), Vec::new());
+    pass.wait(object, WaitingOn::Image { reference: reference.clone() });
+}
+
+/// Removes what nothing has needed for a day. While anything is held, nothing is removed: what it needs is not known.
+pub(super) fn remove_images(pass: &mut Pass<'_>) {
+    if !pass.desired.holds.is_empty() {
+        return;
+    }
+    let observed = pass.observed;
+    let has_stamp = |image: &crate::model::ObservedImage| {
+        image.unused_since_boot_ms.is_some() || image.previous.iter().any(|p| p.unused_since_boot_ms.is_some())
+    };
+    let careless = pass.has_bug(Bug::NeededImageCollected);
+    if !observed.images.values().any(has_stamp) && !careless {
+        return;
+    }
+    let (references, mut digests) = needed_images(pass.desired, observed);
+    if careless {
+        digests.clear();
+    }
+    for (reference, image) in &observed.images {
+        for previous in image.previous.iter().filter(|previous| !digests.contains(&previous.digest)) {
+            let since = if careless { Some(0) } else { previous.unused_since_boot_ms };
+            remove_when_due(pass, reference.at(previous.digest.clone()), since);
+        }
+        if !references.contains(reference) && !digests.contains(&image.digest) {
+            let since = if careless { Some(0) } else { image.unused_since_boot_ms };
+            remove_when_due(pass, reference.clone(), since);
+        }
+    }
+}
+
+fn remove_when_due(pass: &mut Pass<'_>, reference: ImageRef, unused_since_boot_ms: Option<u64>) {
+    let Some(since) = unused_since_boot_ms else { return };
+    let due = since.saturating_add(UNUSED_MS);
+    if due <= pass.now() || pass.has_bug(Bug::NeededImageCollected) {
+        pass.push(Action::RemoveImage { reference }, None, Reason::Unused, None, Vec::new());
+    } else {
+        pass.wake(due);
+    }
+}

@@ -1,0 +1,311 @@
+//! Jobs: one run per template, or one per scheduled time. A run is a replica whose ordinal is the run's number; a try is
+//! an attempt. Failed tries are repeated with back-off up to `backoffLimit`.
+//!
+//! Missed times: the latest one is made up for once if it is less than an hour late, earlier ones are skipped. Only the
+//! newest run is tried again; a new template of an unscheduled Job starts a new run.
+
+use runtime::runtime::{ContainerState, ExitStatus};
+
+use super::backoff;
+use super::bug::Bug;
+use super::container::Make;
+use super::cron::{Cron, time_zone};
+use super::pass::{Found, Pass};
+use super::template_hash::template_hash;
+use super::{Action, Reason, StepId, WaitingOn, dependency};
+use crate::model::{
+    ConcurrencyPolicy, DesiredJob, JobOutcome, JobRecord, ObjectKey, ReplicaKey, Schedule, TemplateHash,
+};
+
+/// How late a scheduled run may start.
+pub const LATE_MS_MAX: u64 = 3_600_000;
+/// A wall clock that went back further than this is believed; a smaller step is waited out, so that nothing runs twice.
+const STEP_BACK_MS_MAX: u64 = 3_600_000;
+
+/// The newest run known.
+struct Run<'a> {
+    number: u32,
+    hash: TemplateHash,
+    live: Vec<Found<'a>>,
+    /// The container of its last try that ended.
+    ended: Option<Found<'a>>,
+    /// Tries that ended so far.
+    tries: u32,
+    outcome: JobOutcome,
+}
+
+/// Plans one Job.
+pub(super) fn plan_job<'a>(pass: &mut Pass<'a>, key: &'a ObjectKey, job: &'a DesiredJob) {
+    clear(pass, key, job);
+    let Some((digest, image_config)) = pass.image(&job.template.image.reference, key, &job.template.image.source)
+    else {
+        return;
+    };
+    let hash = template_hash(&job.template, digest);
+    let run = newest_run(pass, key);
+    let make = Make {
+        object: key,
+        ordinal: run.as_ref().map_or(1, |run| run.number),
+        attempt: 0,
+        template: &job.template,
+        hash: hash.clone(),
+        image: digest,
+        image_config,
+        resources: &job.template.resources,
+        source: &job.source,
+    };
+    let run = run.map(|run| decide(pass, key, job, run));
+    match &job.schedule {
+        Some(schedule) => plan_scheduled(pass, job, schedule, run, make),
+        None => plan_once(pass, job, run, make),
+    }
+}
+
+/// Removes what earlier runs and tries left: half-made containers, and ended ones but the newest run's last.
+fn clear<'a>(pass: &mut Pass<'a>, key: &'a ObjectKey, job: &DesiredJob) {
+    let found = pass.owned.get(key).cloned().unwrap_or_default();
+    let newest = found.iter().filter(|(_, c)| c.state == ContainerState::Stopped);
+    let newest = newest.max_by_key(|(id, c)| (c.replica.ordinal, c.attempt, *id)).map(|(id, _)| *id);
+    for (id, container) in found {
+        match container.state {
+            ContainerState::Stopped if Some(id) != newest => {
+                pass.remove((id, container), Reason::Replaced, Some(&job.source));
+            }
+            ContainerState::Creating if !pass.is_being_made(id) => {
+                pass.remove((id, container), Reason::HalfMade, Some(&job.source));
+            }
+            ContainerState::Creating | ContainerState::Created | ContainerState::Running | ContainerState::Stopped => {}
+        }
+    }
+}
+
+/// The number of a Job's newest run, from memory and from its containers; 0: none.
+pub(super) fn latest_run(pass: &Pass<'_>, key: &ObjectKey) -> u32 {
+    let recorded = pass.observed.jobs.get(key).map_or(0, |record| record.run);
+    let found = pass.owned.get(key).into_iter().flatten().map(|(_, c)| c.replica.ordinal).max();
+    recorded.max(found.unwrap_or(0))
+}
+
+/// Whether the newest run has succeeded.
+pub(super) fn has_succeeded(pass: &Pass<'_>, key: &ObjectKey) -> bool {
+    newest_run(pass, key).is_some_and(|run| run.outcome == JobOutcome::Succeeded || run.has_exited_with_0())
+}
+
+impl Run<'_> {
+    fn has_exited_with_0(&self) -> bool {
+        self.live.is_empty() && self.ended.is_some_and(|(_, c)| c.exit == Some(ExitStatus::Code(0)))
+    }
+}
+
+fn newest_run<'a>(pass: &Pass<'a>, key: &ObjectKey) -> Option<Run<'a>> {
+    let number = latest_run(pass, key);
+    if number == 0 {
+        return None;
+    }
+    let record = pass.observed.jobs.get(key).filter(|record| record.run == number);
+    let mut run = Run {
+        number,
+        hash: record.map_or_else(|| TemplateHash(String::new()), |record| record.template_hash.clone()),
+        live: Vec::new(),
+        ended: None,
+        tries: record.map_or(0, |record| record.failures),
+        outcome: record.map_or(JobOutcome::Active, |record| record.outcome),
+    };
+    let found = pass.owned.get(key).into_iter().flatten().copied();
+    for (id, container) in found.filter(|(_, c)| c.replica.ordinal == number) {
+        if container.state == ContainerState::Stopped {
+            run.tries = run.tries.max(container.attempt + 1);
+            if run.ended.is_none_or(|(_, before)| before.attempt < container.attempt) {
+                run.ended = Some((id, container));
+            }
+        } else if !pass.leaving.contains(id) {
+            run.live.push((id, container));
+        }
+        if record.is_none() {
+            run.hash = container.template_hash.clone();
+        }
+    }
+    let replica = ReplicaKey { workload: key.clone(), ordinal: number };
+    let ended = pass.observed.exits.get(&replica).into_iter().flatten().map(|exit| exit.attempt + 1).max();
+    run.tries = run.tries.max(ended.unwrap_or(0));
+    Some(run)
+}
+
+/// Records how the newest run went, once that is known.
+fn decide<'a>(pass: &mut Pass<'a>, key: &ObjectKey, job: &DesiredJob, mut run: Run<'a>) -> Run<'a> {
+    let recorded = pass.observed.jobs.get(key).filter(|record| record.run == run.number);
+    if run.outcome != JobOutcome::Active || !run.live.is_empty() {
+        return run;
+    }
+    run.outcome = match run.has_exited_with_0() {
+        true => JobOutcome::Succeeded,
+        false if run.tries > job.backoff_limit => JobOutcome::Failed,
+        false => return run,
+    };
+    let failures = run.tries - u32::from(run.outcome == JobOutcome::Succeeded && run.tries > 0);
+    let record = JobRecord {
+        run: run.number,
+        template_hash: run.hash.clone(),
+        outcome: run.outcome,
+        last_exit: run.ended.and_then(|(_, c)| c.exit).or_else(|| recorded.and_then(|record| record.last_exit)),
+        failures,
+        considered_unix_ms: considered(pass, key),
+    };
+    put(pass, key, job, record, Reason::JobDecided);
+    run
+}
+
+fn considered(pass: &Pass<'_>, key: &ObjectKey) -> u64 {
+    pass.observed.jobs.get(key).map_or(0, |record| record.considered_unix_ms)
+}
+
+fn put(pass: &mut Pass<'_>, key: &ObjectKey, job: &DesiredJob, record: JobRecord, reason: Reason) -> Option<StepId> {
+    let action = Action::RecordJob { job: key.clone(), record };
+    pass.push(action, Some(key), reason, Some(&job.source), Vec::new())
+}
+
+/// Without a schedule: a run of this template, once.
+fn plan_once<'a>(pass: &mut Pass<'a>, job: &DesiredJob, run: Option<Run<'a>>, make: Make<'a>) {
+    match run {
+        Some(run) if run.hash == make.hash && !pass.has_bug(Bug::JobRunTwice) => go_on(pass, job, &run, make),
+        Some(run) => {
+            let Some(after) = stop_run(pass, job, &run, &make) else { return };
+            let fields = Vec::new();
+            start(pass, job, Make { ordinal: run.number + 1, ..make }, Reason::TemplateChanged { fields }, after);
+        }
+        None => start(pass, job, make, Reason::Missing, Vec::new()),
+    }
+}
+
+/// Ends what an earlier run still runs. `None`: it has to be waited for.
+fn stop_run<'a>(pass: &mut Pass<'a>, job: &DesiredJob, run: &Run<'a>, make: &Make<'a>) -> Option<Vec<StepId>> {
+    let mut after = Vec::new();
+    for &found in &run.live {
+        let reason = match job.schedule {
+            Some(_) => Reason::Scheduled,
+            None => Reason::TemplateChanged { fields: Vec::new() },
+        };
+        let step = match found.1.state {
+            ContainerState::Running => pass.stop(found, reason, Some(&job.source)),
+            ContainerState::Creating | ContainerState::Created | ContainerState::Stopped => {
+                pass.remove(found, Reason::HalfMade, Some(&job.source))
+            }
+        };
+        after.push(step?);
+    }
+    let old = pass.owned.get(make.object).into_iter().flatten();
+    let being_stopped = old.filter(|(id, c)| pass.leaving.contains(id) && c.state == ContainerState::Running);
+    let all_planned = being_stopped.clone().all(|(id, _)| pass.stopped.contains_key(*id));
+    all_planned.then_some(after)
+}
+
+/// Starts what was created, and tries again what failed.
+fn go_on<'a>(pass: &mut Pass<'a>, job: &DesiredJob, run: &Run<'a>, make: Make<'a>) {
+    for (id, _) in run.live.iter().filter(|(_, container)| container.state == ContainerState::Created) {
+        pass.start(id, make.object, Reason::Missing, Some(&job.source), Vec::new());
+    }
+    if !run.live.is_empty() || run.outcome != JobOutcome::Active {
+        return;
+    }
+    let make = Make { ordinal: run.number, attempt: run.tries, ..make };
+    if run.tries == 0 {
+        start(pass, job, make, Reason::Missing, Vec::new());
+        return;
+    }
+    let finished = run.ended.map_or(0, |(_, container)| container.finished_boot_ms);
+    let until_boot_ms = if finished == 0 { 0 } else { finished.saturating_add(backoff::delay_ms(run.tries)) };
+    if until_boot_ms > pass.now() && !pass.has_bug(Bug::BackOffIgnored) {
+        let message = run.ended.map_or_else(String::new, |(_, container)| format!("{:?}", container.exit));
+        pass.wait(make.object, WaitingOn::BackOff { until_boot_ms, failures: run.tries, message });
+        return;
+    }
+    start(pass, job, make, Reason::Retry, Vec::new());
+}
+
+fn start<'a>(pass: &mut Pass<'a>, job: &DesiredJob, make: Make<'a>, reason: Reason, after: Vec<StepId>) {
+    if !dependency::wait_for(pass, make.object, &job.depends_on) {
+        pass.make(&make, reason, after);
+    }
+}
+
+/// With a schedule: a run when a time has come, else what the newest run still needs.
+fn plan_scheduled<'a>(
+    pass: &mut Pass<'a>,
+    job: &'a DesiredJob,
+    schedule: &Schedule,
+    run: Option<Run<'a>>,
+    make: Make<'a>,
+) {
+    let key = make.object;
+    // Both were checked when the manifest was read; a zone this binary does not know any more is not guessed.
+    let (Ok(cron), Some(zone)) = (schedule.cron.parse::<Cron>(), time_zone(&schedule.time_zone)) else {
+        pass.wait(key, WaitingOn::Exhausted { what: format!("schedule `{}`", schedule.cron) });
+        return;
+    };
+    let now = pass.observed.now_unix_ms;
+    let base = JobRecord {
+        run: run.as_ref().map_or(0, |run| run.number),
+        template_hash: run.as_ref().map_or_else(|| make.hash.clone(), |run| run.hash.clone()),
+        outcome: run.as_ref().map_or(JobOutcome::Active, |run| run.outcome),
+        last_exit: pass.observed.jobs.get(key).and_then(|record| record.last_exit),
+        failures: run.as_ref().map_or(0, |run| run.tries),
+        considered_unix_ms: now,
+    };
+    let seen = considered(pass, key);
+    if seen == 0 || seen > now.saturating_add(STEP_BACK_MS_MAX) {
+        // First seen, or the clock was set back far: times from here on count.
+        put(pass, key, job, base, Reason::Scheduled);
+        wake_at_next(pass, &cron, &zone, now);
+        return;
+    }
+    let due = cron.latest_until(now, LATE_MS_MAX, &zone).filter(|&due| due > seen || pass.has_bug(Bug::JobRunTwice));
+    let Some(due) = due else {
+        wake_at_next(pass, &cron, &zone, now.max(seen));
+        if let Some(run) = run.filter(|run| run.number > 0) {
+            go_on(pass, job, &run, make);
+        }
+        return;
+    };
+    wake_at_next(pass, &cron, &zone, now);
+    let is_active = run.as_ref().is_some_and(|run| !run.live.is_empty() || run.outcome == JobOutcome::Active);
+    let base = JobRecord { considered_unix_ms: due, ..base };
+    let mut after = Vec::new();
+    match schedule.concurrency {
+        ConcurrencyPolicy::Forbid if is_active => {
+            put(pass, key, job, base, Reason::Scheduled);
+            if let Some(run) = run {
+                go_on(pass, job, &run, make);
+            }
+            return;
+        }
+        ConcurrencyPolicy::Replace => {
+            if let Some(run) = &run {
+                let Some(stops) = stop_run(pass, job, run, &make) else { return };
+                after.extend(stops);
+            }
+        }
+        ConcurrencyPolicy::Forbid | ConcurrencyPolicy::Allow => {}
+    }
+    if dependency::wait_for(pass, key, &job.depends_on) {
+        return;
+    }
+    let make = Make { ordinal: base.run + 1, ..make };
+    let record = JobRecord {
+        run: make.ordinal,
+        template_hash: make.hash.clone(),
+        outcome: JobOutcome::Active,
+        failures: 0,
+        ..base
+    };
+    // The record first: a crash between leaves a run to be started, not one to be started twice.
+    let Some(step) = put(pass, key, job, record, Reason::Scheduled) else { return };
+    after.push(step);
+    pass.make(&make, Reason::Scheduled, after);
+}
+
+fn wake_at_next(pass: &mut Pass<'_>, cron: &Cron, zone: &jiff::tz::TimeZone, after_unix_ms: u64) {
+    if let Some(next) = cron.next_after(after_unix_ms, zone) {
+        let in_ms = next.saturating_sub(pass.observed.now_unix_ms);
+        pass.wake(pass.now().saturating_add(in_ms));
+    }
+}

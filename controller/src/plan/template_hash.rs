@@ -1,0 +1,103 @@
+//! What counts as another template: a named, versioned list of fields, hashed. A container whose hash differs from the
+//! wanted one is replaced; what is not in the list changes in place or needs no container at all.
+//!
+//! A field at its default is left out, so that a new field leaves old hashes as they are (golden test). Not in the
+//! list: `resources` (changed in place), `healthcheck` and `container_ports` (the controller probes), `stop_grace_ms`
+//! (given with each stop), sources, and content mounted with `onChange: none`.
+
+use std::collections::BTreeMap;
+
+use runtime::image::Digest;
+use sha2::{Digest as _, Sha256};
+
+use super::name::hex;
+use crate::model::{ContainerTemplate, EnvValue, MountWhat, OnChange, TemplateHash};
+
+/// Version of the list. Contract: raising it replaces every container of every host once.
+const VERSION: &str = "v1";
+
+/// The hash of a template that runs this image.
+#[must_use]
+pub fn template_hash(template: &ContainerTemplate, image: &Digest) -> TemplateHash {
+    let fields = fields(template);
+    let mut parts = vec!["image", image.as_str()];
+    for (name, value) in &fields {
+        parts.push(name);
+        parts.push(value);
+    }
+    TemplateHash(format!("{VERSION}-{}", hex(&parts, 16)))
+}
+
+/// Names of the fields in which two templates differ, the image with its values: `image: a -> b`, `env.LOG_LEVEL`.
+/// Values of other fields are left out: they may be secrets.
+#[must_use]
+pub fn changed_fields(old: (&ContainerTemplate, &Digest), new: (&ContainerTemplate, &Digest)) -> Vec<String> {
+    let mut changed = Vec::new();
+    if old.1 != new.1 {
+        let (from, to) = (&old.0.image.reference, &new.0.image.reference);
+        changed.push(match from == to {
+            true => format!("image: {} -> {}", old.1.short(), new.1.short()),
+            false => format!("image: {from} -> {to}"),
+        });
+    }
+    let (old, new) = (fields(old.0), fields(new.0));
+    let names: std::collections::BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+    changed.extend(names.into_iter().filter(|name| old.get(*name) != new.get(*name)).cloned());
+    changed
+}
+
+/// The list. Values are canonical texts.
+fn fields(template: &ContainerTemplate) -> BTreeMap<String, String> {
+    let mut fields = BTreeMap::new();
+    let mut put = |name: &str, value: Option<String>| {
+        if let Some(value) = value {
+            fields.insert(name.to_owned(), value);
+        }
+    };
+    put("entrypoint", template.entrypoint.as_deref().map(list));
+    put("args", template.args.as_deref().map(list));
+    for (name, value) in &template.env {
+        let EnvValue::Plain(value) = value;
+        put(&format!("env.{name}"), Some(value.clone()));
+    }
+    put("workingDir", template.working_dir.clone());
+    put("user", template.user.clone());
+    put("hostname", template.hostname.clone());
+    for mount in &template.mounts {
+        let access = if mount.read_only { "ro" } else { "rw" };
+        put(&format!("mounts.{}", mount.path), Some(format!("{access} {}", mounted(&mount.what, mount.on_change))));
+    }
+    put("stopSignal", template.stop_signal.clone());
+    put("shmBytes", template.shm_bytes.map(|bytes| bytes.to_string()));
+    let flag = |set: bool| set.then(|| "true".to_owned());
+    put("init", flag(template.init));
+    put("hostNetwork", flag(template.host_network));
+    put("tty", flag(template.tty));
+    let security = &template.security;
+    let names = |list_of: &[String]| (!list_of.is_empty()).then(|| list(list_of));
+    put("security.allowPrivilegeEscalation", flag(security.allow_privilege_escalation));
+    put("security.capAdd", names(&security.cap_add));
+    put("security.capDrop", names(&security.cap_drop));
+    put("security.readOnlyRoot", flag(security.read_only_root));
+    fields
+}
+
+fn mounted(what: &MountWhat, on_change: OnChange) -> String {
+    match (what, on_change) {
+        (MountWhat::Volume(key), OnChange::Roll | OnChange::None) => format!("volume {key}"),
+        (MountWhat::Bind(path), OnChange::Roll | OnChange::None) => format!("bind {path}"),
+        (MountWhat::File { content, mode }, OnChange::Roll) => {
+            let digest = Digest::from_hash(&Sha256::digest(content).into());
+            format!("file {mode:o} {digest}")
+        }
+        (MountWhat::File { mode, .. }, OnChange::None) => format!("file {mode:o}"),
+        (MountWhat::Tmpfs { size_bytes }, OnChange::Roll | OnChange::None) => {
+            format!("tmpfs {}", size_bytes.map_or_else(|| "default".to_owned(), |bytes| bytes.to_string()))
+        }
+    }
+}
+
+/// A list as text in which no element can pass for two.
+fn list(items: &[String]) -> String {
+    items.iter().map(|item| format!("{}:{item}", item.len())).collect::<Vec<_>>().join(" ")
+}

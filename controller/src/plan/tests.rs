@@ -1,0 +1,6 @@
+//! Goldens and properties of the planner. `world.rs` is a small text language for both sides; the simulator is in
+//! `tests/simulation`.
+
+mod golden;
+mod property;
+mod world;

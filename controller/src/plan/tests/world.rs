@@ -1,0 +1,261 @@
+//! Builders for the two sides of `plan()`, and a plan as text.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+
+use runtime::image::{Digest, ImageRef};
+use runtime::runtime::{
+    ContainerState, ExitStatus, ImageConfig, NetworkConfig, NetworkMode, Resources, SecurityConfig,
+};
+
+use crate::model::{
+    ContainerTemplate, DesiredState, ImageSource, Kind, ObjectKey, ObservedContainer, ObservedImage, ObservedNetwork,
+    ObservedState, OnFailure, Revision, RevisionResult, SourceRef, UpdateStrategy, Workload,
+};
+use crate::plan::{Action, Plan, network_name, plan, template_hash};
+
+/// Boot time of every look, unless a test says otherwise.
+pub(super) const NOW: u64 = 1_000_000;
+
+pub(super) fn key(kind: Kind, name: &str) -> ObjectKey {
+    ObjectKey { stack: "shop".to_owned(), kind, name: name.to_owned() }
+}
+
+pub(super) fn app_key() -> ObjectKey {
+    key(Kind::App, "web")
+}
+
+pub(super) fn source(line: u32) -> SourceRef {
+    SourceRef { file: "shop/web.yaml".to_owned(), line, column: 1 }
+}
+
+pub(super) fn reference(tag: &str) -> ImageRef {
+    format!("registry.example/shop/web:{tag}").parse().unwrap()
+}
+
+pub(super) fn digest(tag: &str) -> Digest {
+    Digest::of(tag.as_bytes())
+}
+
+pub(super) fn template(tag: &str) -> ContainerTemplate {
+    ContainerTemplate {
+        image: ImageSource { reference: reference(tag), source: source(4) },
+        entrypoint: None,
+        args: None,
+        env: BTreeMap::new(),
+        working_dir: None,
+        user: None,
+        hostname: None,
+        mounts: Vec::new(),
+        resources: Resources::default(),
+        container_ports: BTreeSet::new(),
+        healthcheck: None,
+        stop_grace_ms: 20_000,
+        stop_signal: None,
+        security: SecurityConfig::default(),
+        shm_bytes: None,
+        init: false,
+        host_network: false,
+        tty: false,
+    }
+}
+
+/// An App `web` of this many replicas, start-first, one at a time.
+pub(super) fn web(replicas: u32, tag: &str) -> Workload {
+    Workload {
+        source: source(1),
+        replicas,
+        template: template(tag),
+        ports: Vec::new(),
+        strategy: UpdateStrategy {
+            max_surge: 1,
+            max_unavailable: 0,
+            min_ready_ms: 0,
+            progress_deadline_ms: 120_000,
+            on_failure: OnFailure::Undo,
+        },
+        exclusive: false,
+        depends_on: BTreeMap::new(),
+    }
+}
+
+pub(super) fn desire(web: Workload) -> DesiredState {
+    DesiredState { generation: 1, workloads: [(app_key(), web)].into(), ..DesiredState::default() }
+}
+
+/// A host with these images and the stack's network, `published` as a plan for it would have it.
+pub(super) fn host(tags: &[&str]) -> ObservedState {
+    let image = |tag: &&str| {
+        let image = ObservedImage {
+            digest: digest(tag),
+            previous: Vec::new(),
+            config: ImageConfig::default(),
+            checked_boot_ms: 1,
+            unused_since_boot_ms: None,
+        };
+        (reference(tag), image)
+    };
+    let name = network_name("shop");
+    let config =
+        NetworkConfig { name: name.clone(), gateway: "10.88.0.1".parse().unwrap(), prefix_len: 22, internal: false };
+    ObservedState {
+        now_boot_ms: NOW,
+        now_unix_ms: 1_700_000_000_000,
+        images: tags.iter().map(image).collect(),
+        networks: [(name, ObservedNetwork { config, intact: true })].into(),
+        ..ObservedState::default()
+    }
+}
+
+/// Carries out every step of a plan at once: images appear, containers run, stopped ones have exited with 0.
+pub(super) fn apply(plan: &Plan, observed: &mut ObservedState) {
+    for step in &plan.steps {
+        match &step.action {
+            Action::PullImage { reference: wanted, .. } => {
+                let tag = wanted.tag().unwrap_or("latest").to_owned();
+                observed.images.extend(host(&[tag.as_str()]).images);
+            }
+            Action::RemoveImage { reference } => drop(observed.images.remove(reference)),
+            Action::CreateNetwork { config } => {
+                let network = ObservedNetwork { config: config.clone(), intact: true };
+                observed.networks.insert(config.name.clone(), network);
+            }
+            Action::RemoveNetwork { name } => drop(observed.networks.remove(name)),
+            Action::CreateVolume { config } => {
+                let volume = crate::model::ObservedVolume::from_labels(&config.labels).unwrap();
+                observed.volumes.insert(config.name.clone(), volume);
+            }
+            Action::RemoveVolume { name } => drop(observed.volumes.remove(name)),
+            Action::CreateContainer { config } => {
+                let mut container = ObservedContainer::from_config(config).unwrap();
+                container.state = ContainerState::Created;
+                assert!(!matches!(config.network, NetworkMode::None));
+                observed.containers.insert(config.id.clone(), container);
+            }
+            Action::StartContainer { id } => {
+                let container = observed.containers.get_mut(id).unwrap();
+                container.state = ContainerState::Running;
+                container.started_boot_ms = observed.now_boot_ms;
+            }
+            Action::StopContainer { id, .. } => {
+                let container = observed.containers.get_mut(id).unwrap();
+                end(container, observed.now_boot_ms, 0);
+            }
+            Action::RemoveContainer { id } => drop(observed.containers.remove(id)),
+            Action::UpdateResources { id, resources } => {
+                observed.containers.get_mut(id).unwrap().resources = resources.clone();
+            }
+            Action::PublishEndpoints { table } => observed.published = Some(table.clone()),
+            Action::RecordRevision { app, revision } => {
+                let revisions = observed.revisions.entry(app.clone()).or_default();
+                revisions.retain(|known| known.number != revision.number);
+                revisions.push((**revision).clone());
+                revisions.sort_by_key(|known| known.number);
+            }
+            Action::RecordJob { job, record } => drop(observed.jobs.insert(job.clone(), record.clone())),
+        }
+    }
+}
+
+pub(super) fn end(container: &mut ObservedContainer, now: u64, code: u8) {
+    container.state = ContainerState::Stopped;
+    container.ready_since_boot_ms = None;
+    container.finished_boot_ms = now;
+    container.exit = Some(ExitStatus::Code(code));
+}
+
+/// Makes everything that runs ready, since a minute.
+pub(super) fn all_ready(observed: &mut ObservedState) {
+    let now = observed.now_boot_ms;
+    for container in observed.containers.values_mut().filter(|c| c.state == ContainerState::Running) {
+        container.ready_since_boot_ms.get_or_insert(now - 60_000);
+    }
+}
+
+/// A host on which this was carried out until nothing was left to do.
+pub(super) fn settled(desired: &DesiredState, mut observed: ObservedState) -> ObservedState {
+    for _ in 0..40 {
+        let next = plan(desired, &observed);
+        next.check(&observed).unwrap();
+        if next.steps.is_empty() {
+            return observed;
+        }
+        apply(&next, &mut observed);
+        all_ready(&mut observed);
+    }
+    panic!("does not settle: {}", text(&plan(desired, &observed)));
+}
+
+/// A revision that went like this.
+pub(super) fn revision(number: u32, tag: &str, result: RevisionResult) -> Revision {
+    Revision {
+        number,
+        template_hash: template_hash(&template(tag), &digest(tag)),
+        template: template(tag),
+        image: digest(tag),
+        available_max: u32::from(result == RevisionResult::Ready) * 9,
+        result,
+        progress_boot_ms: NOW,
+        created_unix_ms: 0,
+    }
+}
+
+/// A plan as people would read it: a line for each step, then what is waited for. Ids lose their hash.
+pub(super) fn text(plan: &Plan) -> String {
+    let mut out = String::new();
+    for (id, step) in plan.steps.iter().enumerate() {
+        let after: Vec<String> = step.after.iter().map(|id| format!("#{id}")).collect();
+        let after = if after.is_empty() { String::new() } else { format!("  after {}", after.join(" ")) };
+        writeln!(out, "#{id} {}  {}{after}", action(&step.action), reason(&step.reason)).unwrap();
+    }
+    for waiting in &plan.waiting {
+        writeln!(out, "waiting {}: {:?}", waiting.object, waiting.on).unwrap();
+    }
+    out
+}
+
+fn reason(reason: &crate::plan::Reason) -> String {
+    match reason {
+        crate::plan::Reason::TemplateChanged { fields } => format!("TemplateChanged({})", fields.join(", ")),
+        crate::plan::Reason::Undo { to } => format!("Undo(to {to})"),
+        other => other.name().to_owned(),
+    }
+}
+
+fn action(action: &Action) -> String {
+    let short = |id: &runtime::id::ContainerId| id.as_str().rsplit_once('-').map_or("", |(head, _)| head).to_owned();
+    let what = match action {
+        Action::PullImage { reference, .. } | Action::RemoveImage { reference } => reference.to_string(),
+        Action::CreateNetwork { config } => format!("{} {}/{}", config.name, config.gateway, config.prefix_len),
+        Action::RemoveNetwork { name } => name.to_string(),
+        Action::CreateVolume { config } => config.name.to_string(),
+        Action::RemoveVolume { name } => name.to_string(),
+        Action::CreateContainer { config } => {
+            let address = match &config.network {
+                NetworkMode::Bridge { address, .. } => address.to_string(),
+                NetworkMode::None => "none".to_owned(),
+                NetworkMode::Host => "host".to_owned(),
+            };
+            format!("{} try {} at {address}", short(&config.id), config.labels[crate::model::labels::ATTEMPT])
+        }
+        Action::StartContainer { id }
+        | Action::StopContainer { id, .. }
+        | Action::RemoveContainer { id }
+        | Action::UpdateResources { id, .. } => short(id),
+        Action::PublishEndpoints { table } => {
+            let zone = |names: &BTreeMap<String, Vec<_>>| {
+                let name = |(name, addresses): (&String, &Vec<std::net::IpAddr>)| format!("{name}={}", addresses.len());
+                names.iter().map(name).collect::<Vec<_>>().join(" ")
+            };
+            let zones: Vec<String> = table.zones.values().map(zone).collect();
+            let listeners: Vec<String> =
+                table.listeners.iter().map(|l| format!(":{}={}", l.port, l.backends.len())).collect();
+            format!("{} {} views={}", zones.join(" "), listeners.join(" "), table.views.len())
+        }
+        Action::RecordRevision { revision, .. } => format!("{} {:?}", revision.number, revision.result),
+        Action::RecordJob { record, .. } => {
+            format!("run {} {:?} failures {}", record.run, record.outcome, record.failures)
+        }
+    };
+    format!("{} {}", action.name(), what.trim())
+}

@@ -1,0 +1,124 @@
+//! Volumes: declared ones are made and never removed by a plan; anonymous ones (an image's `VOLUME` that nothing is
+//! mounted on) belong to one replica, stay over restarts and replacements, and go with their App.
+
+use std::collections::BTreeMap;
+
+use runtime::id::VolumeName;
+use runtime::runtime::{ImageConfig, VolumeConfig};
+
+use super::bug::Bug;
+use super::name::{anonymous_volume_name, volume_name};
+use super::pass::Pass;
+use super::{Action, Reason, StepId};
+use crate::model::{ContainerTemplate, Kind, MountWhat, ObjectKey, ReplicaKey, SourceRef, VolumeAccess, labels};
+
+/// Makes declared volumes present, mounted or not: a person may want to fill one first.
+pub(super) fn plan_volumes(pass: &mut Pass<'_>) {
+    for (key, volume) in &pass.desired.volumes {
+        let config = named(key);
+        if !pass.observed.volumes.contains_key(&config.name) {
+            pass.push(Action::CreateVolume { config }, Some(key), Reason::Missing, Some(&volume.source), Vec::new());
+        }
+    }
+}
+
+/// Removes anonymous volumes whose App is gone (a Job's: whose run is gone), after its last container. While anything
+/// is held, none: a held App's volumes are not told apart from a removed one's.
+pub(super) fn remove_volumes(pass: &mut Pass<'_>) {
+    let mut doomed = Vec::new();
+    for (name, volume) in &pass.observed.volumes {
+        let reckless = pass.has_bug(Bug::NamedVolumeRemoved) && !pass.desired.volumes.contains_key(&volume.owner);
+        let Some(replica) = volume.anonymous_of.as_ref() else {
+            if reckless {
+                doomed.push((name, &volume.owner, Reason::Undeclared, Vec::new()));
+            }
+            continue;
+        };
+        let reason = if pass.desired.workloads.contains_key(&replica.workload) {
+            continue;
+        } else if pass.desired.jobs.contains_key(&replica.workload) {
+            let latest = super::job::latest_run(pass, &replica.workload);
+            if replica.ordinal >= latest {
+                continue;
+            }
+            Reason::Surplus
+        } else if pass.desired.holds.is_empty() {
+            Reason::Undeclared
+        } else {
+            continue;
+        };
+        let containers = pass.owned.get(&replica.workload).map_or(&[][..], Vec::as_slice);
+        let mut users = containers.iter().filter(|(_, c)| c.volumes.iter().any(|mounted| mounted.name == *name));
+        let after: Option<Vec<StepId>> = users.try_fold(Vec::new(), |mut after, (id, _)| {
+            after.push(*pass.removed.get(*id)?);
+            Some(after)
+        });
+        if let Some(after) = after {
+            doomed.push((name, &replica.workload, reason, after));
+        }
+    }
+    for (name, object, reason, after) in doomed {
+        pass.push(Action::RemoveVolume { name: name.clone() }, Some(object), reason, None, after);
+    }
+}
+
+/// How a declared volume is made.
+pub(super) fn named(key: &ObjectKey) -> VolumeConfig {
+    let labels = [(labels::STACK, &key.stack), (labels::NAME, &key.name)];
+    let mut labels: BTreeMap<_, _> = labels.into_iter().map(|(k, v)| (k.to_owned(), v.clone())).collect();
+    labels.insert(labels::KIND.to_owned(), Kind::Volume.to_string());
+    VolumeConfig { name: volume_name(key), labels }
+}
+
+/// How a replica's volume for one path of its image is made.
+pub(super) fn anonymous(replica: &ReplicaKey, path: &str) -> VolumeConfig {
+    let labels = super::container::replica_labels(replica);
+    VolumeConfig { name: anonymous_volume_name(replica, path), labels }
+}
+
+/// The image's `VOLUME` paths that the template mounts nothing on.
+pub(super) fn anonymous_paths<'i>(
+    template: &ContainerTemplate,
+    image: &'i ImageConfig,
+) -> impl Iterator<Item = &'i str> {
+    let mounted: Vec<String> = template.mounts.iter().map(|mount| trimmed(&mount.path).to_owned()).collect();
+    let mut paths: Vec<&str> = image.volumes.iter().map(|path| trimmed(path)).filter(|p| p.starts_with('/')).collect();
+    paths.sort_unstable();
+    paths.dedup();
+    paths.into_iter().filter(move |path| !mounted.iter().any(|m| m == path))
+}
+
+fn trimmed(path: &str) -> &str {
+    path.trim_end_matches('/')
+}
+
+/// Volumes a container of this template writes to that have one writer at a time.
+pub(super) fn exclusive_volumes(
+    pass: &Pass<'_>,
+    template: &ContainerTemplate,
+    image: &ImageConfig,
+    replica: &ReplicaKey,
+) -> Vec<VolumeName> {
+    let single = |key: &ObjectKey| pass.desired.volumes.get(key).is_none_or(|v| v.access == VolumeAccess::Single);
+    let declared = template.mounts.iter().filter(|mount| !mount.read_only).filter_map(|mount| match &mount.what {
+        MountWhat::Volume(key) if single(key) => Some(volume_name(key)),
+        MountWhat::Volume(_) | MountWhat::Bind(_) | MountWhat::File { .. } | MountWhat::Tmpfs { .. } => None,
+    });
+    let anonymous = anonymous_paths(template, image).map(|path| anonymous_volume_name(replica, path));
+    declared.chain(anonymous).collect()
+}
+
+impl Pass<'_> {
+    /// Makes a volume present for a container, if it is not.
+    pub(super) fn volume_step(
+        &mut self,
+        config: VolumeConfig,
+        object: &ObjectKey,
+        source: &SourceRef,
+    ) -> Option<StepId> {
+        if self.observed.volumes.contains_key(&config.name) {
+            return None;
+        }
+        self.push(Action::CreateVolume { config }, Some(object), Reason::Missing, Some(source), Vec::new())
+    }
+}

@@ -1,0 +1,552 @@
+//! One App: its slots, what is in them, what goes and what comes. Replacement keeps a floor of serving replicas and a
+//! ceiling of existing ones, at every moment and in every order the plan's edges allow.
+//!
+//! A slot may hold two live containers while it is replaced start-first: the old one serves until the new one is ready.
+//! While a new template is not proven (no replica of it was ever available), only as many slots try it as may be
+//! missing or surplus, and the others are kept on the last good one.
+
+use std::collections::BTreeMap;
+
+use runtime::runtime::ContainerState;
+
+use super::backoff::{self, streak};
+use super::bug::Bug;
+use super::container::Make;
+use super::pass::{Found, Obstacle, Pass};
+use super::rollout::{self, Progress, Target, change_reason};
+use super::volume::exclusive_volumes;
+use super::{Action, Reason, StepId, WaitingOn, dependency};
+use crate::model::{ExitRecord, ObjectKey, ReplicaKey, TemplateHash, Workload};
+
+/// What one replica number has.
+#[derive(Default)]
+pub(super) struct Slot<'a> {
+    /// Not ended, in id order.
+    pub(super) live: Vec<Found<'a>>,
+    /// Ended, in id order.
+    pub(super) ended: Vec<Found<'a>>,
+}
+
+impl<'a> Slot<'a> {
+    /// The last one that ended, kept for its logs.
+    pub(super) fn newest_ended(&self) -> Option<Found<'a>> {
+        self.ended.iter().copied().max_by_key(|(id, container)| (container.attempt, *id))
+    }
+
+    fn with_hash(&self, hash: &TemplateHash) -> Option<Found<'a>> {
+        self.live.iter().copied().find(|(_, container)| container.template_hash == *hash)
+    }
+}
+
+/// One App under planning.
+struct App<'a> {
+    key: &'a ObjectKey,
+    wanted: &'a Workload,
+    slots: BTreeMap<u32, Slot<'a>>,
+    /// Serving replicas that must stay.
+    floor: u32,
+    /// Replicas that may be created above what exists; negative while there are too many.
+    room: i64,
+    /// Steps after each of which there is room for one more.
+    frees: Vec<StepId>,
+    /// Serving replicas after the stops planned so far.
+    serving: u32,
+    is_gated: bool,
+}
+
+/// Plans one App.
+pub(super) fn plan_workload<'a>(pass: &mut Pass<'a>, key: &'a ObjectKey, wanted: &'a Workload) {
+    let found = pass.owned.get(key).cloned().unwrap_or_default();
+    let target = rollout::target(pass, key, wanted);
+    let mut app = App::new(pass, key, wanted, &found, target.as_ref());
+    app.clear_ended(pass);
+    app.clear_half_made(pass, target.as_ref());
+    app.stop_surplus(pass);
+    let Some(target) = target else { return };
+    app.stop_duplicates(pass);
+    app.start_created(pass);
+    let is_proven = app.is_proven(pass, &target);
+    app.stop_replaced(pass, &target, is_proven);
+    app.fill(pass, &target, is_proven);
+    app.replace(pass, &target, is_proven);
+    app.set_limits(pass, &target);
+    app.note_unready(pass, &target);
+    if !app.is_gated {
+        let progress = app.progress(pass, &target);
+        rollout::record(pass, key, wanted, &target, &progress, &found);
+    }
+}
+
+impl<'a> App<'a> {
+    fn new(
+        pass: &mut Pass<'a>,
+        key: &'a ObjectKey,
+        wanted: &'a Workload,
+        found: &[Found<'a>],
+        target: Option<&Target<'a>>,
+    ) -> Self {
+        let mut slots: BTreeMap<u32, Slot<'a>> = BTreeMap::new();
+        for &(id, container) in found {
+            let slot = slots.entry(container.replica.ordinal).or_default();
+            let list = if container.state == ContainerState::Stopped { &mut slot.ended } else { &mut slot.live };
+            list.push((id, container));
+        }
+        let live = slots.values().map(|slot| slot.live.len()).sum::<usize>();
+        let (surge, unavailable) = budget(pass, key, wanted, target);
+        let ceiling = i64::from(wanted.replicas) + i64::from(surge);
+        let mut app = Self {
+            key,
+            wanted,
+            slots,
+            floor: wanted.replicas.saturating_sub(unavailable),
+            room: ceiling - i64::try_from(live).unwrap_or(i64::MAX),
+            frees: Vec::new(),
+            serving: 0,
+            is_gated: live == 0 && dependency::wait_for(pass, key, &wanted.depends_on),
+        };
+        if pass.has_bug(Bug::FloorIgnored) {
+            app.floor = 0;
+        }
+        if pass.has_bug(Bug::CeilingIgnored) {
+            app.room += 1;
+        }
+        let serving = found.iter().filter(|f| app.is_serving(pass, **f)).count();
+        app.serving = u32::try_from(serving).unwrap_or(u32::MAX);
+        app
+    }
+
+    /// Ready, and for long enough if it is new: what the floor counts.
+    fn is_serving(&self, pass: &mut Pass<'a>, (id, container): Found<'a>) -> bool {
+        let Some(since) = container.ready_since_boot_ms.filter(|_| container.state == ContainerState::Running) else {
+            return false;
+        };
+        let from = since.saturating_add(self.wanted.strategy.min_ready_ms);
+        pass.wake(from);
+        from <= pass.now() && !pass.leaving.contains(id)
+    }
+
+    /// Whether a container may be stopped: it serves nobody, or enough others do.
+    fn may_stop(&self, pass: &mut Pass<'a>, found: Found<'a>) -> bool {
+        let counted = u32::from(self.is_serving(pass, found));
+        found.1.ready_since_boot_ms.is_none() || self.serving >= self.floor.saturating_add(counted)
+    }
+
+    fn stop(&mut self, pass: &mut Pass<'a>, found: Found<'a>, reason: Reason) -> Option<StepId> {
+        let counted = u32::from(self.is_serving(pass, found));
+        let step = match found.1.state {
+            ContainerState::Running => pass.stop(found, reason, Some(&self.wanted.source)),
+            ContainerState::Creating | ContainerState::Created | ContainerState::Stopped => {
+                pass.remove(found, reason, Some(&self.wanted.source))
+            }
+        };
+        self.serving -= counted;
+        self.free(step);
+        step
+    }
+
+    fn free(&mut self, step: Option<StepId>) {
+        match step {
+            Some(_) if self.room < 0 => self.room += 1,
+            Some(step) => self.frees.push(step),
+            None => {}
+        }
+    }
+
+    /// Room for one more container: `Some(steps it must come after)`.
+    fn take_room(&mut self) -> Option<Vec<StepId>> {
+        if self.room > 0 {
+            self.room -= 1;
+            return Some(Vec::new());
+        }
+        self.frees.pop().map(|step| vec![step])
+    }
+
+    fn has_room(&self) -> bool {
+        self.room > 0 || !self.frees.is_empty()
+    }
+
+    /// Each slot keeps the last container that ended, for its logs; slots beyond `replicas` keep none.
+    fn clear_ended(&mut self, pass: &mut Pass<'a>) {
+        for (&ordinal, slot) in &self.slots {
+            let surplus = ordinal > self.wanted.replicas;
+            let kept = slot.newest_ended().filter(|_| !surplus).map(|(id, _)| id);
+            for &found in slot.ended.iter().filter(|(id, _)| Some(*id) != kept) {
+                let reason = if surplus { Reason::Surplus } else { Reason::Replaced };
+                pass.remove(found, reason, Some(&self.wanted.source));
+            }
+        }
+    }
+
+    /// What a crash left: containers that nobody is making, and created ones that are not wanted any more.
+    fn clear_half_made(&mut self, pass: &mut Pass<'a>, target: Option<&Target<'a>>) {
+        let mut half_made = Vec::new();
+        for (&ordinal, slot) in &self.slots {
+            for &(id, container) in &slot.live {
+                let dead = match container.state {
+                    ContainerState::Creating => !pass.is_being_made(id),
+                    ContainerState::Created => {
+                        let good = target.and_then(|t| t.good.as_ref()).map(|good| &good.revision.template_hash);
+                        let hash = &container.template_hash;
+                        let wanted = target.is_none_or(|t| t.hash == *hash || good == Some(hash));
+                        !wanted || ordinal > self.wanted.replicas
+                    }
+                    ContainerState::Running | ContainerState::Stopped => false,
+                };
+                if dead {
+                    half_made.push((id, container));
+                }
+            }
+        }
+        for found in half_made {
+            self.stop(pass, found, Reason::HalfMade);
+        }
+        self.forget_leaving(pass);
+    }
+
+    /// Takes what is leaving out of the slots, so that they show who stays.
+    fn forget_leaving(&mut self, pass: &Pass<'a>) {
+        for slot in self.slots.values_mut() {
+            slot.live.retain(|(id, _)| !pass.leaving.contains(*id));
+        }
+    }
+
+    /// Slots beyond `replicas` go, highest first, as the floor allows.
+    fn stop_surplus(&mut self, pass: &mut Pass<'a>) {
+        let beyond = self.slots.range(self.wanted.replicas.saturating_add(1)..).rev();
+        let mut surplus: Vec<Found<'a>> = beyond.flat_map(|(_, slot)| slot.live.iter().copied()).collect();
+        surplus.sort_by_key(|(_, container)| container.ready_since_boot_ms.is_some());
+        for found in surplus {
+            if self.may_stop(pass, found) {
+                self.stop_and_remove(pass, found);
+            }
+        }
+        self.forget_leaving(pass);
+    }
+
+    fn stop_and_remove(&mut self, pass: &mut Pass<'a>, found: Found<'a>) {
+        self.stop(pass, found, Reason::Surplus);
+        if found.1.state == ContainerState::Running && pass.stopped.contains_key(found.0) {
+            pass.remove(found, Reason::Surplus, Some(&self.wanted.source));
+        }
+    }
+
+    /// Two live containers of one slot and one template: the better one stays.
+    fn stop_duplicates(&mut self, pass: &mut Pass<'a>) {
+        let mut surplus = Vec::new();
+        for slot in self.slots.values().filter(|slot| slot.live.len() > 1) {
+            let mut best: BTreeMap<&TemplateHash, Found<'a>> = BTreeMap::new();
+            let rank = |(id, c): Found<'a>| {
+                (c.ready_since_boot_ms.is_none(), c.state != ContainerState::Running, c.attempt, id.clone())
+            };
+            for &found in &slot.live {
+                match best.get(&found.1.template_hash) {
+                    Some(&other) if rank(other) <= rank(found) => surplus.push(found),
+                    Some(&other) => {
+                        surplus.push(other);
+                        best.insert(&found.1.template_hash, found);
+                    }
+                    None => {
+                        best.insert(&found.1.template_hash, found);
+                    }
+                }
+            }
+        }
+        for found in surplus {
+            self.stop(pass, found, Reason::Replaced);
+        }
+        self.forget_leaving(pass);
+    }
+
+    fn start_created(&mut self, pass: &mut Pass<'a>) {
+        let live = self.slots.values().flat_map(|slot| slot.live.iter());
+        for (id, _) in live.filter(|(_, container)| container.state == ContainerState::Created) {
+            pass.start(id, self.key, Reason::Missing, Some(&self.wanted.source), Vec::new());
+        }
+    }
+
+    /// Whether the target can run: it was available once, or nothing better is known and nothing old is left.
+    fn is_proven(&self, pass: &mut Pass<'a>, target: &Target<'a>) -> bool {
+        if target.was_available {
+            return true;
+        }
+        let mut has_old = false;
+        for slot in self.slots.values() {
+            for &found in &slot.live {
+                let is_new = found.1.template_hash == target.hash;
+                if is_new && self.is_serving(pass, found) {
+                    return true;
+                }
+                has_old |= !is_new;
+            }
+        }
+        !has_old && target.good.is_none()
+    }
+
+    /// Old containers whose slot has a successor that serves, and old ones that serve nobody and never will.
+    fn stop_replaced(&mut self, pass: &mut Pass<'a>, target: &Target<'a>, is_proven: bool) {
+        let mut replaced = Vec::new();
+        for (_, slot) in self.slots.range(1..=self.wanted.replicas) {
+            let Some(new) = slot.with_hash(&target.hash) else { continue };
+            let served = self.is_serving(pass, new) || pass.has_bug(Bug::OldStoppedBeforeNewIsReady);
+            for &old in slot.live.iter().filter(|(_, c)| c.template_hash != target.hash) {
+                let idle = old.1.ready_since_boot_ms.is_none();
+                let good = target.good.as_ref().is_some_and(|g| g.revision.template_hash == old.1.template_hash);
+                if served || (idle && !good && (is_proven || slot.live.len() > 2)) {
+                    replaced.push(old);
+                }
+            }
+        }
+        for old in replaced {
+            if self.may_stop(pass, old) || pass.has_bug(Bug::OldStoppedBeforeNewIsReady) {
+                let reason = change_reason(pass, self.key, &old.1.template_hash, target);
+                self.stop(pass, old, reason);
+            }
+        }
+        self.forget_leaving(pass);
+    }
+
+    /// While the target is not proven: slots with nothing that could serve get the last good template, as far as more of
+    /// them are empty than may be missing.
+    fn fill(&mut self, pass: &mut Pass<'a>, target: &Target<'a>, is_proven: bool) {
+        let Some(good) = target.good.as_ref().filter(|_| !is_proven && !self.is_gated) else { return };
+        let hash = &good.revision.template_hash;
+        let mut vacant: Vec<(bool, u32)> = Vec::new();
+        for ordinal in 1..=self.wanted.replicas {
+            let slot = self.slots.get(&ordinal);
+            let live = slot.map_or(&[][..], |slot| slot.live.as_slice());
+            if !live.iter().any(|(_, c)| c.template_hash == *hash || c.ready_since_boot_ms.is_some()) {
+                let is_claimed = !live.is_empty() || slot.is_some_and(|slot| is_claimed(slot, target));
+                vacant.push((is_claimed, ordinal));
+            }
+        }
+        let allowed = usize::try_from(self.wanted.replicas - self.floor).unwrap_or(usize::MAX);
+        let excess = vacant.len().saturating_sub(allowed);
+        vacant.sort_unstable();
+        for (_, ordinal) in vacant.into_iter().take(excess) {
+            let target = Target {
+                hash: hash.clone(),
+                template: &good.revision.template,
+                image: &good.revision.image,
+                image_config: good.image_config,
+                undo: Some(good.revision.number),
+                is_wanted: false,
+                was_available: true,
+                good: None,
+            };
+            self.create(pass, ordinal, &target, &[]);
+        }
+    }
+
+    /// Brings the target into slots that lack it.
+    fn replace(&mut self, pass: &mut Pass<'a>, target: &Target<'a>, is_proven: bool) {
+        if self.is_gated {
+            return;
+        }
+        let mut lacking: Vec<(bool, u32)> = Vec::new();
+        let mut trying = 0_u32;
+        for ordinal in 1..=self.wanted.replicas {
+            let slot = self.slots.get(&ordinal);
+            match slot.and_then(|slot| slot.with_hash(&target.hash)) {
+                Some(new) => trying += u32::from(!self.is_serving(pass, new)),
+                None => {
+                    let claimed = slot.is_some_and(|slot| is_claimed(slot, target));
+                    trying += u32::from(claimed);
+                    lacking.push((!claimed, ordinal));
+                }
+            }
+        }
+        let (surge, _) = budget(pass, self.key, self.wanted, Some(target));
+        let tries = if is_proven { u32::MAX } else { (self.wanted.replicas - self.floor + surge).max(1) };
+        lacking.sort_unstable();
+        for (is_new_try, ordinal) in lacking {
+            if is_new_try && trying >= tries {
+                continue;
+            }
+            let live = self.slots.get(&ordinal).map(|slot| slot.live.clone()).unwrap_or_default();
+            let taken = self.create(pass, ordinal, target, &live);
+            trying += u32::from(is_new_try && taken);
+        }
+    }
+
+    /// Makes a container in a slot, beside the old ones in it where surge allows, else in their place. Says whether it
+    /// was planned.
+    fn create(&mut self, pass: &mut Pass<'a>, ordinal: u32, target: &Target<'a>, old: &[Found<'a>]) -> bool {
+        let Some(make) = self.make_of(pass, ordinal, target) else { return false };
+        let newest_ended = self.slots.get(&ordinal).and_then(Slot::newest_ended);
+        let before = old.first().copied().or(newest_ended);
+        let reason = match before {
+            Some((_, c)) if c.template_hash == target.hash => Reason::Exited,
+            Some((_, c)) => change_reason(pass, self.key, &c.template_hash, target),
+            None => target.undo.map_or(Reason::Missing, |to| Reason::Undo { to }),
+        };
+        if old.is_empty() || self.has_room() {
+            // In an empty slot, or start-first.
+            return match pass.make_obstacle(&make, &[]) {
+                Some(obstacle @ Obstacle::Wait(WaitingOn::Exclusive { .. })) if !old.is_empty() => {
+                    self.create_in_place(pass, &make, old, reason, Some(obstacle))
+                }
+                Some(obstacle) => {
+                    pass.blocked(self.key, obstacle);
+                    false
+                }
+                None => {
+                    let Some(after) = self.take_room() else { return false };
+                    pass.make(&make, reason, after).is_some()
+                }
+            };
+        }
+        self.create_in_place(pass, &make, old, reason, None)
+    }
+
+    /// Stop-first: the old ones go, if the floor allows and nothing else is in the way of the new one.
+    fn create_in_place(
+        &mut self,
+        pass: &mut Pass<'a>,
+        make: &Make<'a>,
+        old: &[Found<'a>],
+        reason: Reason,
+        first_obstacle: Option<Obstacle>,
+    ) -> bool {
+        if let Some(obstacle) = pass.make_obstacle(make, old) {
+            pass.blocked(self.key, obstacle);
+            return false;
+        }
+        if self.room < 0 || !old.iter().all(|found| self.may_stop(pass, *found)) {
+            if let Some(obstacle) = first_obstacle {
+                pass.blocked(self.key, obstacle);
+            }
+            return false;
+        }
+        let mut stops = Vec::new();
+        for &found in old {
+            let Some(step) = self.stop(pass, found, reason.clone()) else { return false };
+            stops.push(step);
+        }
+        let Some(mut after) = self.take_room() else { return false };
+        after.extend(stops);
+        pass.make(make, reason, after).is_some()
+    }
+
+    /// The next container of a slot, unless it must wait for its back-off.
+    fn make_of(&self, pass: &mut Pass<'a>, ordinal: u32, target: &Target<'a>) -> Option<Make<'a>> {
+        let empty = Slot::default();
+        let slot = self.slots.get(&ordinal).unwrap_or(&empty);
+        let ends = ends_of(pass, self.key, ordinal, slot, &target.hash);
+        let streak = streak(&ends, pass.now());
+        if streak.until_boot_ms > pass.now() && !pass.has_bug(Bug::BackOffIgnored) {
+            let message = ends.last().map_or_else(String::new, |end| format!("{:?}", end.exit));
+            let (until_boot_ms, failures) = (streak.until_boot_ms, streak.failures);
+            pass.wait(self.key, WaitingOn::BackOff { until_boot_ms, failures, message });
+            return None;
+        }
+        if pass.has_bug(Bug::ExitedNeverReplaced) && !slot.ended.is_empty() {
+            return None;
+        }
+        let all: Vec<Found<'a>> = pass.owned.get(self.key).map_or_else(Vec::new, |found| {
+            found.iter().copied().filter(|(_, c)| c.replica.ordinal == ordinal).collect()
+        });
+        Some(Make {
+            object: self.key,
+            ordinal,
+            attempt: pass.next_attempt(self.key, ordinal, &all),
+            template: target.template,
+            hash: target.hash.clone(),
+            image: target.image,
+            image_config: target.image_config,
+            resources: &self.wanted.template.resources,
+            source: &self.wanted.source,
+        })
+    }
+
+    fn set_limits(&self, pass: &mut Pass<'a>, target: &Target<'a>) {
+        let limits = &self.wanted.template.resources;
+        for (_, slot) in self.slots.range(1..=self.wanted.replicas) {
+            for (id, container) in &slot.live {
+                let makes = container.state == ContainerState::Creating;
+                if !makes && container.template_hash == target.hash && container.resources != *limits {
+                    let action = Action::UpdateResources { id: (*id).clone(), resources: limits.clone() };
+                    pass.push(action, Some(self.key), Reason::LimitsChanged, Some(&self.wanted.source), Vec::new());
+                }
+            }
+        }
+    }
+
+    fn note_unready(&self, pass: &mut Pass<'a>, target: &Target<'a>) {
+        for (_, slot) in self.slots.range(1..=self.wanted.replicas) {
+            if let Some((id, container)) = slot.with_hash(&target.hash)
+                && container.ready_since_boot_ms.is_none()
+            {
+                pass.wait(self.key, WaitingOn::Ready { id: id.clone() });
+            }
+        }
+    }
+
+    fn progress(&self, pass: &mut Pass<'a>, target: &Target<'a>) -> Progress {
+        let mut available = 0;
+        let mut others = 0;
+        for (_, slot) in self.slots.range(1..=self.wanted.replicas) {
+            for &found in &slot.live {
+                if found.1.template_hash != target.hash {
+                    others += 1;
+                } else if self.is_serving(pass, found) {
+                    available += 1;
+                }
+            }
+        }
+        let is_complete = self.wanted.replicas > 0 && others == 0 && available >= self.wanted.replicas;
+        Progress { available, is_complete }
+    }
+}
+
+/// How many replicas may exist above, and be missing below, what is wanted. Stop-first, where two containers of a slot
+/// would share what only one may have: none above.
+fn budget<'a>(pass: &Pass<'a>, key: &ObjectKey, wanted: &Workload, target: Option<&Target<'a>>) -> (u32, u32) {
+    let strategy = &wanted.strategy;
+    let is_exclusive = wanted.exclusive
+        || target.is_some_and(|target| {
+            let replica = ReplicaKey { workload: key.clone(), ordinal: 1 };
+            target.template.host_network
+                || !exclusive_volumes(pass, target.template, target.image_config, &replica).is_empty()
+        });
+    match (is_exclusive, strategy.max_surge, strategy.max_unavailable) {
+        (true, _, unavailable) => (0, unavailable.max(1)),
+        (false, 0, 0) => (0, 1),
+        (false, surge, unavailable) => (surge, unavailable),
+    }
+}
+
+/// The slot's last container was of the target: it goes on trying there.
+fn is_claimed(slot: &Slot<'_>, target: &Target<'_>) -> bool {
+    slot.newest_ended().is_some_and(|(_, container)| container.template_hash == target.hash)
+}
+
+/// How the slot's containers of one template ended, oldest first: from memory, and from containers memory knows nothing of.
+fn ends_of(pass: &Pass<'_>, key: &ObjectKey, ordinal: u32, slot: &Slot<'_>, hash: &TemplateHash) -> Vec<ExitRecord> {
+    let mut ends: BTreeMap<u32, ExitRecord> = BTreeMap::new();
+    for (_, container) in slot.ended.iter().filter(|(_, c)| c.template_hash == *hash) {
+        let Some(exit) = container.exit else { continue };
+        let record = ExitRecord {
+            attempt: container.attempt,
+            template_hash: hash.clone(),
+            exit,
+            finished_boot_ms: container.finished_boot_ms,
+            finished_unix_ms: 0,
+            // Nobody recorded how long it was ready; how long it ran is the kindest guess, and only for a first failure.
+            ready_for_ms: match (container.started_boot_ms, container.finished_boot_ms) {
+                (0, _) | (_, 0) => 0,
+                (started, finished) => finished.saturating_sub(started).min(backoff::STARTED_WELL_MS),
+            },
+            asked: false,
+        };
+        ends.insert(container.attempt, record);
+    }
+    if !pass.observed.exits.is_empty() {
+        let replica = ReplicaKey { workload: key.clone(), ordinal };
+        for exit in pass.observed.exits.get(&replica).into_iter().flatten() {
+            if exit.template_hash == *hash {
+                ends.insert(exit.attempt, exit.clone());
+            }
+        }
+    }
+    ends.into_values().collect()
+}
