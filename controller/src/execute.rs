@@ -98,13 +98,19 @@ impl Executor {
         })
     }
 
+    /// Supersedes the current plan: what runs goes on, nothing more of it begins. To be called before the look a new plan
+    /// is made from, else a step could begin unseen and take what the new plan gives to another.
+    pub fn supersede(&self) {
+        let current = std::mem::take(&mut *self.current.lock().unwrap_or_else(PoisonError::into_inner));
+        self.flights.supersede(&current);
+    }
+
     /// Begins a plan and supersedes the one before it. Returns at once; the bell rings when the plan is through and did
     /// anything. Call within a tokio runtime.
     pub fn execute(self: &Arc<Self>, plan: Plan) -> tokio::task::JoinHandle<Report> {
-        let superseded = Arc::new(AtomicBool::new(false));
-        let before =
-            std::mem::replace(&mut *self.current.lock().unwrap_or_else(PoisonError::into_inner), superseded.clone());
-        before.store(true, Ordering::SeqCst);
+        self.supersede();
+        let superseded: Arc<AtomicBool> = Arc::default();
+        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&superseded);
         let executor = Arc::clone(self);
         tokio::spawn(async move {
             let report = walk::walk(&executor, plan.steps, &superseded).await;
@@ -139,12 +145,10 @@ impl Executor {
         let ticket = loop {
             let lane = self.lane(&step.action);
             let Ok(permit) = lane.acquire().await else { return Outcome::Superseded };
-            if superseded.load(Ordering::SeqCst) {
-                return Outcome::Superseded;
-            }
-            match self.flights.enter(&target, &step.action) {
+            match self.flights.enter(&target, &step.action, &superseded) {
                 Entry::Entered(ticket) => break (permit, ticket),
                 Entry::Busy => return Outcome::Busy,
+                Entry::Superseded => return Outcome::Superseded,
                 Entry::Same(flight) => {
                     drop(permit);
                     return if flight.landed().await { Outcome::Done } else { Outcome::Failed };

@@ -13,6 +13,7 @@ pub mod model;
 pub mod observe;
 pub mod plan;
 pub mod probe;
+pub mod reconcile;
 pub mod status;
 pub mod store;
 pub mod text;

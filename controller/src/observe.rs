@@ -92,7 +92,8 @@ fn add_creating(state: &mut ObservedState, creating: &[ContainerConfig]) {
     for config in creating {
         if let Some(container) = ObservedContainer::from_config(config) {
             state.id_ranges.entry(container.replica.workload.clone()).or_insert(container.ids);
-            state.containers.insert(config.id.clone(), container);
+            // One that shows already has landed since: what was seen is newer.
+            state.containers.entry(config.id.clone()).or_insert(container);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What is being carried out right now, by what it acts on: at most one step per thing, whatever plan it is from.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use runtime::runtime::ContainerConfig;
@@ -68,6 +69,8 @@ pub(super) enum Entry {
     After(Flight),
     /// Something else holds the thing.
     Busy,
+    /// A newer plan decides.
+    Superseded,
 }
 
 /// All flights.
@@ -94,9 +97,18 @@ impl Flights {
         (map.values().map(|flight| flight.action.subject()).collect(), creating.collect())
     }
 
+    /// Marks a plan as superseded. After this no step of it enters, so that what [`Self::list`] says stays complete.
+    pub(super) fn supersede(&self, plan: &AtomicBool) {
+        let _no_step_enters = self.lock();
+        plan.store(true, Ordering::SeqCst);
+    }
+
     /// Takes the thing for this action, or says why not.
-    pub(super) fn enter(self: &Arc<Self>, target: &Target, action: &Action) -> Entry {
+    pub(super) fn enter(self: &Arc<Self>, target: &Target, action: &Action, superseded: &AtomicBool) -> Entry {
         let mut map = self.lock();
+        if superseded.load(Ordering::SeqCst) {
+            return Entry::Superseded;
+        }
         if let Some(flight) = map.get(target) {
             return meet(flight, action);
         }
