@@ -2,7 +2,13 @@
 
 use runtime::runtime::ExitStatus;
 
-/// `exit 3`, `killed by signal 9`, `OOM, exit 137`, `ended, nobody saw how`.
+use crate::model::PublishedPort;
+use crate::plan::WaitingOn;
+
+/// Characters of foreign text in a status line.
+const SHORT_CHARS_MAX: usize = 120;
+
+/// `exit 3`, `killed by SIGKILL`, `OOM, exit 137`, `ended, nobody saw how`.
 #[must_use]
 pub fn exit_text(exit: ExitStatus) -> String {
     match exit {
@@ -15,12 +21,42 @@ pub fn exit_text(exit: ExitStatus) -> String {
 
 /// Names of signals with the same number on every Linux architecture we build for.
 fn signal_name(signal: u8) -> String {
-    let names = [
+    const NAMES: [&str; 15] = [
         "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE", "ALRM",
         "TERM",
     ];
-    match usize::from(signal).checked_sub(1).and_then(|n| names.get(n)) {
+    match usize::from(signal).checked_sub(1).and_then(|n| NAMES.get(n)) {
         Some(name) => format!("SIG{name}"),
         None => format!("signal {signal}"),
     }
+}
+
+/// What is waited for, one line.
+#[must_use]
+pub fn waiting_text(on: &WaitingOn) -> String {
+    match on {
+        WaitingOn::Image { reference } => format!("Waiting for image {reference}"),
+        WaitingOn::Dependency { on } => format!("Waiting for {}/{}", on.kind, on.name),
+        WaitingOn::Ready { id } => format!("Waiting for {id} to be ready"),
+        WaitingOn::BackOff { failures, message, .. } => format!("Backoff after {failures} failures: {message}"),
+        WaitingOn::Exclusive { id } => format!("Waiting for {id} to let go of its volume"),
+        WaitingOn::Held { reason } => format!("held: {reason}"),
+        WaitingOn::LostImage { digest } => format!("image {digest} is gone"),
+        WaitingOn::Exhausted { what } => format!("no more {what}"),
+    }
+}
+
+/// `127.0.0.1:8080->3000`.
+pub(super) fn port_text(port: &PublishedPort) -> String {
+    format!("{}->{}", std::net::SocketAddr::new(port.address, port.host_port), port.container_port)
+}
+
+/// Foreign text cut to a length that fits a status line.
+pub(super) fn short(text: &str) -> String {
+    if text.chars().count() <= SHORT_CHARS_MAX {
+        return text.to_owned();
+    }
+    let mut short: String = text.chars().take(SHORT_CHARS_MAX).collect();
+    short.push('…');
+    short
 }

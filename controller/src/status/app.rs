@@ -1,0 +1,44 @@
+//! Where an App is.
+
+use super::{Page, text};
+use crate::api::types::{ObjectStatus, Phase};
+use crate::model::{ObjectKey, RevisionResult, Workload};
+
+pub(super) fn phase(page: Page<'_>, key: &ObjectKey, app: &Workload, base: &ObjectStatus) -> (Phase, String) {
+    if let Some(known) = page.back_off(key).or_else(|| port_taken(page, app)) {
+        return known;
+    }
+    let revision = page.view.seen.state.revisions.get(key).and_then(|all| all.last());
+    if let Some(revision) = revision
+        && let RevisionResult::Failed { why } = &revision.result
+    {
+        let serving = match base.ready {
+            0 => String::new(),
+            ready => format!("; an earlier revision serves with {ready}/{}", base.desired),
+        };
+        return (Phase::Failed, format!("Revision {} failed: {why}{serving}", revision.number));
+    }
+    if let Some(obstacle) = page.obstacle(key) {
+        return obstacle;
+    }
+    let rev = base.revision.map_or_else(String::new, |number| format!(" rev {number}"));
+    let rolling = revision.is_none_or(|revision| revision.result == RevisionResult::Rolling) && app.replicas > 0;
+    let unready = base.ready < app.replicas;
+    if page.has_steps(key) || rolling || unready || page.waiting(key).next().is_some() {
+        let verb = if revision.is_some_and(|revision| revision.number > 1) && rolling { "Rolling" } else { "Starting" };
+        let verb = if unready || rolling { verb } else { "Changing" };
+        let probe = base.replicas.iter().find_map(|replica| replica.probe.as_deref());
+        let probe = probe.filter(|_| unready).map_or_else(String::new, |said| format!(": {}", text::short(said)));
+        return (Phase::Progressing, format!("{verb}{rev} {}/{}{probe}", base.ready, app.replicas));
+    }
+    if app.replicas == 0 { (Phase::Ready, "Scaled to 0".to_owned()) } else { (Phase::Ready, format!("Running{rev}")) }
+}
+
+/// A host port somebody else holds: its replicas may be ready, but nobody reaches them as asked.
+fn port_taken(page: Page<'_>, app: &Workload) -> Option<(Phase, String)> {
+    app.ports.iter().find_map(|port| {
+        let subject = crate::plan::Action::listener_subject(port.address, port.host_port);
+        let failure = page.view.seen.state.failures.get(&subject)?;
+        Some((Phase::Failed, failure.message.clone()))
+    })
+}
