@@ -11,6 +11,7 @@ mod load;
 mod manifest;
 mod pull;
 mod reference;
+mod registry;
 mod store;
 mod unpack;
 

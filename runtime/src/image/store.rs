@@ -18,7 +18,7 @@ use crate::error::{Doing, Error, Result};
 use crate::layout::{Layout, make_private_dir};
 use crate::runtime::ImageInfo;
 
-mod flight;
+pub(super) mod flight;
 mod gc;
 mod index;
 mod record;
@@ -163,7 +163,8 @@ impl Store {
     /// `NotFound`; `Io`.
     pub fn remove(&self, reference: &ImageRef, in_use: &BTreeSet<Digest>) -> Result<()> {
         self.edit_index(|index| {
-            let found = index.find(reference).cloned().ok_or_else(|| not_found(reference))?;
+            let exact = index.entries.iter().find(|e| e.reference.as_ref() == Some(reference));
+            let found = exact.cloned().ok_or_else(|| not_found(reference))?;
             index.forget(&found);
             Ok(())
         })?;

@@ -60,7 +60,7 @@ impl Drop for Staged {
 }
 
 /// Deletes a tree of ours as far as it goes; what is left is swept at the next open.
-pub(super) fn remove_tree(dir: &Path) {
+pub(crate) fn remove_tree(dir: &Path) {
     if let Err(error) = std::fs::remove_dir_all(dir)
         && error.kind() != std::io::ErrorKind::NotFound
     {
@@ -100,7 +100,7 @@ impl Store {
         let staged = Staged { diff_id: diff_id.clone(), blob, dir, partial, published: AtomicBool::new(false) };
         let fs = staged.dir.join("fs");
         make_private_dir(&fs)?;
-        let unpacked = unpack::unpack(&self.options.unpack_program, &fs, source, diff_id)?;
+        let unpacked = unpack::unpack(&self.options.unpack_program, &fs, source, Some(diff_id))?;
         self.write_note(&staged, &fs, &unpacked)?;
         Ok(staged)
     }

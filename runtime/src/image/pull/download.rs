@@ -1,0 +1,142 @@
+//! A blob as it arrives: first what an earlier try left in its partial file, then the origin, going on by itself after
+//! a cut. Everything read is also written to the partial file.
+
+use std::fs::File;
+use std::io::{Read, Write as _};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::time::Duration;
+
+use super::super::ImageRef;
+use super::super::manifest::Descriptor;
+use super::super::unpack::{unwrap_io, wrap_io};
+use super::Origin;
+use crate::error::{Doing, Error, Result};
+use crate::runtime::{PullPhase, PullProgress};
+
+/// Tries without a single new byte until a cut is an error.
+const TRIES_MAX: u32 = 4;
+/// Pause before the second try; doubles with each.
+const PAUSE: Duration = Duration::from_millis(200);
+/// Bytes between two words to the listener.
+const PROGRESS_BYTES: u64 = 256 << 10;
+
+pub(super) struct Download<'a> {
+    origin: &'a dyn Origin,
+    source: &'a ImageRef,
+    blob: &'a Descriptor,
+    progress: &'a dyn PullProgress,
+    partial: File,
+    /// Bytes the partial file had at the start, read from there again.
+    kept: u64,
+    at: u64,
+    said: u64,
+    stream: Option<Box<dyn Read + 'a>>,
+    tries: u32,
+}
+
+impl<'a> Download<'a> {
+    pub(super) fn new(
+        origin: &'a dyn Origin,
+        source: &'a ImageRef,
+        blob: &'a Descriptor,
+        path: &Path,
+        progress: &'a dyn PullProgress,
+    ) -> Result<Self> {
+        let (partial, kept) = open_partial(path, blob.size)?;
+        progress.layer(&blob.digest, PullPhase::Download, kept, blob.size);
+        Ok(Self { origin, source, blob, progress, partial, kept, at: 0, said: 0, stream: None, tries: 0 })
+    }
+
+    /// Whether bytes of an earlier pull are used.
+    pub(super) fn is_resumed(&self) -> bool {
+        self.kept > 0
+    }
+
+    fn next(&mut self, buffer: &mut [u8]) -> Result<usize> {
+        if self.stream.is_none() {
+            self.stream = Some(self.origin.blob(self.source, self.blob, self.at)?);
+        }
+        let stream = self.stream.as_mut().expect("it was set above");
+        let left = usize::try_from(self.blob.size - self.at).unwrap_or(usize::MAX).min(buffer.len());
+        match stream.read(&mut buffer[..left]) {
+            Ok(0) => Err(cut(self.blob, self.at)),
+            Ok(n) => Ok(n),
+            Err(e) => Err(unwrap_io(e)),
+        }
+    }
+
+    fn arrived(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.partial.write_all(bytes).map_err(|e| wrap_io(Error::io("write a blob", e)))?;
+        self.tries = 0;
+        self.at += bytes.len() as u64;
+        if self.at - self.said >= PROGRESS_BYTES || self.at == self.blob.size {
+            self.said = self.at;
+            self.progress.layer(&self.blob.digest, PullPhase::Download, self.at, self.blob.size);
+        }
+        Ok(())
+    }
+}
+
+impl Read for Download<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        if self.at < self.kept {
+            let left = usize::try_from(self.kept - self.at).unwrap_or(usize::MAX).min(buffer.len());
+            let n = self.partial.read(&mut buffer[..left])?;
+            self.at += n as u64;
+            if n > 0 {
+                return Ok(n);
+            }
+            self.kept = self.at;
+        }
+        if self.at >= self.blob.size || buffer.is_empty() {
+            return Ok(0);
+        }
+        loop {
+            match self.next(buffer) {
+                Ok(n) => {
+                    self.arrived(&buffer[..n])?;
+                    return Ok(n);
+                }
+                Err(error) if may_pass(&error) && self.tries + 1 < TRIES_MAX => {
+                    tracing::debug!(blob = %self.blob.digest, at = self.at, %error, "cut off; going on");
+                    self.stream = None;
+                    std::thread::sleep(PAUSE * 2_u32.pow(self.tries));
+                    self.tries += 1;
+                }
+                Err(error) => return Err(wrap_io(error)),
+            }
+        }
+    }
+}
+
+fn may_pass(error: &Error) -> bool {
+    match error {
+        // a rate limit lasts longer than our patience
+        Error::Registry { retry, code, .. } => *retry && *code != "BX0306",
+        _ => false,
+    }
+}
+
+fn cut(blob: &Descriptor, at: u64) -> Error {
+    let message = format!("layer {}: the connection ended after {at} of {} bytes", blob.digest, blob.size);
+    Error::Registry { code: "BX0301", message, retry: true }
+}
+
+/// Opens the partial file for this download alone. Another thread or process that fetches the same blob is waited for;
+/// what it published meanwhile under the same inode is not written to.
+fn open_partial(path: &Path, size: u64) -> Result<(File, u64)> {
+    let doing = || format!("open {}", path.display());
+    loop {
+        let file = File::options().read(true).append(true).create(true).open(path).doing(doing)?;
+        file.lock().doing(doing)?;
+        let ours = file.metadata().doing(doing)?;
+        if std::fs::metadata(path).is_ok_and(|there| there.ino() == ours.ino()) {
+            if ours.len() > size {
+                file.set_len(0).doing(doing)?;
+            }
+            let kept = if ours.len() > size { 0 } else { ours.len() };
+            return Ok((file, kept));
+        }
+    }
+}

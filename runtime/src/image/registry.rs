@@ -1,0 +1,226 @@
+//! A client of the OCI distribution API (distribution-spec 1.1; Docker registry v2): manifests, blobs, tags; pull only.
+//!
+//! Credentials belong to one origin (scheme, host, port): a redirect or a token server elsewhere never sees what was
+//! meant for the registry. Every body has a bound, every wait a deadline. Failures are told apart by code, `BX0301` to
+//! `BX0307`. Knows nothing of the store.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::manifest::{ACCEPT, Descriptor, MANIFEST_BYTES_MAX};
+use super::pull::{Fetched, Origin, check_digest};
+use super::store::lock;
+use super::unpack::unwrap_io;
+use super::{Digest, ImageRef, StoreOptions};
+use crate::clock;
+use crate::error::{Doing, Error, Result};
+
+mod challenge;
+mod connect;
+mod credentials;
+mod endpoint;
+mod failure;
+mod http;
+mod resolve;
+mod token;
+
+use connect::Connector;
+use credentials::Login;
+use endpoint::Endpoint;
+use failure::{Asked, Failure};
+use http::Answer;
+
+/// Redirects followed for one request.
+const REDIRECTS_MAX: usize = 5;
+/// Largest list of tags read, in bytes.
+const TAGS_BYTES_MAX: u64 = 1 << 20;
+
+/// One registry, with what was learned about getting in.
+pub(super) struct Registry {
+    /// As in references.
+    host: String,
+    api: Endpoint,
+    connector: Connector,
+    auth_files: Vec<PathBuf>,
+    /// The registry itself has a public address: then nothing it says leads us into a private network.
+    is_public: AtomicBool,
+    grants: Mutex<BTreeMap<String, Grant>>,
+}
+
+/// An `Authorization` header for one repository, until a boot time in milliseconds.
+#[derive(Clone)]
+struct Grant {
+    header: String,
+    until_ms: u64,
+}
+
+impl Registry {
+    pub(super) fn new(host: &str, options: &StoreOptions) -> Result<Self> {
+        Ok(Self {
+            host: host.to_owned(),
+            api: Endpoint::of_registry(host, &options.insecure)?,
+            connector: Connector::new(options),
+            auth_files: options.auth_files.clone().unwrap_or_else(credentials::usual_files),
+            is_public: AtomicBool::new(false),
+            grants: Mutex::default(),
+        })
+    }
+
+    /// One GET of the API, with log-in and redirects; any status that is not an error of ours to explain comes back.
+    fn get(&self, asked: &Asked<'_>, path: &str, headers: &[(&str, &str)]) -> Result<Answer> {
+        let repository = asked.reference.repository();
+        let granted = self.grant(repository);
+        let answer = self.follow(path, headers, granted.as_deref())?;
+        if answer.status != 401 {
+            return Ok(answer);
+        }
+        let login = credentials::find(&self.auth_files, &self.host, repository)?;
+        let grant = self.log_in(asked, &answer, login.as_ref())?;
+        let answer = self.follow(path, headers, Some(&grant.header))?;
+        if answer.status == 401 {
+            return Err(failure::refused(asked, login.as_ref()));
+        }
+        lock(&self.grants).insert(repository.to_owned(), grant);
+        Ok(answer)
+    }
+
+    fn grant(&self, repository: &str) -> Option<String> {
+        let grants = lock(&self.grants);
+        let grant = grants.get(repository).filter(|g| g.until_ms > clock::boot_ms())?;
+        Some(grant.header.clone())
+    }
+
+    /// Answers the registry's challenge: Bearer where offered, else Basic.
+    fn log_in(&self, asked: &Asked<'_>, answer: &Answer, login: Option<&Login>) -> Result<Grant> {
+        let challenges: Vec<_> = answer.all("www-authenticate").flat_map(challenge::parse).collect();
+        if let Some(bearer) = challenges.iter().find(|c| c.scheme == "bearer") {
+            let token = token::fetch(self, asked, bearer, login)?;
+            return Ok(Grant { header: format!("Bearer {}", token.text), until_ms: token.until_ms });
+        }
+        let offers_basic = challenges.iter().any(|c| c.scheme == "basic");
+        match login {
+            Some(login) if offers_basic => Ok(Grant { header: login.basic(), until_ms: u64::MAX }),
+            Some(_) | None => Err(failure::refused(asked, login)),
+        }
+    }
+
+    /// One GET of the registry and where it redirects to. Only the registry itself sees `authorization`.
+    fn follow(&self, path: &str, headers: &[(&str, &str)], authorization: Option<&str>) -> Result<Answer> {
+        let mut at = self.api.clone();
+        let mut path = path.to_owned();
+        for _ in 0..=REDIRECTS_MAX {
+            let mut all = headers.to_vec();
+            if let Some(value) = authorization.filter(|_| at == self.api) {
+                all.push(("authorization", value));
+            }
+            let answer = self.send(&at, &path, &all)?;
+            if !matches!(answer.status, 301 | 302 | 303 | 307 | 308) {
+                return Ok(answer);
+            }
+            let location = answer.one("location").unwrap_or_default().to_owned();
+            let (next, next_path) = at.join(&location)?;
+            if !next.is_tls && self.api.is_tls {
+                return Err(failure::message("BX0301", format!("{} redirects to plain HTTP at {next}", self.host)));
+            }
+            (at, path) = (next, next_path);
+        }
+        Err(failure::message("BX0301", format!("{} redirects more than {REDIRECTS_MAX} times", self.host)))
+    }
+
+    /// One request to any origin the registry led us to.
+    fn send(&self, to: &Endpoint, path: &str, headers: &[(&str, &str)]) -> Result<Answer> {
+        let is_ours = *to == self.api;
+        let only_public = !is_ours && self.is_public.load(Ordering::Relaxed);
+        let wire = self.connector.connect(to, only_public)?;
+        if is_ours {
+            self.is_public.store(wire.is_public, Ordering::Relaxed);
+        }
+        http::get(wire, to, path, headers)
+    }
+
+    /// Turns a status that is no success into the error that says what to do.
+    fn explain(&self, asked: &Asked<'_>, mut answer: Answer) -> Error {
+        let failure = Failure::read(&mut answer);
+        let login = credentials::find(&self.auth_files, &self.host, asked.reference.repository()).ok().flatten();
+        match answer.status {
+            404 if asked.is_manifest => self.explain_missing(asked, &failure),
+            _ => failure.explain(asked, &answer, login.as_ref()),
+        }
+    }
+
+    /// No such manifest: is it the tag or the repository that is unknown?
+    fn explain_missing(&self, asked: &Asked<'_>, failure: &Failure) -> Error {
+        let Some(tag) = asked.reference.tag().filter(|_| asked.reference.digest().is_none()) else {
+            return failure::no_digest(asked);
+        };
+        if failure.code == "NAME_UNKNOWN" {
+            return failure::no_repository(asked);
+        }
+        match self.tags(asked.reference) {
+            Ok(tags) => failure::no_tag(asked, tag, &tags),
+            Err(Error::Registry { code: "BX0303", .. }) => failure::no_repository(asked),
+            Err(_) => failure::no_tag(asked, tag, &[]),
+        }
+    }
+
+    fn tags(&self, reference: &ImageRef) -> Result<Vec<String>> {
+        #[derive(serde::Deserialize)]
+        struct Tags {
+            tags: Option<Vec<String>>,
+        }
+        let asked = Asked { host: &self.host, reference, is_manifest: false };
+        let mut answer = self.get(&asked, &format!("/v2/{}/tags/list?n=1000", reference.repository()), &[])?;
+        if answer.status != 200 {
+            return Err(Failure::read(&mut answer).explain(&asked, &answer, None));
+        }
+        let bytes = answer.bytes(TAGS_BYTES_MAX)?;
+        let tags: Tags =
+            serde_json::from_slice(&bytes).map_err(std::io::Error::from).doing(|| "read the list of tags")?;
+        Ok(tags.tags.unwrap_or_default())
+    }
+}
+
+impl Origin for Registry {
+    fn manifest(&self, reference: &ImageRef) -> Result<Fetched> {
+        let asked = Asked { host: &self.host, reference, is_manifest: true };
+        let name = reference.digest().map_or_else(|| reference.tag().unwrap_or("latest"), Digest::as_str);
+        let path = format!("/v2/{}/manifests/{name}", reference.repository());
+        let mut answer = self.get(&asked, &path, &[("accept", ACCEPT)])?;
+        if answer.status != 200 {
+            return Err(self.explain(&asked, answer));
+        }
+        let media_type = answer.one("content-type").unwrap_or_default().to_owned();
+        let said = answer.one("docker-content-digest").and_then(|d| d.parse::<Digest>().ok());
+        let bytes = answer.bytes(MANIFEST_BYTES_MAX)?;
+        if let Some(said) = said {
+            check_digest(&bytes, &said, "the manifest")?;
+        }
+        Ok(Fetched { bytes, media_type })
+    }
+
+    fn blob(&self, reference: &ImageRef, blob: &Descriptor, from: u64) -> Result<Box<dyn Read + '_>> {
+        let asked = Asked { host: &self.host, reference, is_manifest: false };
+        let path = format!("/v2/{}/blobs/{}", reference.repository(), blob.digest);
+        let range = format!("bytes={from}-");
+        let headers = [("range", range.as_str())];
+        let headers = if from > 0 { &headers[..] } else { &[] };
+        let mut answer = self.get(&asked, &path, headers)?;
+        match answer.status {
+            206 if answer.one("content-range").is_some_and(|r| r.starts_with(&format!("bytes {from}-"))) => {}
+            // a server that does not know ranges sends all of it: pass over what is here
+            200 => {
+                let skipped = std::io::copy(&mut (&mut answer.body).take(from), &mut std::io::sink());
+                skipped.map_err(unwrap_io)?;
+            }
+            404 => return Err(failure::no_blob(&asked, &blob.digest)),
+            _ => return Err(self.explain(&asked, answer)),
+        }
+        Ok(Box::new(answer.body))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,91 @@
+//! An origin: scheme, host and port. What credentials are bound to.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::IpAddr;
+
+use hyper::Uri;
+
+use super::failure;
+use crate::error::Result;
+
+/// Longest URL followed, in bytes.
+const URL_BYTES_MAX: usize = 8 << 10;
+
+/// Where a request goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Endpoint {
+    pub(super) is_tls: bool,
+    /// A name or an address, without brackets.
+    pub(super) host: String,
+    pub(super) port: u16,
+}
+
+impl Endpoint {
+    /// The API of the registry that references call `host`. Plain HTTP for loopback and for `insecure` ones.
+    pub(super) fn of_registry(host: &str, insecure: &BTreeSet<String>) -> Result<Self> {
+        // Docker Hub's references name a host that does not speak the API
+        let api = if host == "docker.io" { "registry-1.docker.io" } else { host };
+        let (name, port) = split_port(api)
+            .ok_or_else(|| failure::message("BX0301", format!("`{host}` is not a host name with an optional port")))?;
+        let is_tls = !(is_loopback(&name) || insecure.contains(host) || insecure.contains(&name));
+        Ok(Self { port: port.unwrap_or(if is_tls { 443 } else { 80 }), host: name, is_tls })
+    }
+
+    /// What a `Location` or a realm means, seen from here: the origin and the path with its query.
+    pub(super) fn join(&self, location: &str) -> Result<(Self, String)> {
+        let refuse = || failure::message("BX0301", format!("{self} sends us to an address that is none"));
+        if location.len() > URL_BYTES_MAX || location.is_empty() {
+            return Err(refuse());
+        }
+        if location.starts_with('/') && !location.starts_with("//") {
+            return Ok((self.clone(), location.to_owned()));
+        }
+        let uri: Uri = location.parse().map_err(|_| refuse())?;
+        let is_tls = match uri.scheme_str() {
+            Some("https") => true,
+            Some("http") => false,
+            Some(_) | None => return Err(refuse()),
+        };
+        let host = uri.host().ok_or_else(refuse)?.trim_matches(['[', ']']).to_ascii_lowercase();
+        let port = uri.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
+        let path = uri.path_and_query().map_or("/", |p| p.as_str()).to_owned();
+        Ok((Self { is_tls, host, port }, path))
+    }
+
+    /// The value of a `Host` header.
+    pub(super) fn authority(&self) -> String {
+        let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
+        match (self.is_tls, self.port) {
+            (true, 443) | (false, 80) => host,
+            (_, port) => format!("{host}:{port}"),
+        }
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}", if self.is_tls { "https" } else { "http" }, self.authority())
+    }
+}
+
+/// Whether the text names this host itself: then nobody can listen in.
+pub(super) fn is_loopback(name: &str) -> bool {
+    name == "localhost" || name.parse::<IpAddr>().is_ok_and(|a| a.is_loopback())
+}
+
+fn split_port(host: &str) -> Option<(String, Option<u16>)> {
+    if let Some(rest) = host.strip_prefix('[') {
+        let (name, after) = rest.split_once(']')?;
+        name.parse::<std::net::Ipv6Addr>().ok()?;
+        return match after.strip_prefix(':') {
+            Some(port) => Some((name.to_owned(), Some(port.parse().ok()?))),
+            None => after.is_empty().then(|| (name.to_owned(), None)),
+        };
+    }
+    match host.split_once(':') {
+        Some((name, port)) => Some((name.to_owned(), Some(port.parse().ok()?))),
+        None => Some((host.to_owned(), None)),
+    }
+    .filter(|(name, _)| !name.is_empty() && !name.contains(['[', ']', ':']))
+}

@@ -1,0 +1,252 @@
+//! HTTP/1.1 on a blocking thread: hyper's state machine, driven here by poll(2) with a deadline. No runtime, no tasks.
+
+use std::future::Future;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+
+use bytes::{Buf as _, Bytes};
+use http_body_util::Empty;
+use hyper::body::{Body as _, Incoming};
+use hyper::client::conn::http1::{self, Connection, SendRequest};
+use hyper::rt::ReadBufCursor;
+use hyper::{HeaderMap, Request};
+use rustix::event::{PollFd, PollFlags, Timespec};
+
+use super::connect::{Stream, Wire};
+use super::endpoint::Endpoint;
+use super::failure::unreachable;
+use crate::clock;
+use crate::error::{Error, Result};
+use crate::image::unpack::{unwrap_io, wrap_io};
+
+/// Largest head of an answer, in bytes.
+const HEAD_BYTES_MAX: usize = 64 << 10;
+const READ_BYTES: usize = 32 << 10;
+
+/// An answer: its head is here, its body still arrives.
+pub(super) struct Answer {
+    pub(super) status: u16,
+    headers: HeaderMap,
+    pub(super) body: Body,
+}
+
+impl Answer {
+    /// The first header of this name, when it is text.
+    pub(super) fn one(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    /// All of them.
+    pub(super) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.headers.get_all(name).iter().filter_map(|v| v.to_str().ok())
+    }
+
+    /// The whole body, refused when it is longer than `max` bytes.
+    pub(super) fn bytes(&mut self, max: u64) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        (&mut self.body).take(max + 1).read_to_end(&mut bytes).map_err(unwrap_io)?;
+        if bytes.len() as u64 > max {
+            return Err(Error::Untrusted(format!("{} answered with more than {max} bytes", self.body.driver.to)));
+        }
+        Ok(bytes)
+    }
+}
+
+/// One GET on a fresh connection.
+pub(super) fn get(wire: Wire, to: &Endpoint, path: &str, headers: &[(&str, &str)]) -> Result<Answer> {
+    let failed = |e: &dyn std::fmt::Display| unreachable(format!("{to}: {e}"));
+    let mut request = Request::get(path)
+        .header("host", to.authority())
+        .header("user-agent", concat!("boxship/", env!("CARGO_PKG_VERSION")))
+        .header("connection", "close");
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let request = request.body(Empty::new()).map_err(|e| failed(&e))?;
+    let (mut driver, mut sender) = Driver::start(wire, to)?;
+    let response = driver.run(Box::pin(sender.send_request(request)))?.map_err(|e| failed(&chain(&e)))?;
+    let (head, incoming) = response.into_parts();
+    let body = Body { driver, incoming, chunk: Bytes::new(), _sender: sender };
+    Ok(Answer { status: head.status.as_u16(), headers: head.headers, body })
+}
+
+fn chain(error: &hyper::Error) -> String {
+    crate::error::chain(error)
+}
+
+/// A body as a reader. Errors are ours, wrapped; one that ends early is an error.
+pub(super) struct Body {
+    driver: Driver,
+    incoming: Incoming,
+    chunk: Bytes,
+    _sender: SendRequest<Empty<Bytes>>,
+}
+
+impl Read for Body {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        while self.chunk.is_empty() {
+            let incoming = &mut self.incoming;
+            let frame = self.driver.run(std::future::poll_fn(|cx| Pin::new(&mut *incoming).poll_frame(cx)));
+            match frame.map_err(wrap_io)? {
+                None => return Ok(0),
+                Some(Ok(frame)) => self.chunk = frame.into_data().unwrap_or_default(),
+                Some(Err(e)) => {
+                    return Err(wrap_io(unreachable(format!("{}: {}", self.driver.to, chain(&e)))));
+                }
+            }
+        }
+        let n = self.chunk.len().min(buffer.len());
+        self.chunk.copy_to_slice(&mut buffer[..n]);
+        Ok(n)
+    }
+}
+
+/// Runs a connection and the future that waits for it, in turn, sleeping in poll(2) when neither can go on.
+struct Driver {
+    connection: Connection<Socket, Empty<Bytes>>,
+    is_done: bool,
+    fd: OwnedFd,
+    wants_write: Arc<AtomicBool>,
+    woken: Arc<Woken>,
+    stall_ms: u64,
+    to: String,
+}
+
+/// A waker that only remembers.
+#[derive(Default)]
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Driver {
+    fn start(wire: Wire, to: &Endpoint) -> Result<(Self, SendRequest<Empty<Bytes>>)> {
+        let failed = |e: &dyn std::fmt::Display| unreachable(format!("{to}: {e}"));
+        let fd = wire.stream.socket().as_fd().try_clone_to_owned().map_err(|e| failed(&e))?;
+        let wants_write = Arc::new(AtomicBool::new(false));
+        let socket = Socket { stream: wire.stream, wants_write: Arc::clone(&wants_write) };
+        let mut builder = http1::Builder::new();
+        builder.max_buf_size(HEAD_BYTES_MAX).max_headers(128);
+        let mut handshake = pin!(builder.handshake(socket));
+        // the handshake of HTTP/1 does no input or output
+        let ready = handshake.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        let Poll::Ready(ready) = ready else { return Err(failed(&"the connection is not ready")) };
+        let (sender, connection) = ready.map_err(|e| failed(&chain(&e)))?;
+        let woken = Arc::default();
+        let (to, stall_ms) = (to.to_string(), wire.stall_ms);
+        Ok((Self { connection, is_done: false, fd, wants_write, woken, stall_ms, to }, sender))
+    }
+
+    fn run<F: Future + Unpin>(&mut self, mut future: F) -> Result<F::Output> {
+        let waker = Waker::from(Arc::clone(&self.woken));
+        let mut cx = Context::from_waker(&waker);
+        let deadline = clock::boot_ms() + self.stall_ms;
+        loop {
+            self.woken.0.store(false, Ordering::Relaxed);
+            if let Poll::Ready(output) = Pin::new(&mut future).poll(&mut cx) {
+                return Ok(output);
+            }
+            let was_done = self.is_done;
+            if !self.is_done {
+                // its error, if any, reaches the future as well
+                self.is_done = Pin::new(&mut self.connection).poll(&mut cx).is_ready();
+            }
+            if self.woken.0.load(Ordering::Relaxed) || self.is_done != was_done {
+                continue;
+            }
+            if self.is_done {
+                return Err(unreachable(format!("{} closed the connection", self.to)));
+            }
+            self.wait(deadline)?;
+        }
+    }
+
+    fn wait(&self, deadline: u64) -> Result<()> {
+        let left = deadline.saturating_sub(clock::boot_ms());
+        let mut events = PollFlags::IN;
+        events.set(PollFlags::OUT, self.wants_write.load(Ordering::Relaxed));
+        let mut fds = [PollFd::new(&self.fd, events)];
+        let timeout = Timespec {
+            tv_sec: i64::try_from(left / 1_000).unwrap_or(i64::MAX),
+            tv_nsec: i64::try_from(left % 1_000 * 1_000_000).unwrap_or(0),
+        };
+        match rustix::event::poll(&mut fds, Some(&timeout)) {
+            Ok(0) => Err(unreachable(format!("{} sent nothing for {} s", self.to, self.stall_ms.div_ceil(1_000)))),
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(e) => Err(Error::io(format!("wait for {}", self.to), e)),
+        }
+    }
+}
+
+/// The connection as hyper wants to see it. The driver watches the descriptor, so "not now" needs no waker.
+struct Socket {
+    stream: Stream,
+    wants_write: Arc<AtomicBool>,
+}
+
+impl Socket {
+    fn poll_io(&mut self, result: std::io::Result<usize>, is_write: bool) -> Poll<std::io::Result<usize>> {
+        match result {
+            Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {
+                if is_write {
+                    self.wants_write.store(true, Ordering::Relaxed);
+                }
+                Poll::Pending
+            }
+            other => {
+                if is_write {
+                    self.wants_write.store(false, Ordering::Relaxed);
+                }
+                Poll::Ready(other)
+            }
+        }
+    }
+}
+
+impl hyper::rt::Read for Socket {
+    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, mut out: ReadBufCursor<'_>) -> Poll<std::io::Result<()>> {
+        let this = self.get_mut();
+        let mut buffer = [0; READ_BYTES];
+        let room = out.remaining().min(buffer.len());
+        let result = match &mut this.stream {
+            Stream::Plain(socket) => socket.read(&mut buffer[..room]),
+            // a server that leaves without saying goodbye is an end; hyper knows whether the message was whole
+            Stream::Tls(tls) => match tls.read(&mut buffer[..room]) {
+                Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => Ok(0),
+                other => other,
+            },
+        };
+        this.poll_io(result, false).map_ok(|n| out.put_slice(&buffer[..n]))
+    }
+}
+
+impl hyper::rt::Write for Socket {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
+        let this = self.get_mut();
+        let result = match &mut this.stream {
+            Stream::Plain(socket) => socket.write(bytes),
+            Stream::Tls(tls) => tls.write(bytes),
+        };
+        this.poll_io(result, true)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        let this = self.get_mut();
+        let result = match &mut this.stream {
+            Stream::Plain(socket) => socket.flush(),
+            Stream::Tls(tls) => tls.flush(),
+        };
+        this.poll_io(result.map(|()| 0), true).map_ok(|_| ())
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}

@@ -1,0 +1,91 @@
+//! Bearer tokens (distribution's token authentication): a GET to the realm the registry names, with Basic when there
+//! is a login.
+
+use super::challenge::Challenge;
+use super::credentials::Login;
+use super::endpoint::is_loopback;
+use super::failure::{self, Asked, Failure};
+use super::{Endpoint, Registry};
+use crate::clock;
+use crate::error::Result;
+
+/// Largest answer read, in bytes.
+const TOKEN_BYTES_MAX: u64 = 64 << 10;
+/// What a token without a lifetime lives, in seconds (distribution's documentation).
+const LIFE_S: u64 = 60;
+/// A token is not used in its last seconds.
+const MARGIN_S: u64 = 10;
+
+pub(super) struct Token {
+    pub(super) text: String,
+    /// Boot time in milliseconds.
+    pub(super) until_ms: u64,
+}
+
+#[derive(serde::Deserialize)]
+struct Body {
+    token: Option<String>,
+    access_token: Option<String>,
+    expires_in: Option<u64>,
+}
+
+/// Fetches a token to pull the repository.
+pub(super) fn fetch(
+    registry: &Registry,
+    asked: &Asked<'_>,
+    challenge: &Challenge,
+    login: Option<&Login>,
+) -> Result<Token> {
+    let realm = challenge.params.get("realm").map_or("", String::as_str);
+    let (server, path) = registry.api.join(realm)?;
+    if !may_ask(&registry.api, &server) {
+        let text = format!("{} wants its login sent to {server}, which is not encrypted", asked.host);
+        return Err(failure::message("BX0304", text));
+    }
+    let mut path = path;
+    let mut query = |key: &str, value: &str| {
+        path.push(if path.contains('?') { '&' } else { '?' });
+        path.push_str(key);
+        path.push('=');
+        encode(value, &mut path);
+    };
+    if let Some(service) = challenge.params.get("service") {
+        query("service", service);
+    }
+    // what the registry asks for, but never more than this repository
+    query("scope", &format!("repository:{}:pull", asked.reference.repository()));
+    let basic = login.map(Login::basic);
+    let headers: Vec<(&str, &str)> = basic.iter().map(|value| ("authorization", value.as_str())).collect();
+    let mut answer = registry.send(&server, &path, &headers)?;
+    match answer.status {
+        200 => {}
+        401 | 403 => return Err(failure::refused(asked, login)),
+        _ => return Err(Failure::read(&mut answer).explain(asked, &answer, login)),
+    }
+    let bytes = answer.bytes(TOKEN_BYTES_MAX)?;
+    let body: Option<Body> = serde_json::from_slice(&bytes).ok();
+    let life = body.as_ref().and_then(|b| b.expires_in).unwrap_or(LIFE_S).min(86_400);
+    let text = body.and_then(|b| b.token.or(b.access_token)).filter(|t| is_token(t));
+    let text = text.ok_or_else(|| failure::message("BX0304", format!("{server} answered without a token")))?;
+    Ok(Token { text, until_ms: clock::boot_ms() + life.saturating_sub(MARGIN_S) * 1_000 })
+}
+
+/// An encrypted realm always; a plain one only where the registry itself is plain and it is the same or this host.
+fn may_ask(api: &Endpoint, server: &Endpoint) -> bool {
+    server.is_tls || (!api.is_tls && (server.host == api.host || (is_loopback(&server.host) && is_loopback(&api.host))))
+}
+
+fn is_token(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic())
+}
+
+fn encode(value: &str, out: &mut String) {
+    use std::fmt::Write as _;
+    for byte in value.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~:/".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            write!(out, "%{byte:02X}").expect("a String takes every write");
+        }
+    }
+}
