@@ -8,6 +8,7 @@ pub mod api;
 pub mod cli;
 pub mod demo;
 pub mod execute;
+pub mod manifest;
 pub mod memory;
 pub mod model;
 pub mod observe;

@@ -1,0 +1,278 @@
+//! The native dialect: `apiVersion: boxship/v1`, flat, the canonical spelling of the model. One file per kind.
+//!
+//! A document is checked against the schema of its kind as a whole; only one without errors is decoded and lowered.
+//! `wire` is what is written, `text` the formats of its scalars. Nothing here reads a file.
+
+mod app;
+mod config;
+mod cron;
+mod image;
+mod job;
+mod template;
+pub(crate) mod text;
+mod volume;
+mod wire;
+
+use std::collections::BTreeMap;
+use std::path::Path as FilePath;
+use std::sync::LazyLock;
+
+use schemars::generate::SchemaSettings;
+use serde_json::Value as Json;
+
+use super::document::Document;
+use super::interpolate::interpolate;
+use super::shape::{self, Shape, Walk};
+use super::tree::{Node, Path, Value};
+use super::yaml;
+use crate::model::{Diagnostic, Kind, Object, ObjectKey, ObjectSpec, Span, codes};
+
+/// The version this reads.
+pub(crate) const API_VERSION: &str = "boxship/v1";
+
+/// Kinds of DESIGN §3 that are not built yet.
+const LATER: [&str; 4] = ["Secret", "Network", "Source", "Policy"];
+
+/// What lowering needs besides the document.
+pub(crate) struct Context<'a> {
+    /// For `${VAR}`.
+    pub(crate) variables: &'a BTreeMap<String, String>,
+    /// The directory of the file, absolute: relative paths begin here.
+    pub(crate) directory: &'a FilePath,
+}
+
+/// The kind as it is written.
+pub(crate) fn title(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Image => "Image",
+        Kind::App => "App",
+        Kind::Job => "Job",
+        Kind::Volume => "Volume",
+        Kind::Config => "Config",
+    }
+}
+
+/// The JSON Schema of a kind, as published.
+#[must_use]
+pub(crate) fn schema(kind: Kind) -> Json {
+    let generator = SchemaSettings::draft2020_12().into_generator();
+    let schema = match kind {
+        Kind::Image => generator.into_root_schema_for::<wire::Image>(),
+        Kind::App => generator.into_root_schema_for::<wire::App>(),
+        Kind::Job => generator.into_root_schema_for::<wire::Job>(),
+        Kind::Volume => generator.into_root_schema_for::<wire::Volume>(),
+        Kind::Config => generator.into_root_schema_for::<wire::Config>(),
+    };
+    let mut schema = schema.to_value();
+    let envelope = [("apiVersion", API_VERSION), ("kind", title(kind))];
+    if let Some(properties) = schema.get_mut("properties").and_then(Json::as_object_mut) {
+        let own = std::mem::take(properties);
+        for (name, word) in envelope {
+            properties.insert(name.to_owned(), serde_json::json!({ "type": "string", "const": word }));
+        }
+        properties.extend(own);
+    }
+    if let Some(required) = schema.get_mut("required").and_then(Json::as_array_mut) {
+        required.splice(0..0, envelope.map(|(name, _)| Json::from(name)));
+    }
+    schema
+}
+
+/// The shape of each kind, compiled once.
+fn shape_of(kind: Kind) -> &'static Shape {
+    static SHAPES: LazyLock<BTreeMap<Kind, Shape>> =
+        LazyLock::new(|| Kind::ALL.into_iter().map(|kind| (kind, shape::compile(&schema(kind)))).collect());
+    SHAPES.get(&kind).expect("SHAPES holds every kind of Kind::ALL")
+}
+
+/// One document becomes one object, or errors.
+pub(crate) fn lower(mut document: Document, context: &Context<'_>) -> (Option<Object>, Vec<Diagnostic>) {
+    let mut out = Vec::new();
+    for problem in std::mem::take(&mut document.problems) {
+        out.push(super::document::diagnostic(problem, &document.file));
+    }
+    let kind = match kind_of(&document) {
+        Ok(kind) => kind,
+        Err(diagnostic) => {
+            out.push(diagnostic);
+            return (None, out);
+        }
+    };
+    let name = document.root.text("name").unwrap_or("").to_owned();
+    let key = runtime::id::check_name(&name).ok().map(|()| ObjectKey {
+        stack: document.stack.clone(),
+        kind,
+        name: name.clone(),
+    });
+    substitute(&mut document.root, kind, context, &document.file, &mut out);
+    let object = if name.is_empty() { title(kind).to_owned() } else { format!("{} `{name}`", title(kind)) };
+    let mut walk = Walk { file: &document.file, object: &object, out: Vec::new() };
+    walk.check(&mut document.root, shape_of(kind), &Path::default());
+    out.append(&mut walk.out);
+    let lowered = match key.clone() {
+        Some(key) if out.is_empty() => build(&document, &key, context, &mut out),
+        _ => None,
+    };
+    for diagnostic in &mut out {
+        diagnostic.object = key.clone();
+    }
+    let whole = !out.iter().any(Diagnostic::is_error);
+    (lowered.filter(|_| whole), out)
+}
+
+fn kind_of(document: &Document) -> Result<Kind, Diagnostic> {
+    let root = &document.root;
+    let at = |extent: super::tree::Extent| extent.in_file(&document.file);
+    let Some(version) = root.get("apiVersion") else {
+        // Classified as ours by a misspelt key with our value.
+        let entry = super::document::entry_with_our_version(root);
+        let what = format!("unknown field `{}`", entry.map_or("", |entry| entry.key.as_str()));
+        let extent = entry.map_or(root.extent, |entry| entry.key_extent);
+        let diagnostic = Diagnostic::error(codes::UNKNOWN_FIELD, what).at(at(extent));
+        return Err(diagnostic.suggest(Some("apiVersion".to_owned())));
+    };
+    if root.text("apiVersion") != Some(API_VERSION) {
+        let what = format!("unknown `apiVersion` {}", version.value);
+        let diagnostic = Diagnostic::error(codes::API_VERSION, what).at(at(version.value.extent));
+        return Err(diagnostic.suggest(Some(API_VERSION.to_owned())));
+    }
+    let Some(entry) = root.get("kind") else {
+        let Value::Map(entries) = &root.value else { unreachable!("a native document is a mapping") };
+        let keys = entries.iter().map(|entry| entry.key.as_str()).filter(|key| *key != "name");
+        return Err(match crate::text::nearest("kind", keys) {
+            Some(near) => {
+                let extent = root.get(near).map_or(root.extent, |entry| entry.key_extent);
+                let diagnostic = Diagnostic::error(codes::UNKNOWN_FIELD, format!("unknown field `{near}`"));
+                diagnostic.at(at(extent)).suggest(Some("kind".to_owned()))
+            }
+            None => Diagnostic::error(codes::MISSING_FIELD, "this object needs a field `kind`")
+                .at(at(version.value.extent))
+                .help(format!("kinds are {}", Kind::ALL.map(title).join(", "))),
+        });
+    };
+    let text = root.text("kind").unwrap_or("");
+    if let Some(kind) = Kind::ALL.into_iter().find(|kind| title(*kind) == text) {
+        return Ok(kind);
+    }
+    let place = at(entry.value.extent);
+    if LATER.contains(&text) {
+        return Err(Diagnostic::error(codes::NOT_YET, format!("kind `{text}` is not supported yet")).at(place));
+    }
+    let near = crate::text::nearest(text, Kind::ALL.map(title)).map(str::to_owned);
+    let near = near.or_else(|| foreign_kind(text).map(str::to_owned));
+    let diagnostic = Diagnostic::error(codes::KIND, format!("unknown kind {}", entry.value)).at(place).suggest(near);
+    Err(diagnostic.note(format!("kinds are {}", Kind::ALL.map(title).join(", "))))
+}
+
+/// What other tools call it.
+fn foreign_kind(text: &str) -> Option<&'static str> {
+    match text {
+        "Deployment" | "StatefulSet" | "DaemonSet" | "ReplicaSet" | "Pod" | "Service" => Some("App"),
+        "CronJob" => Some("Job"),
+        "ConfigMap" => Some("Config"),
+        "PersistentVolumeClaim" | "PersistentVolume" => Some("Volume"),
+        _ => None,
+    }
+}
+
+/// Replaces `${…}` in every value; the content of a Config is content and stays.
+fn substitute(root: &mut Node, kind: Kind, context: &Context<'_>, file: &str, out: &mut Vec<Diagnostic>) {
+    match &mut root.value {
+        Value::Map(entries) => {
+            for entry in entries.iter_mut().filter(|entry| kind != Kind::Config || entry.key != "data") {
+                substitute(&mut entry.value, kind, context, file, out);
+            }
+        }
+        Value::List(items) => items.iter_mut().for_each(|item| substitute(item, kind, context, file, out)),
+        Value::Alias => {}
+        Value::Scalar(scalar) if !scalar.text.contains('$') => {}
+        Value::Scalar(scalar) => match interpolate(&scalar.text, context.variables) {
+            Ok(text) => scalar.text = text,
+            Err(bad) => {
+                let quote = usize::from(scalar.style == super::tree::Style::Quoted);
+                let one_line = root.extent.line == root.extent.end_line && !scalar.text.contains('\n');
+                let in_place = one_line && scalar.style != super::tree::Style::Block;
+                for bad in bad {
+                    let place = if in_place { root.extent.part(bad.offset + quote, bad.len) } else { root.extent };
+                    let diagnostic = Diagnostic::error(codes::VARIABLE, bad.what).at(place.in_file(file));
+                    out.push(if bad.unset {
+                        let name = bad.name;
+                        diagnostic.help(format!("set it in the environment, or give a default: ${{{name}:-}}"))
+                    } else {
+                        diagnostic
+                    });
+                }
+            }
+        },
+    }
+}
+
+/// Decodes and lowers what the walk found whole.
+fn build(document: &Document, key: &ObjectKey, context: &Context<'_>, out: &mut Vec<Diagnostic>) -> Option<Object> {
+    let mut root = document.root.clone();
+    if let Value::Map(entries) = &mut root.value {
+        entries.retain(|entry| entry.key != "apiVersion" && entry.key != "kind");
+    }
+    let mut lower = Lower { root: &document.root, file: &document.file, key, context, out };
+    let spec = match key.kind {
+        Kind::Image => ObjectSpec::Image(image::lower(lower.decode(&root)?)),
+        Kind::Volume => ObjectSpec::Volume(volume::lower(&lower.decode(&root)?)),
+        Kind::Config => {
+            let config = lower.decode(&root)?;
+            ObjectSpec::Config(config::lower(&mut lower, config))
+        }
+        Kind::App => {
+            let app = lower.decode(&root)?;
+            ObjectSpec::App(Box::new(app::lower(&mut lower, app)?))
+        }
+        Kind::Job => {
+            let job = lower.decode(&root)?;
+            ObjectSpec::Job(Box::new(job::lower(&mut lower, job)?))
+        }
+    };
+    let span = lower.span(&Path::default().key("name"));
+    Some(Object { key: key.clone(), span, spec })
+}
+
+/// The lowering of one object: its tree for places, and what is wrong.
+pub(super) struct Lower<'a> {
+    root: &'a Node,
+    file: &'a str,
+    key: &'a ObjectKey,
+    context: &'a Context<'a>,
+    out: &'a mut Vec<Diagnostic>,
+}
+
+impl Lower<'_> {
+    pub(super) fn span(&self, path: &Path) -> Span {
+        path.extent(self.root).in_file(self.file)
+    }
+
+    pub(super) fn error(&self, code: &str, path: &Path, what: impl Into<String>) -> Diagnostic {
+        Diagnostic::error(code, what).at(self.span(path)).of(self.key)
+    }
+
+    pub(super) fn push(&mut self, diagnostic: Diagnostic) {
+        self.out.push(diagnostic);
+    }
+
+    /// `./a/../b` below the manifest's directory, as an absolute path without `.` and `..`.
+    pub(super) fn absolute(&self, path: &str) -> String {
+        super::find::normal(&self.context.directory.join(path)).to_string_lossy().into_owned()
+    }
+
+    /// A backstop: what the walk lets pass and serde refuses is still an error at its place.
+    fn decode<T: serde::de::DeserializeOwned>(&mut self, root: &Node) -> Option<T> {
+        match yaml::decode(root) {
+            Ok(value) => Some(value),
+            Err((path, why)) => {
+                let diagnostic = self.error(codes::WRONG_TYPE, &path, format!("`{path}`: {why}"));
+                self.push(diagnostic);
+                None
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,26 @@
+//! `kind: Config`.
+
+use super::{Lower, wire};
+use crate::manifest::format::{Format as _, ShortOr};
+use crate::manifest::tree::Path;
+use crate::model::object::{ConfigSpec, FileContent};
+
+pub(super) fn lower(lower: &mut Lower<'_>, config: wire::Config) -> ConfigSpec {
+    let mut data = std::collections::BTreeMap::new();
+    for (key, content) in config.data {
+        let path = Path::default().key("data").key(&key);
+        if let Err(bad) = super::text::FileName::parse(&key) {
+            let diagnostic = lower.error(bad.code, &path, format!("`{path}`: {}", bad.what));
+            lower.push(diagnostic);
+        }
+        let span = lower.span(&path);
+        let content = match content {
+            ShortOr::Short(text) => FileContent { path: None, bytes: text.0.into_bytes().into(), span },
+            ShortOr::Long(from) => {
+                FileContent { path: Some(lower.absolute(&from.file.0)), bytes: Vec::new().into(), span }
+            }
+        };
+        data.insert(key, content);
+    }
+    ConfigSpec { data }
+}

@@ -1,0 +1,35 @@
+//! `kind: Job`.
+
+use super::{Lower, template, wire};
+use crate::manifest::tree::Path;
+use crate::model::object::JobSpec;
+use crate::model::{ConcurrencyPolicy, Schedule, codes};
+
+/// Kubernetes' default.
+const BACKOFF_LIMIT: u32 = 6;
+
+pub(super) fn lower(lower: &mut Lower<'_>, mut job: wire::Job) -> Option<JobSpec> {
+    let mut template = template::lower(lower, job.take_template());
+    if let Some((template, _)) = &mut template {
+        template::default_http_port(lower, template);
+    }
+    for (field, set) in [("timeZone", job.time_zone.is_some()), ("concurrencyPolicy", job.concurrency_policy.is_some())]
+    {
+        if set && job.schedule.is_none() {
+            let what = format!("`{field}` says nothing without `schedule`");
+            let diagnostic = lower.error(codes::CONFLICT, &Path::default().key(field), what);
+            lower.push(diagnostic.help(format!("add `schedule`, or remove `{field}`")));
+        }
+    }
+    let schedule = job.schedule.map(|cron| Schedule {
+        cron: cron.0,
+        time_zone: job.time_zone.map_or_else(|| "UTC".to_owned(), |zone| zone.0),
+        concurrency: match job.concurrency_policy.unwrap_or(wire::ConcurrencyPolicy::Forbid) {
+            wire::ConcurrencyPolicy::Allow => ConcurrencyPolicy::Allow,
+            wire::ConcurrencyPolicy::Forbid => ConcurrencyPolicy::Forbid,
+            wire::ConcurrencyPolicy::Replace => ConcurrencyPolicy::Replace,
+        },
+    });
+    let (template, depends_on) = template?;
+    Some(JobSpec { template, schedule, backoff_limit: job.backoff_limit.unwrap_or(BACKOFF_LIMIT), depends_on })
+}

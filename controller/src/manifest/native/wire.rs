@@ -1,0 +1,351 @@
+//! What native manifests look like: the structs serde fills and schemars describes. No logic, no defaults but "absent".
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::text::{
+    AnyScalar, Capability, ContainerPath, Cron, FileMode, FileName, HostPath, Hostname, HttpTarget, Name, PortMapping,
+    Publish, Reference, Signal, TcpTarget, TimeZone, TmpfsSize, User,
+};
+use crate::manifest::duration::Duration;
+use crate::manifest::format::ShortOr;
+use crate::manifest::quantity::{Amount, Cpu, Memory};
+
+/// An image this host holds: pulled at once, verified, never collected while it is declared.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct Image {
+    /// Its name within the stack, for `imageFrom`.
+    #[expect(dead_code, reason = "read from the tree before decoding; here for the schema")]
+    pub(crate) name: Name,
+    /// What to hold. With a digest it is pinned; a tag is locked at the first resolve, unless `follow` is set.
+    #[serde(rename = "ref")]
+    pub(crate) reference: Reference,
+    /// Ask the registry again this often whether the tag has moved.
+    pub(crate) follow: Option<Duration>,
+    /// Earlier digests held for an offline undo. Default 1.
+    #[schemars(range(min = 0, max = 100))]
+    pub(crate) keep: Option<u32>,
+}
+
+/// Data that outlives containers.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct Volume {
+    /// Its name within the stack.
+    #[expect(dead_code, reason = "read from the tree before decoding; here for the schema")]
+    pub(crate) name: Name,
+    /// Who may write at once. Default single: an App that writes to it is replaced stop-first.
+    pub(crate) access: Option<Access>,
+}
+
+/// Who may write to a volume at once.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Access {
+    Single,
+    Shared,
+}
+
+/// Content mounted into containers or read into their environment.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct Config {
+    /// Its name within the stack.
+    #[expect(dead_code, reason = "read from the tree before decoding; here for the schema")]
+    pub(crate) name: Name,
+    /// Content by key; a key is a file name. `${…}` is left as it is in here.
+    pub(crate) data: BTreeMap<String, ShortOr<AnyScalar, FromFile>>,
+}
+
+/// Content read from a file beside the manifest.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct FromFile {
+    /// Path of the file, absolute or relative to the manifest.
+    pub(crate) file: HostPath,
+}
+
+/// A struct with the fields of what a container runs, which an App and a Job share (serde's `flatten` would lose the
+/// places of errors), and `take_template`, which moves them out.
+macro_rules! with_template {
+    ($(#[$meta:meta])* $name:ident { $($(#[$own_meta:meta])* $own:ident: $own_type:ty,)* }) => {
+        with_template! { @all $(#[$meta])* $name { $($(#[$own_meta])* $own: $own_type,)* } {
+            /// Which image: [HOST[:PORT]/]PATH[:TAG][@DIGEST]. This or `imageFrom`.
+            image: Option<Reference>,
+            /// The name of an Image object of this stack.
+            image_from: Option<Name>,
+            /// Replaces the image's entrypoint, and drops its arguments.
+            entrypoint: Option<Vec<String>>,
+            /// Replaces the image's arguments.
+            args: Option<Vec<String>>,
+            /// Environment: values are taken as written; {config: NAME, key: KEY} reads one from a Config.
+            #[serde(default)]
+            env: BTreeMap<String, ShortOr<AnyScalar, EnvFrom>>,
+            /// Replaces the image's working directory; made when missing.
+            working_dir: Option<ContainerPath>,
+            /// Replaces the image's user: user[:group], by name or number.
+            user: Option<User>,
+            /// Replaces the replica's name as host name.
+            hostname: Option<Hostname>,
+            /// Everything that is mounted.
+            #[serde(default)]
+            mounts: Vec<Mount>,
+            /// Limits; what is not set is not limited.
+            resources: Option<Resources>,
+            /// When a replica is ready. Default: the image's own check, else "its port is open and it stays up".
+            healthcheck: Option<Healthcheck>,
+            /// Time between the stop signal and the kill. Default 10s.
+            stop_grace_period: Option<Duration>,
+            /// Replaces the image's stop signal.
+            stop_signal: Option<Signal>,
+            /// Named deviations from the safe defaults.
+            security: Option<Security>,
+            /// Size of /dev/shm. Default 64Mi.
+            shm_size: Option<Memory>,
+            /// Runs a small reaper as PID 1 in front of the program.
+            init: Option<bool>,
+            /// `host` shares the host's network; default: the stack's own.
+            network: Option<Network>,
+            /// A terminal as stdio.
+            tty: Option<bool>,
+            /// What must hold before it is created: {NAME: started | ready | completed}.
+            #[serde(default)]
+            depends_on: BTreeMap<String, Condition>,
+        } }
+    };
+    (@all $(#[$meta:meta])* $name:ident { $($(#[$own_meta:meta])* $own:ident: $own_type:ty,)* }
+     { $($(#[$field_meta:meta])* $field:ident: $type:ty,)* }) => {
+        $(#[$meta])*
+        #[derive(Debug, Deserialize, JsonSchema)]
+        #[serde(rename_all = "camelCase", deny_unknown_fields)]
+        pub(crate) struct $name {
+            /// Its name within the stack, also its host name in DNS.
+            #[expect(dead_code, reason = "read from the tree before decoding; here for the schema")]
+    pub(crate) name: Name,
+            $($(#[$own_meta])* pub(crate) $own: $own_type,)*
+            $($(#[$field_meta])* pub(crate) $field: $type,)*
+        }
+
+        impl $name {
+            pub(crate) fn take_template(&mut self) -> Template {
+                Template { $($field: std::mem::take(&mut self.$field),)* }
+            }
+        }
+    };
+}
+
+/// The fields that App and Job share.
+#[derive(Debug)]
+pub(crate) struct Template {
+    pub(crate) image: Option<Reference>,
+    pub(crate) image_from: Option<Name>,
+    pub(crate) entrypoint: Option<Vec<String>>,
+    pub(crate) args: Option<Vec<String>>,
+    pub(crate) env: BTreeMap<String, ShortOr<AnyScalar, EnvFrom>>,
+    pub(crate) working_dir: Option<ContainerPath>,
+    pub(crate) user: Option<User>,
+    pub(crate) hostname: Option<Hostname>,
+    pub(crate) mounts: Vec<Mount>,
+    pub(crate) resources: Option<Resources>,
+    pub(crate) healthcheck: Option<Healthcheck>,
+    pub(crate) stop_grace_period: Option<Duration>,
+    pub(crate) stop_signal: Option<Signal>,
+    pub(crate) security: Option<Security>,
+    pub(crate) shm_size: Option<Memory>,
+    pub(crate) init: Option<bool>,
+    pub(crate) network: Option<Network>,
+    pub(crate) tty: Option<bool>,
+    pub(crate) depends_on: BTreeMap<String, Condition>,
+}
+
+with_template! {
+    /// A replicated, long-running workload.
+    App {
+        /// How many run at once: web-1, web-2, … Default 1.
+        #[schemars(range(min = 0, max = 1000))]
+        replicas: Option<u32>,
+        /// Ports: 80 (only listened on), 8080:80, 0.0.0.0:8080:80, or {containerPort: 80, publish: "0.0.0.0:8080"}.
+        #[serde(default)]
+        ports: Vec<ShortOr<PortMapping, Port>>,
+        /// How a new revision replaces the old one.
+        strategy: Option<Strategy>,
+    }
+}
+
+with_template! {
+    /// A workload that runs to completion, once per version or by schedule.
+    Job {
+        /// Minute, hour, day of month, month, day of week. Default: once for each version of the Job.
+        schedule: Option<Cron>,
+        /// The time zone of `schedule`. Default UTC.
+        time_zone: Option<TimeZone>,
+        /// What happens when the last run is not over. Default Forbid.
+        concurrency_policy: Option<ConcurrencyPolicy>,
+        /// How often a failed run is tried again. Default 6.
+        #[schemars(range(min = 0, max = 1000))]
+        backoff_limit: Option<u32>,
+    }
+}
+
+/// An environment variable's value from elsewhere.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct EnvFrom {
+    /// The name of a Config of this stack.
+    pub(crate) config: Option<Name>,
+    /// The key in it.
+    pub(crate) key: Option<FileName>,
+    /// The name of a Secret of this stack (not supported yet).
+    pub(crate) secret: Option<Name>,
+}
+
+/// One mount. Exactly one of file, config, volume, bind, tmpfs says what it shows.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct Mount {
+    /// Where, inside the container.
+    pub(crate) path: ContainerPath,
+    /// A copy of this host file, refreshed when it changes.
+    pub(crate) file: Option<HostPath>,
+    /// The name of a Config: one `key` of it as a file, or all as files of a directory.
+    pub(crate) config: Option<Name>,
+    /// The key of the Config.
+    pub(crate) key: Option<FileName>,
+    /// The name of a Volume.
+    pub(crate) volume: Option<Name>,
+    /// A host directory or file itself, read and written in place.
+    pub(crate) bind: Option<HostPath>,
+    /// Memory: its bound, or true.
+    pub(crate) tmpfs: Option<TmpfsSize>,
+    /// Refuses writes.
+    pub(crate) read_only: Option<bool>,
+    /// What a change of a file's or Config's content does: roll (default) or none.
+    pub(crate) on_change: Option<OnChange>,
+    /// Permission bits of a file or of a Config's files. Default "0644".
+    pub(crate) mode: Option<FileMode>,
+}
+
+/// What a change of mounted content does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum OnChange {
+    Roll,
+    None,
+    Restart,
+    Signal,
+}
+
+/// Limits.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct Resources {
+    /// Cores.
+    pub(crate) cpu: Option<Cpu>,
+    /// Bytes.
+    pub(crate) memory: Option<Memory>,
+    /// Processes and threads.
+    #[schemars(range(min = 1))]
+    pub(crate) pids: Option<u32>,
+}
+
+/// How to find out whether a replica is ready. Exactly one of exec, http, tcp, or `disable`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct Healthcheck {
+    /// A program in the container; exit code 0 is healthy.
+    pub(crate) exec: Option<Vec<String>>,
+    /// Port and path; 200 to 399 is healthy.
+    pub(crate) http: Option<HttpTarget>,
+    /// A port that accepts a connection.
+    pub(crate) tcp: Option<TcpTarget>,
+    /// Ignores the image's own check.
+    pub(crate) disable: Option<bool>,
+    /// Between tries. Default 10s.
+    pub(crate) interval: Option<Duration>,
+    /// For one try. Default 5s.
+    pub(crate) timeout: Option<Duration>,
+    /// Failures in a row until a ready replica is unready. Default 3.
+    #[schemars(range(min = 1, max = 1000))]
+    pub(crate) retries: Option<u32>,
+    /// Failures during this time after the start do not count. Default 0s.
+    pub(crate) start_period: Option<Duration>,
+}
+
+/// How a new revision replaces the old one.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct Strategy {
+    /// Replicas above `replicas` while replacing, or a share. Default 1.
+    pub(crate) max_surge: Option<Amount>,
+    /// Replicas that may be missing while replacing, or a share. Default 0.
+    pub(crate) max_unavailable: Option<Amount>,
+    /// A replica counts as available after being ready this long. Default 0s.
+    pub(crate) min_ready: Option<Duration>,
+    /// A revision that makes no progress this long has failed. Default 10m.
+    pub(crate) progress_deadline: Option<Duration>,
+    /// What a failed revision leads to: undo (default) or hold.
+    pub(crate) on_failure: Option<OnFailure>,
+}
+
+/// What a failed revision leads to.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum OnFailure {
+    Undo,
+    Hold,
+}
+
+/// Named deviations from the safe defaults.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct Security {
+    /// The root file system refuses writes.
+    pub(crate) read_only_root: Option<bool>,
+    /// Capabilities added to the default ones.
+    #[serde(default)]
+    pub(crate) cap_add: Vec<Capability>,
+    /// Capabilities taken away; ALL first.
+    #[serde(default)]
+    pub(crate) cap_drop: Vec<Capability>,
+    /// Gives sudo and setuid programs back.
+    pub(crate) allow_privilege_escalation: Option<bool>,
+}
+
+/// A port with names.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct Port {
+    /// The port the program listens on.
+    #[schemars(range(min = 1, max = 65535))]
+    pub(crate) container_port: u16,
+    /// The host port that leads to it: 8080 (on 127.0.0.1) or ADDRESS:PORT.
+    pub(crate) publish: Option<Publish>,
+}
+
+/// Which network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Network {
+    Host,
+    None,
+}
+
+/// What a dependency must have reached.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Condition {
+    Started,
+    Ready,
+    Completed,
+}
+
+/// Kubernetes' words.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+pub(crate) enum ConcurrencyPolicy {
+    Allow,
+    Forbid,
+    Replace,
+}
