@@ -8,6 +8,7 @@ pub mod client;
 mod control;
 mod dns;
 pub mod fd_store;
+mod handover;
 mod holder;
 mod poller;
 mod ports;
@@ -20,13 +21,15 @@ use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 pub use client::SwitchboardClient;
 
 use crate::Result;
 use crate::clock::boot_ms;
-use crate::error::chain;
+use crate::error::{Doing, chain};
 use crate::keeper::KeeperStore;
 use crate::layout::Layout;
 use crate::runtime::EndpointTable;
@@ -34,12 +37,12 @@ use control::Control;
 use dns::Dns;
 use dns::answer::Names;
 use fd_store::{FdStore, MemoryFdStore};
-use poller::{Kind, Poller, Readiness, Token};
+use poller::{Interest, Kind, Poller, Readiness, Token};
 use proxy::Proxy;
 use relay::Side;
 use wire::{Request, Response};
 
-/// Runs the switchboard until the process is killed; `args` are those after `boxship switchboard`:
+/// Runs the switchboard until SIGTERM, upon which its connections go to its successor by way of the keeper; `args` are those after `boxship switchboard`:
 /// `--data-root D --run-dir R [--boot-id-path F]`. Sockets are kept by the keeper of that run directory, if there is one.
 ///
 /// # Errors
@@ -55,7 +58,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<()> {
     }
 }
 
-/// Runs the switchboard of a layout with its sockets kept in `store`. The control socket is there once it serves.
+/// Runs the switchboard of a layout until SIGTERM, with its sockets kept in `store`. The control socket is there once it serves.
 ///
 /// # Errors
 /// As [`run`].
@@ -72,12 +75,16 @@ struct Switchboard {
     proxy: Proxy,
     dns: Dns,
     control: Control,
+    /// Tells of SIGTERM.
+    _signals: SignalFd,
+    ending: bool,
 }
 
 impl Switchboard {
     /// Takes over what an earlier one left: the table from its file, sockets from the store.
     fn start(layout: &Layout, mut store: Box<dyn FdStore>, resolv_conf: PathBuf) -> Result<Self> {
         let mut poller = Poller::new()?;
+        let signals = catch_sigterm(&poller)?;
         let mut proxy = Proxy::new(raise_fds_max());
         let mut dns = Dns::new(resolv_conf);
         let inherited = proxy.inherit(&mut *store).and_then(|()| dns.inherit(&mut poller, &mut *store));
@@ -91,9 +98,13 @@ impl Switchboard {
                 tracing::warn!("a port of the last table cannot be had: {failure:?}");
             }
         }
+        match handover::take(&mut *store) {
+            Ok(parcels) => proxy.unpack(&mut poller, parcels),
+            Err(e) => tracing::warn!("starting without the connections of an earlier switchboard: {}", chain(&e)),
+        }
         let control = Control::bind(layout, &poller)?;
         let table = table.unwrap_or_default();
-        Ok(Self { layout: layout.clone(), poller, store, table, proxy, dns, control })
+        Ok(Self { layout: layout.clone(), poller, store, table, proxy, dns, control, _signals: signals, ending: false })
     }
 
     fn serve(mut self) -> Result<()> {
@@ -107,6 +118,10 @@ impl Switchboard {
                 self.expired(token);
             }
             self.proxy.resume(&mut self.poller);
+            if self.ending {
+                handover::store(&mut *self.store, self.proxy.pack());
+                return Ok(());
+            }
         }
     }
 
@@ -121,6 +136,7 @@ impl Switchboard {
             Kind::DnsTcp => self.dns.accept(&mut self.poller, id),
             Kind::DnsPeer => self.dns.converse(&mut self.poller, id),
             Kind::Upstream => self.dns.upstream_event(&mut self.poller, id),
+            Kind::Signal => self.ending = true,
         }
     }
 
@@ -130,7 +146,7 @@ impl Switchboard {
             Kind::Backend => self.proxy.expired(&mut self.poller, id),
             Kind::DnsPeer => self.dns.hang_up(&mut self.poller, id),
             Kind::Upstream => self.dns.upstream_expired(&mut self.poller, id),
-            Kind::Control | Kind::ControlPeer | Kind::Client | Kind::DnsUdp | Kind::DnsTcp => {}
+            Kind::Control | Kind::ControlPeer | Kind::Client | Kind::DnsUdp | Kind::DnsTcp | Kind::Signal => {}
         }
     }
 
@@ -169,6 +185,17 @@ fn respond(outcome: Result<()>) -> Response {
         Ok(()) => Response::Done,
         Err(e) => Response::Failed { message: chain(&e) },
     }
+}
+
+/// SIGTERM as an event of the loop.
+fn catch_sigterm(poller: &Poller) -> Result<SignalFd> {
+    let doing = || "watch for SIGTERM";
+    let mut mask = SigSet::empty();
+    mask.add(Signal::SIGTERM);
+    mask.thread_block().doing(doing)?;
+    let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).doing(doing)?;
+    poller.watch(&signals, Token { kind: Kind::Signal, id: 0 }, Interest::Read).doing(doing)?;
+    Ok(signals)
 }
 
 /// Raises the limit of descriptors as far as it goes, and says how far that is.

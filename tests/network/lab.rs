@@ -7,6 +7,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::signal::Signal;
 use runtime::id::ContainerId;
 use runtime::layout::Layout;
 use runtime::network::link::{Netlink, Veth};
@@ -129,21 +130,31 @@ impl Switchboard {
         std::fs::read_to_string(path).ok()?.split_whitespace().next()?.parse().ok()
     }
 
-    /// Kills the switchboard and waits until its successor serves.
+    /// Kills the switchboard and waits until the keeper started its successor.
     pub(crate) fn kill(&self) {
         let pid = self.pid().expect("it runs");
-        let raw = i32::try_from(pid).expect("a pid");
-        nix::sys::signal::kill(nix::unistd::Pid::from_raw(raw), nix::sys::signal::Signal::SIGKILL).expect("it is ours");
+        signal(pid, Signal::SIGKILL);
         wait_until("the switchboard is restarted", || self.pid().is_some_and(|now| now != pid));
+    }
+
+    /// Upgrades it in place: the keeper ends it in order and starts its successor.
+    pub(crate) fn upgrade(&self) {
+        let pid = self.pid().expect("it runs");
+        signal(self.keeper.id(), Signal::SIGHUP);
+        wait_until("the switchboard is replaced", || self.pid().is_some_and(|now| now != pid));
     }
 }
 
 impl Drop for Switchboard {
     fn drop(&mut self) {
-        let raw = i32::try_from(self.keeper.id()).expect("a pid");
-        let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(raw), nix::sys::signal::Signal::SIGTERM);
+        signal(self.keeper.id(), Signal::SIGTERM);
         let _ = self.keeper.wait();
     }
+}
+
+fn signal(pid: u32, signal: Signal) {
+    let raw = i32::try_from(pid).expect("a pid");
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(raw), signal).expect("it is ours");
 }
 
 /// A process in a network namespace of its own that does what it is told, see `agent`.

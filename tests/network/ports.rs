@@ -218,6 +218,79 @@ pub(crate) fn survives_kills_of_the_switchboard() {
     clear(stage);
 }
 
+/// 5 upgrades in the middle of slow transfers, with a parked connection and clients that connect anew: every byte
+/// arrives, nobody is refused or reset.
+pub(crate) fn loses_nothing_in_an_upgrade() {
+    let stage = stage();
+    let (_, switchboard, old, _) = &stage;
+    let mut wanted = table(&[old], 0);
+    wanted.listeners.push(Listener { port: 8081, backends: vec![], park_ms: 60_000, ..wanted.listeners[0].clone() });
+    switchboard.set(&wanted);
+    let parked = TcpStream::connect((Ipv4Addr::LOCALHOST, 8081)).unwrap();
+    let stop = Arc::new(AtomicBool::new(false));
+    let served = Arc::new(AtomicU64::new(0));
+    let anew = {
+        let (stop, served) = (stop.clone(), served.clone());
+        std::thread::spawn(move || {
+            while !stop.load(Ordering::Relaxed) {
+                assert_eq!(greet().expect("no connection is refused or reset"), "old");
+                served.fetch_add(1, Ordering::Relaxed);
+            }
+        })
+    };
+    let transfers: Vec<_> = (0..3_u32).map(|seed| transfer(seed, stop.clone())).collect();
+    for _ in 0..5 {
+        let before = served.load(Ordering::Relaxed);
+        wait_until("clients are served", || served.load(Ordering::Relaxed) > before + 5);
+        switchboard.upgrade();
+    }
+    wanted.listeners[1].backends = wanted.listeners[0].backends.clone();
+    switchboard.set(&wanted);
+    let mut line = String::new();
+    BufReader::new(parked).read_line(&mut line).unwrap();
+    assert!(line.starts_with("old "), "{line}");
+    stop.store(true, Ordering::Relaxed);
+    anew.join().unwrap();
+    for (sending, receiving) in transfers {
+        let (sent, received) = (sending.join().unwrap(), receiving.join().unwrap());
+        assert!(sent > 1 << 20, "{sent} bytes are no transfer");
+        assert_eq!(sent, received);
+    }
+    clear(stage);
+}
+
+/// Sends numbers through the echo until told to stop, and checks each that comes back. Both return the bytes they saw.
+fn transfer(seed: u32, stop: Arc<AtomicBool>) -> (std::thread::JoinHandle<usize>, std::thread::JoinHandle<usize>) {
+    let stream = connect().unwrap();
+    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    let mut writer = stream;
+    let sending = std::thread::spawn(move || {
+        let mut sent = 0;
+        while !stop.load(Ordering::Relaxed) {
+            let block: Vec<u8> = (0..4_096_u32).flat_map(|n| (sent as u32 / 4 + n + seed).to_be_bytes()).collect();
+            writer.write_all(&block).unwrap();
+            sent += block.len();
+        }
+        writer.shutdown(Shutdown::Write).unwrap();
+        sent
+    });
+    let receiving = std::thread::spawn(move || {
+        let mut line = String::new();
+        reader.read_line(&mut line).unwrap();
+        let mut received = 0;
+        let mut word = [0; 4];
+        loop {
+            reader.read_exact(&mut word).unwrap();
+            if &word == b"bye " {
+                return received;
+            }
+            assert_eq!(u32::from_be_bytes(word), received as u32 / 4 + seed, "a byte is lost or doubled");
+            received += 4;
+        }
+    });
+    (sending, receiving)
+}
+
 /// Reading one line that may be cut by a reset.
 trait ReadLine {
     fn read_to_end_of_line(&mut self, line: &mut Vec<u8>) -> bool;

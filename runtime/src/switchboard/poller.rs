@@ -44,9 +44,11 @@ pub(super) enum Kind {
     DnsPeer,
     /// A question to the host's resolver.
     Upstream,
+    /// The process is asked to end.
+    Signal,
 }
 
-const KINDS: [Kind; 9] = [
+const KINDS: [Kind; 10] = [
     Kind::Control,
     Kind::ControlPeer,
     Kind::Port,
@@ -56,6 +58,7 @@ const KINDS: [Kind; 9] = [
     Kind::DnsTcp,
     Kind::DnsPeer,
     Kind::Upstream,
+    Kind::Signal,
 ];
 
 impl Token {

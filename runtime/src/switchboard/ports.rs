@@ -99,6 +99,11 @@ impl Ports {
         self.ports.get_mut(&id)
     }
 
+    /// The id of the port at an address.
+    pub(super) fn id_at(&self, address: SocketAddr) -> Option<u64> {
+        self.ids.get(&address).copied()
+    }
+
     /// Ids of all ports.
     pub(super) fn ids(&self) -> Vec<u64> {
         self.ids.values().copied().collect()

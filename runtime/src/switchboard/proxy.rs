@@ -11,6 +11,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
 
 use super::fd_store::FdStore;
+use super::handover::Parcel;
 use super::poller::{Interest, Kind, Poller, Readiness, Token};
 use super::ports::{Port, Ports};
 use super::relay::{Pipes, Relay, Side, Turn, reset};
@@ -91,6 +92,50 @@ impl Proxy {
             self.unpark(poller, id);
         }
         changes.failure
+    }
+
+    /// All connections, for the next switchboard; none is left here.
+    pub(super) fn pack(&mut self) -> Vec<Parcel> {
+        let flows: Vec<Flow> = self.flows.drain().map(|(_, flow)| flow).collect();
+        let mut parcels = Vec::new();
+        for flow in flows {
+            match flow.stage {
+                Stage::Open(relay) => {
+                    let (state, fds) = relay.into_parts();
+                    parcels.push(Parcel::Open(state, fds));
+                }
+                Stage::Parked { client, .. } | Stage::Dialling { client, .. } => {
+                    let address = self.ports.get_mut(flow.port).map(|p| SocketAddr::new(p.spec.address, p.spec.port));
+                    parcels.extend(address.map(|address| Parcel::Waiting(address.to_string(), client)));
+                }
+            }
+        }
+        parcels
+    }
+
+    /// Goes on with the connections of an earlier switchboard. Their ports must be there already.
+    pub(super) fn unpack(&mut self, poller: &mut Poller, parcels: Vec<Parcel>) {
+        for parcel in parcels {
+            match parcel {
+                Parcel::Open(state, fds) => {
+                    let Some(relay) = Relay::from_parts(&state, fds) else { continue };
+                    let id = poller.fresh_id();
+                    let watched = relay.ends().into_iter().all(|(side, fd)| {
+                        let kind = if side == Side::Client { Kind::Client } else { Kind::Backend };
+                        poller.watch(fd, Token { kind, id }, Interest::Changes).is_ok()
+                    });
+                    if watched {
+                        self.flows.insert(id, Flow { port: 0, stage: Stage::Open(Box::new(relay)) });
+                        self.busy.push_back(id);
+                    }
+                }
+                Parcel::Waiting(address, client) => {
+                    if let Some(port) = address.parse().ok().and_then(|address| self.ports.id_at(address)) {
+                        self.begin(poller, port, client);
+                    }
+                }
+            }
+        }
     }
 
     /// A port has connections waiting.

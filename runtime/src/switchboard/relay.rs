@@ -77,6 +77,19 @@ struct Half {
     done: bool,
 }
 
+impl Half {
+    fn state(&self) -> String {
+        format!("{},{},{}", self.held, u8::from(self.ended), u8::from(self.done))
+    }
+
+    fn from_state(state: &str, fds: &mut impl Iterator<Item = OwnedFd>) -> Option<Self> {
+        let numbers: Vec<usize> = state.split(',').map(str::parse).collect::<Result<_, _>>().ok()?;
+        let [held, ended, done] = numbers[..] else { return None };
+        let pipe = if held > 0 { Some(Pipe { read: fds.next()?, write: fds.next()? }) } else { None };
+        Some(Self { pipe, held, ended: ended == 1, done: done == 1 })
+    }
+}
+
 /// An end and what is known of it.
 struct End {
     fd: OwnedFd,
@@ -128,6 +141,34 @@ impl Relay {
             (Ok(_), Ok(_)) => Turn::Waiting,
             (Err(_), _) | (_, Err(_)) => Turn::Broken,
         }
+    }
+
+    /// The connection as descriptors and a text that says what is in the pipes, for the next switchboard. It is all
+    /// there is: the bytes on their way are in the kernel's pipes and sockets.
+    pub(super) fn into_parts(self) -> (String, Vec<OwnedFd>) {
+        let state = format!("{}/{}", self.up.state(), self.down.state());
+        let mut fds = vec![self.client.fd, self.backend.fd];
+        for half in [self.up, self.down] {
+            if let Some(pipe) = half.pipe.filter(|_| half.held > 0) {
+                fds.extend([pipe.read, pipe.write]);
+            }
+        }
+        (state, fds)
+    }
+
+    /// What [`Relay::into_parts`] took apart; `None` when the text is not ours.
+    pub(super) fn from_parts(state: &str, fds: Vec<OwnedFd>) -> Option<Self> {
+        let (up, down) = state.split_once('/')?;
+        let mut fds = fds.into_iter();
+        let mut relay = Self::new(fds.next()?, fds.next()?);
+        relay.up = Half::from_state(up, &mut fds)?;
+        relay.down = Half::from_state(down, &mut fds)?;
+        Some(relay)
+    }
+
+    /// The two ends, to be watched.
+    pub(super) fn ends(&self) -> [(Side, &OwnedFd); 2] {
+        [(Side::Client, &self.client.fd), (Side::Backend, &self.backend.fd)]
     }
 
     /// Closes both ends with a reset, as one end did to us.
