@@ -248,8 +248,10 @@ fn of_status(config: ContainerConfig, status: &ContainerStatus) -> ContainerInfo
     ContainerInfo { config, state: status.state, pid: status.pid, times: status.times, exit: status.exit }
 }
 
-/// `boxship-` and 24 bits of the data root's path: two data roots of one host never meet.
-fn cgroup_parent(layout: &Layout) -> String {
+/// Directory of a data root's cgroups below each hierarchy's root: `boxship-` and 24 bits of its path, so that two data
+/// roots of one host never meet.
+#[must_use]
+pub fn cgroup_parent(layout: &Layout) -> String {
     use std::os::unix::ffi::OsStrExt as _;
     let hash = Sha256::digest(layout.data_root.as_os_str().as_bytes());
     format!("boxship-{:02x}{:02x}{:02x}", hash[0], hash[1], hash[2])

@@ -26,6 +26,9 @@ use crate::runtime::{ContainerState, ContainerTimes, ExitStatus, LogConfig};
 pub(crate) struct StateRecord {
     pub(crate) identity: Identity,
     pub(crate) state: ContainerState,
+    /// The word to execute the program was (or was about to be) given.
+    #[serde(default)]
+    pub(crate) start_asked: bool,
     pub(crate) times: ContainerTimes,
     pub(crate) terminal: bool,
     pub(crate) log: LogConfig,

@@ -59,6 +59,7 @@ impl Supervisor {
         let record = StateRecord {
             identity,
             state: ContainerState::Creating,
+            start_asked: false,
             times,
             terminal,
             log: create.log,
@@ -154,6 +155,10 @@ impl Supervisor {
         let _ = self.keeper.drop_name(&format!("chan/{id}"));
         let Some(container) = self.containers.get_mut(id) else { return };
         container.channel = None;
+        if !container.record.start_asked {
+            // the channel of a created one ended: it was killed, and its pidfd will say so
+            return;
+        }
         container.record.state = ContainerState::Running;
         container.record.times.started_boot_ms = clock::boot_ms();
         container.record.times.started_unix_ms = clock::unix_ms();
@@ -203,11 +208,16 @@ impl Supervisor {
 
     pub(super) fn start(&mut self, client: u64, id: &ContainerId) -> Result<()> {
         let container = self.container_mut(id)?;
-        let channel = match (&container.record.state, &container.channel, container.waiting.started) {
-            (ContainerState::Created, Some(channel), None) => channel,
+        match (&container.record.state, &container.channel, container.waiting.started) {
+            (ContainerState::Created, Some(_), None) => {}
             (state, ..) => return Err(Error::Conflict(format!("container `{id}` is {state:?}, not Created"))),
-        };
-        channel.start()?;
+        }
+        // written first: a supervisor that takes over in between must not take the program for one that never ran
+        container.record.start_asked = true;
+        container.save()?;
+        if let Some(channel) = &container.channel {
+            channel.start()?;
+        }
         container.waiting.started = Some(client);
         self.timers.add(clock::boot_ms() + START_MS, Timer::Start(id.clone()));
         Ok(())

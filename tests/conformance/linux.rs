@@ -1,0 +1,146 @@
+//! What only a kernel can show: log files, stops that do not wait in vain, memory, terminals, what stays behind.
+
+use std::io::Read as _;
+use std::net::Ipv4Addr;
+use std::os::fd::AsFd as _;
+use std::time::{Duration, Instant};
+
+use runtime::clock;
+use runtime::runtime::{ContainerState, ExecConfig, ExecStdio, ExitStatus, LogConfig, NetworkMode};
+
+use crate::Case;
+use crate::crash;
+use crate::lab::{Lab, exec_stdio, ok, wait_for};
+
+pub(crate) const CASES: &[Case] = &[
+    ("logs_are_whole_and_bounded", logs_are_whole_and_bounded),
+    ("a_first_process_that_is_deaf_is_not_waited_for", a_first_process_that_is_deaf_is_not_waited_for),
+    ("a_graceful_one_ends_itself", a_graceful_one_ends_itself),
+    ("an_end_for_memory_is_told_as_such", an_end_for_memory_is_told_as_such),
+    ("exec_has_its_own_stdio_and_terminal", exec_has_its_own_stdio_and_terminal),
+    ("a_container_with_a_terminal_logs", a_container_with_a_terminal_logs),
+    ("a_directory_deleted_by_hand_ends_its_process", a_directory_deleted_by_hand_ends_its_process),
+    ("a_hundred_lives_leave_nothing", a_hundred_lives_leave_nothing),
+    ("a_killed_supervisor_loses_no_line_and_no_exit", crash::a_killed_supervisor_loses_no_line_and_no_exit),
+    ("an_exit_nobody_was_there_for_is_true", crash::an_exit_nobody_was_there_for_is_true),
+    ("a_created_container_survives_its_supervisor", crash::a_created_container_survives_its_supervisor),
+    ("a_killed_keeper_leaves_containers_running", crash::a_killed_keeper_leaves_containers_running),
+    ("an_upgrade_loses_nothing", crash::an_upgrade_loses_nothing),
+    ("after_a_reboot_ends_are_unknown", crash::after_a_reboot_ends_are_unknown),
+];
+
+fn logs_are_whole_and_bounded(lab: &Lab) {
+    let mut config = lab.config("logs", &["/bin/lines", "20000", "0"]);
+    config.log = LogConfig { file_bytes_max: 64 << 10, files_max: 3 };
+    let id = lab.run(&config);
+    lab.reaches(&id, ContainerState::Stopped);
+    let text = lab.log(&id);
+    assert!(text.len() <= 3 * (64 << 10), "{} bytes", text.len());
+    let last = text.lines().last().expect("there are lines");
+    assert!(last.ends_with(" stdout F line 19999"), "{last}");
+    assert!(last.starts_with("20") && last.as_bytes()[10] == b'T', "{last}");
+    let id = lab.run(&lab.config("echo", &["/bin/echo", "hello", "there"]));
+    lab.reaches(&id, ContainerState::Stopped);
+    assert!(lab.log(&id).ends_with(" stdout F hello there\n"), "{}", lab.log(&id));
+}
+
+fn a_first_process_that_is_deaf_is_not_waited_for(lab: &Lab) {
+    let id = lab.run(&lab.config("deaf", &["/bin/sleep"]));
+    let started = lab.find(&id).unwrap().times.started_boot_ms;
+    wait_for("it to have run for 2 s", || (clock::boot_ms() > started + 2_000).then_some(()));
+    let begun = Instant::now();
+    ok("stop", lab.runtime().stop_container(&id, Duration::from_secs(30)));
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    assert_eq!(lab.find(&id).unwrap().exit, Some(ExitStatus::Signal(9)));
+    // young ones may not have their handlers yet: they get those 2 s
+    let id = lab.run(&lab.config("young", &["/bin/sleep"]));
+    let begun = Instant::now();
+    ok("stop", lab.runtime().stop_container(&id, Duration::from_secs(30)));
+    assert!(begun.elapsed() >= Duration::from_millis(1_900) && begun.elapsed() < Duration::from_secs(5));
+}
+
+fn a_graceful_one_ends_itself(lab: &Lab) {
+    let id = lab.run(&lab.config("graceful", &["/bin/graceful"]));
+    wait_for("it to be ready", || lab.log(&id).contains("ready").then_some(()));
+    let begun = Instant::now();
+    ok("stop", lab.runtime().stop_container(&id, Duration::from_secs(30)));
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    assert_eq!(lab.find(&id).unwrap().exit, Some(ExitStatus::Code(0)));
+    assert!(lab.log(&id).ends_with("goodbye\n"));
+}
+
+fn an_end_for_memory_is_told_as_such(lab: &Lab) {
+    let mut config = lab.config("hungry", &["/bin/eat"]);
+    config.resources.memory_bytes = Some(64 << 20);
+    let id = lab.run(&config);
+    assert_eq!(lab.reaches(&id, ContainerState::Stopped).exit, Some(ExitStatus::OutOfMemory));
+}
+
+fn exec_config(args: &[&str], tty: bool) -> ExecConfig {
+    ExecConfig {
+        args: args.iter().map(ToString::to_string).collect(),
+        env: std::collections::BTreeMap::new(),
+        working_dir: None,
+        user: None,
+        tty,
+    }
+}
+
+fn exec_has_its_own_stdio_and_terminal(lab: &Lab) {
+    let id = lab.run(&lab.config("exec-io", &["/bin/sleep"]));
+    let (stdio, mut reader) = exec_stdio();
+    let mut session = ok("exec", lab.runtime().exec(&id, &exec_config(&["/bin/echo", "piped"], false), stdio));
+    assert_eq!(ok("wait", session.wait()), ExitStatus::Code(0));
+    let mut text = String::new();
+    reader.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "piped\n");
+    let config = exec_config(&["/bin/echo", "on a terminal"], true);
+    let mut session = ok("exec", lab.runtime().exec(&id, &config, ExecStdio::Terminal));
+    let terminal = session.terminal().expect("a terminal was asked for");
+    assert!(session.terminal().is_none());
+    let mut seen = String::new();
+    wait_for("the terminal's text", || {
+        let mut buffer = [0; 256];
+        let len = nix::unistd::read(terminal.as_fd(), &mut buffer).unwrap_or(0);
+        seen.push_str(&String::from_utf8_lossy(&buffer[..len]));
+        seen.contains("on a terminal\r\n").then_some(())
+    });
+    assert_eq!(ok("wait", session.wait()), ExitStatus::Code(0));
+}
+
+fn a_container_with_a_terminal_logs(lab: &Lab) {
+    let mut config = lab.config("tty", &["/bin/graceful"]);
+    config.tty = true;
+    let id = lab.run(&config);
+    wait_for("its log", || lab.log(&id).contains("ready").then_some(()));
+    ok("stop", lab.runtime().stop_container(&id, Duration::from_secs(10)));
+    assert_eq!(lab.find(&id).unwrap().exit, Some(ExitStatus::Code(0)));
+    assert!(lab.log(&id).contains("goodbye"), "{}", lab.log(&id));
+}
+
+fn a_directory_deleted_by_hand_ends_its_process(lab: &Lab) {
+    let id = lab.run(&lab.config("by-hand", &["/bin/sleep"]));
+    let pid = lab.find(&id).unwrap().pid.unwrap();
+    std::fs::remove_dir_all(lab.own().layout.container_dir(&id)).unwrap();
+    assert_eq!(lab.find(&id), None);
+    wait_for("its process to end", || (!std::path::Path::new(&format!("/proc/{pid}")).exists()).then_some(()));
+    // the name is free again
+    lab.run(&lab.config("by-hand", &["/bin/sleep"]));
+}
+
+fn a_hundred_lives_leave_nothing(lab: &Lab) {
+    let live = |n: u8| {
+        let mut config = lab.config(&format!("life-{n}"), &["/bin/sh", "-c", "exit 0"]);
+        config.network =
+            NetworkMode::Bridge { network: lab.network.name.clone(), address: Ipv4Addr::new(10, 79, 0, 10 + n) };
+        let id = lab.run(&config);
+        lab.reaches(&id, ContainerState::Stopped);
+        ok("remove", lab.runtime().remove_container(&id));
+    };
+    (0..5).for_each(live);
+    let before = crash::counts(lab);
+    let begun = Instant::now();
+    (0..100).for_each(live);
+    println!("  100 lives: {} ms", begun.elapsed().as_millis());
+    wait_for("nothing to be left", || (crash::counts(lab) == before).then_some(()));
+}
