@@ -210,9 +210,9 @@ pub(crate) const RULES: &[Rule] = &[
     },
     Rule {
         within: &["runtime/src"],
-        but: &["runtime/src/switchboard"],
+        but: &["runtime/src/switchboard", "runtime/src/image/registry"],
         words: &["hickory_proto"],
-        instead: "only the switchboard speaks DNS",
+        instead: "only the switchboard and the registry client (which may not use the host's resolver library) speak DNS",
     },
     Rule {
         within: &["runtime/src"],
