@@ -41,6 +41,8 @@ pub use schema::schemas;
 pub struct LoadOptions {
     /// Values for `${VAR}`.
     pub variables: BTreeMap<String, String>,
+    /// The stack of files directly in the root; `None`: [`DEFAULT_STACK`], for a single file its directory's name.
+    pub root_stack: Option<String>,
 }
 
 impl LoadOptions {
@@ -50,7 +52,7 @@ impl LoadOptions {
         let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
             Some((name.into_string().ok()?, value.into_string().ok()?))
         };
-        Self { variables: std::env::vars_os().filter_map(text).collect() }
+        Self { variables: std::env::vars_os().filter_map(text).collect(), root_stack: None }
     }
 }
 
@@ -80,7 +82,8 @@ fn load_found(root: &str, found: &Found, options: &LoadOptions) -> Loaded {
     }
     for (name, bytes) in &contents {
         let directory = found.files.get(name).and_then(|path| path.parent()).unwrap_or(Path::new("/"));
-        let file = File { name, directory, stack: stack_of(name, &found.stack), options };
+        let root_stack = options.root_stack.as_ref().unwrap_or(&found.stack);
+        let file = File { name, directory, stack: stack_of(name, root_stack), options };
         let before = loaded.diagnostics.len();
         let kind = file.load(bytes, &mut loaded);
         let failed = loaded.diagnostics[before..].iter().any(Diagnostic::is_error);
