@@ -39,7 +39,8 @@ pub(crate) fn missing_functions(sources: &[Source]) -> Vec<String> {
                 continue;
             };
             let item = name.rsplit("::").next().unwrap_or(name).trim_end_matches("()");
-            if item.ends_with(".rs") || item.ends_with('/') {
+            let file = Path::new(target).file_stem().is_some_and(|stem| stem == item);
+            if file || item.ends_with(".rs") || item.ends_with('/') {
                 continue;
             }
             let kinds = ["fn", "struct", "enum", "trait", "const", "type", "mod"];
