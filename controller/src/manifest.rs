@@ -32,7 +32,7 @@ use crate::model::{Diagnostic, FileKind, Loaded, Object, ObjectSpec, Span, codes
 
 pub use check::{EXIT_INVALID, Report, check};
 pub use find::DEFAULT_STACK;
-pub use fingerprint::fingerprint;
+pub use fingerprint::{Scan, scan};
 pub use render::{Look, render, render_all, to_json};
 pub use schema::schemas;
 
@@ -86,6 +86,8 @@ fn load_found(root: &str, found: &Found, options: &LoadOptions) -> Loaded {
         let file = File { name, directory, stack: stack_of(name, root_stack), options };
         let before = loaded.diagnostics.len();
         let kind = file.load(bytes, &mut loaded);
+        let place = |d: &Diagnostic| d.span.as_ref().map(|span| (span.line, span.column));
+        loaded.diagnostics[before..].sort_by_key(place);
         let failed = loaded.diagnostics[before..].iter().any(Diagnostic::is_error);
         loaded.files.insert(name.clone(), if failed { FileKind::Broken } else { kind });
     }
@@ -141,9 +143,12 @@ impl File<'_> {
         for document in parsed.documents {
             kinds.insert(self.document(document, loaded));
         }
-        if let Some(fatal) = parsed.fatal {
-            let ours = ours || kinds.contains(&FileKind::Native) || kinds.contains(&FileKind::Broken);
+        let ours = ours || kinds.contains(&FileKind::Native) || kinds.contains(&FileKind::Broken);
+        for fatal in parsed.fatal {
             loaded.diagnostics.push(unknown_content(document::diagnostic(fatal, self.name), ours));
+            kinds.insert(FileKind::Broken);
+        }
+        if kinds.contains(&FileKind::Broken) {
             return FileKind::Broken;
         }
         kinds.into_iter().next().unwrap_or(FileKind::NotAManifest)

@@ -12,7 +12,7 @@ use super::yaml::FILE_BYTES_MAX;
 /// The stack of files directly in the root.
 pub const DEFAULT_STACK: &str = "default";
 /// Most files of a root: beyond this somebody has named the wrong directory.
-const FILES_MAX: usize = 20_000;
+const FILES_MAX: usize = 10_000;
 /// Deepest directory below a root.
 const DEPTH_MAX: usize = 32;
 
@@ -88,7 +88,7 @@ impl Finder<'_> {
     fn entry(&mut self, entry: &std::fs::DirEntry, relative: String, depth: usize) {
         let path = entry.path();
         let is_yaml = is_yaml(&path);
-        let too_many = "more than 20,000 files or 32 levels of directories".to_owned();
+        let too_many = "more than 10,000 files or 32 levels of directories".to_owned();
         let metadata = match std::fs::metadata(&path) {
             Ok(metadata) => metadata,
             // A dangling link that could be a manifest or a directory of them: the moment within a swap.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
@@ -46,10 +46,22 @@ pub(crate) fn hash(found: &Found, contents: &Contents, file_refs: &BTreeSet<Stri
     hex
 }
 
-/// The fingerprint of a root as it is now.
+/// A root as it is now, without a look at what the manifests say.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Scan {
+    /// As [`crate::model::Loaded::fingerprint`].
+    pub fingerprint: String,
+    /// YAML files, absolute.
+    pub files: BTreeSet<PathBuf>,
+    /// Directories that hold them or could, absolute.
+    pub directories: BTreeSet<PathBuf>,
+}
+
+/// Lists and hashes a root and the files its manifests name.
 #[must_use]
-pub fn fingerprint(root: &Path, file_refs: &BTreeSet<String>) -> String {
+pub fn scan(root: &Path, file_refs: &BTreeSet<String>) -> Scan {
     let found = find::find(root);
     let contents = read_all(&found);
-    hash(&found, &contents, file_refs)
+    let fingerprint = hash(&found, &contents, file_refs);
+    Scan { fingerprint, files: found.files.into_values().collect(), directories: found.directories }
 }

@@ -1,7 +1,6 @@
 //! Diagnostics for people (source lines, carets) and for programs (JSON).
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 use std::sync::Arc;
 
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
@@ -11,6 +10,8 @@ use crate::model::{Diagnostic, Loaded, Severity, Span};
 
 /// Most problems printed in one go: after these nobody reads on.
 const PRINTED_MAX: usize = 20;
+/// So many lines are shown whole; of more, those between the marks are folded.
+const CONTEXT_MAX: usize = 6;
 
 /// How to print.
 #[derive(Debug, Clone, Default)]
@@ -52,35 +53,36 @@ pub fn render(diagnostic: &Diagnostic, sources: &BTreeMap<String, Arc<str>>, loo
         Severity::Error => Level::ERROR,
         Severity::Warning => Level::WARNING,
     };
-    let shown = |span: &Span| sources.get(&span.file).map(|source| (look.path(&span.file), window(source, span)));
     let what = printable(&diagnostic.what);
     let title = level.primary_title(what.as_str()).id(diagnostic.code.as_str());
     let mut group = Group::with_title(title);
     let why = diagnostic.why.as_deref().map(printable);
     let mut remarks: Vec<String> = Vec::new();
-    match diagnostic.span.as_ref().map(|span| (span, shown(span))) {
-        Some((_, Some((path, window)))) => {
-            let mark = AnnotationKind::Primary.span(window.range.clone()).label(why.as_deref());
-            let snippet = Snippet::source(window.text).line_start(window.line).path(path).annotation(mark);
-            group = group.element(snippet);
+    // Places by file: those of one file share a snippet, the primary one comes first.
+    let mut places: Vec<(&str, Vec<Mark<'_>>)> = Vec::new();
+    let primary = diagnostic.span.iter().map(|span| (AnnotationKind::Primary, span, why.clone()));
+    let others = diagnostic.notes.iter().filter_map(|note| Some((note.span.as_ref()?, &note.text)));
+    let others = others.map(|(span, text)| (AnnotationKind::Context, span, Some(printable(text))));
+    for mark in primary.chain(others) {
+        match places.iter_mut().find(|(file, _)| *file == mark.1.file) {
+            Some((_, marks)) => marks.push(mark),
+            None => places.push((&mark.1.file, vec![mark])),
         }
-        Some((span, None)) => {
-            group = group.element(annotate_snippets::Origin::path(look.path(&span.file)));
-            remarks.extend(why.clone());
-        }
-        None => remarks.extend(why.clone()),
     }
-    for note in &diagnostic.notes {
-        match note.span.as_ref().map(|span| (span, shown(span))) {
-            Some((_, Some((path, window)))) => {
-                let mark = AnnotationKind::Context.span(window.range.clone()).label(printable(&note.text));
-                let snippet = Snippet::source(window.text).line_start(window.line).path(path).annotation(mark);
-                group = group.element(snippet);
+    for (file, marks) in places {
+        let path = look.path(file);
+        match sources.get(file) {
+            Some(source) => group = group.element(snippet(source, path, marks)),
+            None => {
+                remarks.extend(marks.into_iter().filter_map(|(_, _, text)| text));
+                group = group.element(annotate_snippets::Origin::path(path));
             }
-            Some((span, None)) => remarks.push(format!("{} ({})", printable(&note.text), look.path(&span.file))),
-            None => remarks.push(printable(&note.text)),
         }
     }
+    if diagnostic.span.is_none() {
+        remarks.extend(why);
+    }
+    remarks.extend(diagnostic.notes.iter().filter(|note| note.span.is_none()).map(|note| printable(&note.text)));
     let remarks = remarks.into_iter().map(|remark| Level::NOTE.message(remark));
     group = group.elements(remarks);
     if let Some(help) = &diagnostic.help {
@@ -95,36 +97,35 @@ fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect()
 }
 
-/// The lines a span is on and one before, and where in them it is, in bytes.
-struct Window {
-    text: String,
-    line: usize,
-    range: Range<usize>,
-}
+/// A place, how it is marked, and what is said there.
+type Mark<'a> = (AnnotationKind, &'a Span, Option<String>);
 
-fn window(source: &str, span: &Span) -> Window {
-    let line = usize::try_from(span.line).unwrap_or(1).max(1);
-    let first = line.saturating_sub(1).max(1);
-    let last = usize::try_from(span.end_line).unwrap_or(line).clamp(line, line + 3);
+/// Lines around the marks of one file; what is far between is folded.
+fn snippet<'a>(source: &str, path: String, marks: Vec<Mark<'_>>) -> Snippet<'a, annotate_snippets::Annotation<'a>> {
+    let line = |line: u32| usize::try_from(line).unwrap_or(1).max(1);
+    let first = marks.iter().map(|(_, span, _)| line(span.line)).min().unwrap_or(1).saturating_sub(1).max(1);
+    let last = marks.iter().map(|(_, span, _)| line(span.end_line).min(line(span.line) + 3)).max().unwrap_or(first);
+    let lines: Vec<String> = source.lines().skip(first - 1).take(last + 1 - first).map(printable).collect();
+    let mut starts = Vec::with_capacity(lines.len());
     let mut text = String::new();
-    let mut range = 0..0;
-    for (number, content) in (first..=last).zip(source.lines().skip(first - 1)) {
-        let content: String = printable(content);
-        let offset = |column: u32| {
-            let chars = usize::try_from(column).unwrap_or(1).saturating_sub(1);
-            content.char_indices().nth(chars).map_or(content.len(), |(at, _)| at)
-        };
-        if number == line {
-            range = text.len() + offset(span.column)..text.len() + content.len();
-        }
-        if number == usize::try_from(span.end_line).unwrap_or(line) {
-            range.end = text.len() + offset(span.end_column);
-        }
-        text.push_str(&content);
+    for content in &lines {
+        starts.push(text.len());
+        text.push_str(content);
         text.push('\n');
     }
-    range.end = range.end.clamp(range.start, text.len());
-    Window { text, line: first, range }
+    let offset = |number: u32, column: u32| {
+        let index = line(number).saturating_sub(first).min(lines.len().saturating_sub(1));
+        let (Some(start), Some(content)) = (starts.get(index), lines.get(index)) else { return 0 };
+        let chars = usize::try_from(column).unwrap_or(1).saturating_sub(1);
+        start + content.char_indices().nth(chars).map_or(content.len(), |(at, _)| at)
+    };
+    let annotations = marks.into_iter().map(|(kind, span, label)| {
+        let start = offset(span.line, span.column);
+        let end = offset(span.end_line, span.end_column).max(start);
+        kind.span(start..end).label(label)
+    });
+    let annotations: Vec<_> = annotations.collect();
+    Snippet::source(text).line_start(first).path(path).fold(lines.len() > CONTEXT_MAX).annotations(annotations)
 }
 
 /// All diagnostics of a load, then one line that sums up.

@@ -24,6 +24,11 @@ impl Extent {
         }
     }
 
+    /// The same, so many lines further down.
+    pub(crate) fn below(self, lines: u32) -> Self {
+        Self { line: self.line + lines, end_line: self.end_line + lines, ..self }
+    }
+
     /// `count` characters from `offset` characters into it; for places inside a scalar of one line.
     pub(crate) fn part(self, offset: usize, count: usize) -> Self {
         let offset = u32::try_from(offset).unwrap_or(0);

@@ -24,8 +24,8 @@ pub(crate) const DOCUMENTS_MAX: usize = 5_000;
 pub(crate) struct Parsed {
     /// Documents that are whole, in order. Empty ones are left out.
     pub(crate) documents: Vec<Parsed1>,
-    /// What ended the pass early: everything after it is unknown.
-    pub(crate) fatal: Option<Problem>,
+    /// Where the text could not be read. What follows the next `---` was read again.
+    pub(crate) fatal: Vec<Problem>,
 }
 
 /// One document.
@@ -48,15 +48,46 @@ pub(crate) struct Problem {
     pub(crate) also: Option<(String, Extent)>,
 }
 
-/// Splits and indexes a text. Never fails: what cannot be read is in `fatal`.
+/// Splits and indexes a text. Never fails: what cannot be read is in `fatal`. A `---` at the beginning of a line ends
+/// a document whatever came before (YAML 1.2 §9.1.2), so the pass goes on there after a syntax error.
 pub(crate) fn parse(text: &str) -> Parsed {
-    // saphyr-parser is young: a panic of it must not take the controller along.
-    let result = std::panic::catch_unwind(|| Builder::default().run(text));
-    result.unwrap_or_else(|_| {
-        let extent = Extent { line: 1, column: 1, end_line: 1, end_column: 1 };
-        let fatal = problem(codes::SYNTAX, "this file makes the YAML parser fail".to_owned(), extent);
-        Parsed { documents: Vec::new(), fatal: Some(fatal) }
-    })
+    let mut out = Parsed::default();
+    let mut rest = text;
+    let mut lines_before = 0u32;
+    loop {
+        // saphyr-parser is young: a panic of it must not take the controller along.
+        let result = std::panic::catch_unwind(|| Builder { lines_before, ..Builder::default() }.run(rest));
+        let mut part = result.unwrap_or_else(|_| {
+            let extent = Extent { line: lines_before + 1, column: 1, end_line: lines_before + 1, end_column: 1 };
+            let fatal = problem(codes::SYNTAX, "this document makes the YAML parser fail".to_owned(), extent);
+            Parsed { documents: Vec::new(), fatal: vec![fatal] }
+        });
+        let failed_at = part.fatal.first().filter(|fatal| fatal.code == codes::SYNTAX).map(|fatal| fatal.extent.line);
+        out.documents.append(&mut part.documents);
+        out.fatal.append(&mut part.fatal);
+        let Some(failed_at) = failed_at else { return out };
+        if out.documents.len() + out.fatal.len() > DOCUMENTS_MAX {
+            return out;
+        }
+        let Some((offset, line)) = next_document(rest, failed_at.saturating_sub(lines_before)) else { return out };
+        rest = &rest[offset..];
+        lines_before += line;
+    }
+}
+
+/// The first `---` after a line (counted from 1), never the first line: its byte and the number of lines before it.
+fn next_document(text: &str, line: u32) -> Option<(usize, u32)> {
+    let mut offset = 0;
+    for (number, content) in (0u32..).zip(text.split_inclusive('\n')) {
+        let marker = content
+            .strip_prefix("---")
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']));
+        if marker && number >= line.max(1) {
+            return Some((offset, number));
+        }
+        offset += content.len();
+    }
+    None
 }
 
 /// Makes a typed value of a tree whose scalars the schema walk has marked.
@@ -113,6 +144,7 @@ enum Frame {
 #[derive(Default)]
 struct Builder {
     out: Parsed,
+    lines_before: u32,
     stack: Vec<Frame>,
     root: Option<Node>,
     problems: Vec<Problem>,
@@ -125,17 +157,17 @@ impl Builder {
             let (event, span) = match next {
                 Ok(next) => next,
                 Err(error) => {
-                    let extent = point(error.marker());
+                    let extent = point(error.marker()).below(self.lines_before);
                     let what = format!("not valid YAML: {}", error.info());
                     let mut fatal = problem(codes::SYNTAX, what, extent);
-                    fatal.help = syntax_help(text, extent);
-                    self.out.fatal = Some(fatal);
+                    fatal.help = syntax_help(text, point(error.marker()));
+                    self.out.fatal.push(fatal);
                     break;
                 }
             };
-            let extent = extent_of(&span);
+            let extent = extent_of(&span).below(self.lines_before);
             let stop = self.event(event, extent);
-            if stop || self.out.fatal.is_some() {
+            if stop || !self.out.fatal.is_empty() {
                 break;
             }
         }
@@ -154,7 +186,7 @@ impl Builder {
                 }
                 if self.out.documents.len() > DOCUMENTS_MAX {
                     let what = format!("more than {DOCUMENTS_MAX} documents in one file");
-                    self.out.fatal = Some(problem(codes::LIMIT, what, extent));
+                    self.out.fatal.push(problem(codes::LIMIT, what, extent));
                 }
             }
             Event::Alias(_) => {
@@ -198,7 +230,7 @@ impl Builder {
     fn open(&mut self, frame: Frame, extent: Extent) {
         if self.stack.len() >= DEPTH_MAX {
             let what = format!("nested deeper than {DEPTH_MAX} levels");
-            self.out.fatal = Some(problem(codes::LIMIT, what, extent));
+            self.out.fatal.push(problem(codes::LIMIT, what, extent));
             return;
         }
         self.stack.push(frame);
@@ -288,6 +320,9 @@ fn syntax_help(text: &str, extent: Extent) -> Option<String> {
         let indent: String = line.chars().take_while(|c| c.is_whitespace()).collect();
         if indent.contains('\t') {
             return Some("YAML does not allow tabs for indentation: use spaces".to_owned());
+        }
+        if line.contains(" ${") && line.contains('{') {
+            return Some("put `${…}` in quotes within braces".to_owned());
         }
         let value = line.split_once(": ").map_or("", |(_, value)| value.trim_start());
         if value.starts_with(['@', '`', '%']) || (value.contains(": ") && !value.starts_with(['"', '\'', '{', '['])) {
