@@ -17,6 +17,7 @@ pub mod layout;
 pub mod linux;
 pub mod network;
 pub mod process;
+pub mod rootfs;
 pub mod runtime;
 pub mod security;
 pub mod spec;

@@ -16,8 +16,18 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use oci_spec::runtime::Spec;
 
+use crate::cgroup::{Cgroup, Hierarchies};
 use crate::spec::launch::Launch;
 use crate::{Error, Result};
+
+mod exec;
+mod handshake;
+mod init;
+mod parent;
+mod program;
+mod pty;
+mod reaper;
+mod stage;
 
 /// Where a program's standard input, output and error go.
 #[derive(Debug)]
@@ -73,7 +83,7 @@ pub enum InitEvent {
 #[derive(Debug)]
 pub struct Channel {
     fd: OwnedFd,
-    created: bool,
+    phase: handshake::Phase,
 }
 
 /// A running container, as `exec` needs it.
@@ -126,7 +136,7 @@ pub enum ExecEvent {
 #[derive(Debug)]
 pub struct ExecChannel {
     fd: OwnedFd,
-    created: bool,
+    phase: handshake::Phase,
 }
 
 impl AsFd for Channel {
@@ -145,7 +155,7 @@ impl Channel {
     /// The channel of a container that was `Created` under an earlier supervisor, whose descriptor the keeper held.
     #[must_use]
     pub fn resume(fd: OwnedFd) -> Self {
-        Self { fd, created: true }
+        Self { fd, phase: handshake::Phase::Announced }
     }
 
     /// Takes the next event without waiting; `None` when there is none yet. Call it when the channel is readable.
@@ -153,7 +163,7 @@ impl Channel {
     /// # Errors
     /// `Io` when the socket itself fails, or a message is not one of ours.
     pub fn receive(&mut self) -> Result<Option<InitEvent>> {
-        Err(Error::Unsupported(format!("starting containers is not built yet ({})", self.created)))
+        self.receive_event()
     }
 
     /// Lets a created container run its program; `Started` or `Failed` follows.
@@ -161,7 +171,7 @@ impl Channel {
     /// # Errors
     /// `Io`; EPIPE when init is gone.
     pub fn start(&self) -> Result<()> {
-        Err(Error::Unsupported("starting containers is not built yet".into()))
+        self.send_start()
     }
 }
 
@@ -171,7 +181,7 @@ impl ExecChannel {
     /// # Errors
     /// `Io` when the socket itself fails, or a message is not one of ours.
     pub fn receive(&mut self) -> Result<Option<ExecEvent>> {
-        Err(Error::Unsupported(format!("exec is not built yet ({})", self.created)))
+        self.receive_event()
     }
 }
 
@@ -180,16 +190,16 @@ impl ExecChannel {
 /// # Errors
 /// `Io` when the cgroup cannot be made or the kernel refuses to clone; `Unsupported` naming a missing feature.
 /// Nothing is left behind then.
-pub fn spawn(_spec: &Spec, _launch: &Launch, _stdio: Stdio) -> Result<Spawned> {
-    Err(Error::Unsupported("starting containers is not built yet".into()))
+pub fn spawn(spec: &Spec, launch: &Launch, stdio: Stdio) -> Result<Spawned> {
+    parent::spawn(spec, launch, stdio)
 }
 
 /// Clones a helper that joins the container's namespaces and cgroups and clones the program there.
 ///
 /// # Errors
 /// `Io` when the kernel refuses to clone.
-pub fn exec(_target: &ExecTarget<'_>, _config: &ExecConfig, _stdio: Stdio) -> Result<SpawnedExec> {
-    Err(Error::Unsupported("exec is not built yet".into()))
+pub fn exec(target: &ExecTarget<'_>, config: &ExecConfig, stdio: Stdio) -> Result<SpawnedExec> {
+    exec::spawn(target, config, &stdio)
 }
 
 /// Removes what the kernel keeps of a container that has ended: its cgroups, children before parents, after killing
@@ -197,6 +207,6 @@ pub fn exec(_target: &ExecTarget<'_>, _config: &ExecConfig, _stdio: Stdio) -> Re
 ///
 /// # Errors
 /// `Io` when a cgroup cannot be removed (EBUSY while its last processes are still dying: call again).
-pub fn cleanup(_launch: &Launch) -> Result<()> {
-    Err(Error::Unsupported("starting containers is not built yet".into()))
+pub fn cleanup(launch: &Launch) -> Result<()> {
+    Cgroup::new(Hierarchies::of_host()?, &launch.cgroup).remove()
 }

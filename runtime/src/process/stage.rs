@@ -1,0 +1,199 @@
+//! The stage helper: what takes the host's credentials, done by a child that may hang or die without anybody waiting
+//! for it. A straight line; speaks to init through supplies, to the caller only when it fails.
+
+use std::fs;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+
+use oci_spec::runtime::{PosixRlimitType, Spec};
+use rustix::fs::{Mode, OFlags};
+use rustix::process::{Resource, Rlimit};
+
+use super::handshake::{Supply, encode};
+use crate::cgroup::{Cgroup, Hierarchies};
+use crate::error::{Doing as _, Error, Result};
+use crate::network::link::{Netlink, Veth};
+use crate::rootfs::mounts::has_files;
+use crate::rootfs::{devices, files, layers, volumes};
+use crate::spec::launch::{Attachment, BridgeAttachment, Launch, LaunchSource};
+use crate::sys::mount::Attr;
+use crate::sys::{clone, fdpass};
+
+/// Name of the interface inside.
+pub(super) const INTERFACE: &str = "eth0";
+
+/// The helper's ends of the two conversations.
+pub(super) struct Ends<'a> {
+    /// To the caller.
+    pub(super) report: BorrowedFd<'a>,
+    /// To init.
+    pub(super) supplies: BorrowedFd<'a>,
+}
+
+/// Serves one init.
+pub(super) fn run(spec: &Spec, launch: &Launch, init: i32, ends: &Ends<'_>) -> Result<()> {
+    // SAFETY: whatever else is open belongs to the caller's copy of the state, which this child never touches.
+    unsafe { clone::close_others(&[ends.report, ends.supplies]) }.doing(|| "close inherited files")?;
+    let _ = rustix::thread::set_name(c"boxship-stage");
+    rustix::process::umask(Mode::empty());
+    // The first write to a v1 cgroup waits for the kernel, so it waits while the mounts are made.
+    std::thread::scope(|scope| {
+        let limits = scope.spawn(|| limit(spec, launch, init));
+        prepare(spec, launch, init, ends)?;
+        limits.join().unwrap_or_else(|_| Err(Error::Unsupported("the cgroup thread panicked; this is a bug".into())))
+    })?;
+    send(ends, &Supply::Ready, &[])
+}
+
+fn prepare(spec: &Spec, launch: &Launch, init: i32, ends: &Ends<'_>) -> Result<()> {
+    write_maps(launch, init)?;
+    send(ends, &Supply::Mapped, &[])?;
+    let userns = open_namespace(init, "user")?;
+    supply_mounts(spec, launch, userns.as_fd(), ends)?;
+    if let Attachment::Bridge(bridge) = &launch.network {
+        attach_network(bridge, init)?;
+        send(ends, &Supply::Network, &[])?;
+    }
+    Ok(())
+}
+
+fn send(ends: &Ends<'_>, supply: &Supply, fds: &[BorrowedFd<'_>]) -> Result<()> {
+    fdpass::send(ends.supplies, &encode(supply), fds).doing(|| "hand over to init")
+}
+
+fn write_maps(launch: &Launch, init: i32) -> Result<()> {
+    let map = format!("0 {} {}", launch.ids.host_start, launch.ids.len);
+    for name in ["uid_map", "gid_map"] {
+        fs::write(format!("/proc/{init}/{name}"), &map).doing(|| format!("map ids {map}"))?;
+    }
+    Ok(())
+}
+
+fn open_namespace(init: i32, kind: &str) -> Result<OwnedFd> {
+    let path = format!("/proc/{init}/ns/{kind}");
+    rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).doing(|| format!("open {path}"))
+}
+
+fn supply_mounts(spec: &Spec, launch: &Launch, userns: BorrowedFd<'_>, ends: &Ends<'_>) -> Result<()> {
+    let mut attributes = Attr::MOUNT_ATTR_NODEV;
+    if spec.process().as_ref().and_then(oci_spec::runtime::Process::no_new_privileges) == Some(true) {
+        // Under no_new_privs a file with capabilities would refuse to execute; on a nosuid mount they are ignored.
+        attributes |= Attr::MOUNT_ATTR_NOSUID;
+    }
+    let root = layers::overlay(&launch.root, launch.ids, userns, attributes)?;
+    let devices = devices::make(launch.ids)?;
+    let etc = devices::make_etc(&launch.etc, launch.ids)?;
+    let content = content_files(launch, userns)?;
+    let mut mounts = Vec::new();
+    for (number, mount) in launch.mounts.iter().enumerate() {
+        mounts.extend(volumes::open(mount, root.as_fd(), launch.ids, userns)?.map(|fd| (number, fd)));
+    }
+    let supply =
+        Supply::Mounts { files: content.is_some(), numbers: mounts.iter().map(|(number, _)| *number).collect() };
+    let fds: Vec<BorrowedFd<'_>> = [&root, &devices, &etc]
+        .into_iter()
+        .chain(&content)
+        .chain(mounts.iter().map(|(_, fd)| fd))
+        .map(|fd| fd.as_fd())
+        .collect();
+    if fds.len() > fdpass::FDS_MAX {
+        return Err(Error::BadContainer(format!(
+            "{} mounts are more than one container can have",
+            launch.mounts.len()
+        )));
+    }
+    send(ends, &supply, &fds)
+}
+
+fn content_files(launch: &Launch, userns: BorrowedFd<'_>) -> Result<Option<OwnedFd>> {
+    if !has_files(launch) {
+        return Ok(None);
+    }
+    let list: Vec<files::ContentFile<'_>> = launch
+        .mounts
+        .iter()
+        .filter_map(|mount| match &mount.source {
+            LaunchSource::File { name, content, mode } => Some((name.as_str(), content.as_slice(), *mode)),
+            LaunchSource::Volume { .. } | LaunchSource::Bind { .. } => None,
+        })
+        .collect();
+    files::publish(&launch.files_dir, &list)?;
+    volumes::open_files(&launch.files_dir, userns).map(Some)
+}
+
+fn attach_network(bridge: &BridgeAttachment, init: i32) -> Result<()> {
+    let netns = open_namespace(init, "net")?;
+    let mut netlink = Netlink::open()?;
+    let master = netlink
+        .link(&bridge.bridge)?
+        .ok_or_else(|| Error::NotFound { what: "network", name: bridge.bridge.clone() })?;
+    let veth = Veth {
+        name: &bridge.host_interface,
+        master: Some(master.index),
+        peer_name: INTERFACE,
+        peer_netns: netns.as_fd(),
+        peer_mac: Some(bridge.mac),
+    };
+    match netlink.add_veth(&veth) {
+        // The pair of an earlier start whose namespace is not quite gone: its name is ours by right.
+        Err(Error::Io { source, .. }) if source.raw_os_error() == Some(libc::EEXIST) => {
+            netlink.delete_link(&bridge.host_interface)?;
+            netlink.add_veth(&veth)
+        }
+        other => other,
+    }
+}
+
+/// Cgroups, resource limits and the out-of-memory score: what another process may set only from outside.
+fn limit(spec: &Spec, launch: &Launch, init: i32) -> Result<()> {
+    let cgroup = Cgroup::new(Hierarchies::of_host()?, &launch.cgroup);
+    cgroup.prepare(spec.linux().as_ref().and_then(|linux| linux.resources().as_ref()))?;
+    cgroup.attach(init)?;
+    let Some(process) = spec.process() else { return Ok(()) };
+    if let Some(score) = process.oom_score_adj() {
+        let path = format!("/proc/{init}/oom_score_adj");
+        match fs::write(&path, score.to_string()) {
+            // Lowering it takes CAP_SYS_RESOURCE: the container then keeps the (higher) score of its parent.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EACCES | libc::EPERM)) => {}
+            other => other.doing(|| format!("write {path}"))?,
+        }
+    }
+    for limit in process.rlimits().as_deref().unwrap_or_default() {
+        set_limit(init, resource(limit.typ()), limit.soft(), limit.hard())?;
+    }
+    Ok(())
+}
+
+/// Sets a limit; without the right to raise the hard one, both are clamped to what is there.
+pub(super) fn set_limit(pid: i32, resource: Resource, soft: u64, hard: u64) -> Result<()> {
+    let pid = rustix::process::Pid::from_raw(pid);
+    let wanted = Rlimit { current: Some(soft), maximum: Some(hard) };
+    match rustix::process::prlimit(pid, resource, wanted) {
+        Err(rustix::io::Errno::PERM) => {
+            let ceiling = rustix::process::getrlimit(resource).maximum.unwrap_or(u64::MAX).min(hard);
+            let clamped = Rlimit { current: Some(soft.min(ceiling)), maximum: Some(ceiling) };
+            rustix::process::prlimit(pid, resource, clamped).map(drop).doing(|| format!("limit {resource:?}"))
+        }
+        other => other.map(drop).doing(|| format!("limit {resource:?}")),
+    }
+}
+
+pub(super) fn resource(kind: PosixRlimitType) -> Resource {
+    match kind {
+        PosixRlimitType::RlimitCpu => Resource::Cpu,
+        PosixRlimitType::RlimitFsize => Resource::Fsize,
+        PosixRlimitType::RlimitData => Resource::Data,
+        PosixRlimitType::RlimitStack => Resource::Stack,
+        PosixRlimitType::RlimitCore => Resource::Core,
+        PosixRlimitType::RlimitRss => Resource::Rss,
+        PosixRlimitType::RlimitNproc => Resource::Nproc,
+        PosixRlimitType::RlimitNofile => Resource::Nofile,
+        PosixRlimitType::RlimitMemlock => Resource::Memlock,
+        PosixRlimitType::RlimitAs => Resource::As,
+        PosixRlimitType::RlimitLocks => Resource::Locks,
+        PosixRlimitType::RlimitSigpending => Resource::Sigpending,
+        PosixRlimitType::RlimitMsgqueue => Resource::Msgqueue,
+        PosixRlimitType::RlimitNice => Resource::Nice,
+        PosixRlimitType::RlimitRtprio => Resource::Rtprio,
+        PosixRlimitType::RlimitRttime => Resource::Rttime,
+    }
+}

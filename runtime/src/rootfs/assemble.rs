@@ -1,0 +1,252 @@
+//! Init's half: attaching the prepared mounts, making the others, hiding paths, becoming the root. All targets are
+//! resolved inside the container's root by openat2; none is a path of the host.
+
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{AtFlags, Mode, OFlags};
+
+use super::files;
+use super::mounts::{FILES_DIR, Step, What};
+use crate::cgroup::Hierarchies;
+use crate::error::{Doing as _, Error, Result};
+use crate::sys::mount::{self, Attr};
+use crate::sys::path::{self, Missing};
+
+/// What the stage helper hands over.
+#[derive(Debug)]
+pub struct Supplies {
+    /// The overlay.
+    pub root: OwnedFd,
+    /// /dev.
+    pub devices: OwnedFd,
+    /// The generated files of /etc.
+    pub etc: OwnedFd,
+    /// The directory of content files, when there are any.
+    pub files: Option<OwnedFd>,
+    /// One for each volume and bind, in the order of `Launch::mounts`.
+    pub mounts: Vec<(usize, OwnedFd)>,
+}
+
+/// The container's root, attached but not yet entered.
+#[derive(Debug)]
+pub struct Assembly {
+    supplies: Supplies,
+    root_mount: u64,
+}
+
+impl Assembly {
+    /// Attaches the overlay and the /etc files somewhere in the old root, all of which goes away with [`Self::enter`].
+    /// (Copying a file's mount out of a directory needs the directory attached: open_tree(2).)
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn new(supplies: Supplies) -> Result<Self> {
+        let doing = || "attach the root file system";
+        let open = || rustix::fs::open("/dev", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+        mount::attach(&supplies.etc, open().doing(doing)?).doing(doing)?;
+        mount::attach(&supplies.root, open().doing(doing)?).doing(doing)?;
+        let root_mount = path::mount_id(&supplies.root).doing(doing)?;
+        Ok(Self { supplies, root_mount })
+    }
+
+    /// The root directory.
+    #[must_use]
+    pub fn root(&self) -> BorrowedFd<'_> {
+        self.supplies.root.as_fd()
+    }
+
+    /// Carries out one step.
+    ///
+    /// # Errors
+    /// `BadContainer` when the target cannot be a mount point; `Io`.
+    pub fn mount(&self, step: &Step) -> Result<()> {
+        let doing = || format!("mount {}", step.target.display());
+        let mounted = match &step.what {
+            What::FileSystem { kind, options, attributes } => {
+                let options: Vec<_> = options
+                    .iter()
+                    .map(|option| {
+                        option.split_once('=').map_or((option.as_str(), None), |(key, value)| (key, Some(value)))
+                    })
+                    .collect();
+                mount::filesystem(kind, &options, *attributes).doing(doing)?
+            }
+            What::Devices => return self.attach(self.supplies.devices.as_fd(), &step.target, Missing::Directory),
+            What::HostSys => super::devices::host_sys()?,
+            What::Cgroups { attributes } => return self.mount_cgroups(&step.target, *attributes),
+            What::Etc(name) => {
+                let file = mount::clone_tree(&self.supplies.etc, name, false).doing(doing)?;
+                return self.attach(file.as_fd(), &step.target, Missing::File);
+            }
+            What::Files => {
+                let files = self.supplies.files.as_ref().expect("the plan has this step only with content files");
+                return self.attach(files.as_fd(), &step.target, Missing::Directory);
+            }
+            What::Supplied(number) => return self.attach_supplied(*number, &step.target),
+            What::File { name } => return self.link_file(name, &step.target),
+        };
+        self.attach(mounted.as_fd(), &step.target, Missing::Directory)
+    }
+
+    fn attach_supplied(&self, number: usize, target: &Path) -> Result<()> {
+        let (_, mounted) = self
+            .supplies
+            .mounts
+            .iter()
+            .find(|(known, _)| *known == number)
+            .expect("stage sends a mount for every volume and bind, or fails");
+        let is_directory =
+            path::is_directory(mounted).doing(|| format!("look at the mount for {}", target.display()))?;
+        self.attach(mounted.as_fd(), target, if is_directory { Missing::Directory } else { Missing::File })
+    }
+
+    fn attach(&self, mounted: BorrowedFd<'_>, target: &Path, missing: Missing) -> Result<()> {
+        let place = self.place(target, missing)?;
+        mount::attach(mounted, &place).map_err(|error| match error.raw_os_error() {
+            Some(libc::ENOTDIR) => Error::BadContainer(format!(
+                "{} is a {} in the image, and what is mounted there is not",
+                target.display(),
+                if missing == Missing::Directory { "file" } else { "directory" }
+            )),
+            _ => Error::io(format!("mount {}", target.display()), error),
+        })
+    }
+
+    fn place(&self, target: &Path, missing: Missing) -> Result<OwnedFd> {
+        path::open_or_make(self.root(), target, missing).map_err(|error| match error.raw_os_error() {
+            Some(libc::ENOTDIR | libc::ELOOP) => Error::BadContainer(format!(
+                "{} cannot be a mount point: a part of the path is no directory in the image",
+                target.display()
+            )),
+            _ => Error::io(format!("make the mount point {}", target.display()), error),
+        })
+    }
+
+    /// v2 at the target itself; on a hybrid host a small tmpfs with the hierarchies we put the container into.
+    fn mount_cgroups(&self, target: &Path, attributes: Attr) -> Result<()> {
+        let doing = || format!("mount {}", target.display());
+        let hierarchies = Hierarchies::of_host()?;
+        if hierarchies.controllers.is_empty() {
+            let mounted = mount::filesystem("cgroup2", &[("source", Some("cgroup"))], attributes).doing(doing)?;
+            return self.attach(mounted.as_fd(), target, Missing::Directory);
+        }
+        let options = [("mode", Some("755")), ("size", Some("64k")), ("source", Some("tmpfs"))];
+        let writable = attributes - Attr::MOUNT_ATTR_RDONLY;
+        let directory = mount::filesystem("tmpfs", &options, writable).doing(doing)?;
+        self.attach(directory.as_fd(), target, Missing::Directory)?;
+        for (name, _) in &hierarchies.controllers {
+            rustix::fs::mkdirat(&directory, name, Mode::from_raw_mode(0o755)).doing(doing)?;
+            let place = path::open_beneath(&directory, Path::new(name), OFlags::PATH).doing(doing)?;
+            // Another set of controllers than the host's is another hierarchy: name all that are mounted together.
+            let together = controllers_at(hierarchies, name);
+            let mut options: Vec<(&str, Option<&str>)> = together.iter().map(|name| (name.as_str(), None)).collect();
+            options.push(("source", Some("cgroup")));
+            let mounted = mount::filesystem("cgroup", &options, attributes).doing(doing)?;
+            mount::attach(mounted, place).doing(doing)?;
+        }
+        rustix::fs::mkdirat(&directory, "unified", Mode::from_raw_mode(0o755)).doing(doing)?;
+        let place = path::open_beneath(&directory, Path::new("unified"), OFlags::PATH).doing(doing)?;
+        let mounted = mount::filesystem("cgroup2", &[("source", Some("cgroup"))], attributes).doing(doing)?;
+        mount::attach(mounted, place).doing(doing)?;
+        mount::set_attributes(&directory, attributes, Attr::empty(), false).doing(doing)
+    }
+
+    /// A link in the root's own layer; a mount where the target lies in another mount.
+    fn link_file(&self, name: &str, target: &Path) -> Result<()> {
+        let doing = || format!("make the link {}", target.display());
+        let parent = target.parent().unwrap_or(Path::new("/"));
+        let directory = path::make_directories(self.root(), parent).doing(doing)?;
+        if path::mount_id(&directory).doing(doing)? != self.root_mount {
+            let files = self.supplies.files.as_ref().expect("the plan has this step only with content files");
+            let file = path::open_in_root(files, Path::new(files::CURRENT).join(name).as_path(), OFlags::PATH);
+            let file = mount::clone_tree(file.doing(doing)?, "", false).doing(doing)?;
+            return self.attach(file.as_fd(), target, Missing::File);
+        }
+        let link = format!("{FILES_DIR}/{}/{name}", files::CURRENT);
+        let own_name = target.file_name().ok_or_else(|| Error::BadContainer("a file needs a name".into()))?;
+        match rustix::fs::unlinkat(&directory, own_name, AtFlags::empty()) {
+            Ok(()) | Err(rustix::io::Errno::NOENT) => {}
+            Err(rustix::io::Errno::ISDIR | rustix::io::Errno::PERM) => {
+                let target = target.display();
+                return Err(Error::BadContainer(format!(
+                    "{target} is a directory in the image, and a file is mounted there"
+                )));
+            }
+            Err(errno) => return Err(Error::io(doing(), errno)),
+        }
+        rustix::fs::symlinkat(link, &directory, own_name).doing(doing)
+    }
+
+    /// Covers paths: files by /dev/null, directories by an empty read-only one. What is not there needs no cover.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn mask(&self, paths: &[String]) -> Result<()> {
+        let mut empty: Option<OwnedFd> = None;
+        for masked in paths {
+            let doing = || format!("mask {masked}");
+            let Some(place) = self.existing(masked)? else { continue };
+            let cover = if !path::is_directory(&place).doing(doing)? {
+                mount::clone_tree(&self.supplies.devices, "null", false).doing(doing)?
+            } else if let Some(first) = &empty {
+                mount::clone_tree(first, "", false).doing(doing)?
+            } else {
+                let options = [("size", Some("0")), ("nr_inodes", Some("1")), ("mode", Some("755"))];
+                mount::filesystem("tmpfs", &options, Attr::MOUNT_ATTR_RDONLY | Attr::MOUNT_ATTR_NOEXEC).doing(doing)?
+            };
+            mount::attach(&cover, place).doing(doing)?;
+            if path::is_directory(&cover).doing(doing)? && empty.is_none() {
+                empty = Some(cover);
+            }
+        }
+        Ok(())
+    }
+
+    /// Mounts paths read-only over themselves.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn protect(&self, paths: &[String]) -> Result<()> {
+        for protected in paths {
+            let doing = || format!("make {protected} read-only");
+            let Some(place) = self.existing(protected)? else { continue };
+            let copy = mount::clone_tree(&place, "", true).doing(doing)?;
+            mount::set_attributes(&copy, Attr::MOUNT_ATTR_RDONLY, Attr::empty(), true).doing(doing)?;
+            mount::attach(copy, place).doing(doing)?;
+        }
+        Ok(())
+    }
+
+    fn existing(&self, path: &str) -> Result<Option<OwnedFd>> {
+        match path::open_in_root(self.root(), Path::new(path), OFlags::PATH) {
+            Ok(fd) => Ok(Some(fd)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Error::io(format!("open {path}"), error)),
+        }
+    }
+
+    /// Makes it the root of this process's mount namespace and lets everything of the host go.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn enter(self, read_only: bool) -> Result<()> {
+        let doing = || "enter the root file system";
+        if read_only {
+            mount::set_attributes(self.root(), Attr::MOUNT_ATTR_RDONLY, Attr::empty(), false).doing(doing)?;
+        }
+        mount::pivot(self.root()).doing(doing)
+    }
+}
+
+/// The controllers mounted in the same directory as this one, itself included.
+fn controllers_at(hierarchies: &Hierarchies, name: &str) -> Vec<String> {
+    let root = hierarchies.controllers.iter().find(|(known, _)| known == name).map(|(_, root)| root);
+    let together = root.and_then(|root| root.file_name()).map(|base| base.to_string_lossy().into_owned());
+    match together {
+        // The usual name of a co-mount is the list itself: `cpu,cpuacct`.
+        Some(base) if base.split(',').any(|part| part == name) => base.split(',').map(str::to_owned).collect(),
+        _ => vec![name.to_owned()],
+    }
+}
