@@ -50,6 +50,8 @@ fn join(target: &ExecTarget<'_>, config: &ExecConfig, stdio: &Stdio, report: Bor
         Some(libc::ESRCH) => Error::Conflict(format!("container {} does not run", target.launch.id)),
         _ => Error::io(doing(), error),
     })?;
+    // A terminal belongs to whoever opens it, and the host's root is nobody inside.
+    crate::sys::privilege::become_user(0, 0, &[]).doing(|| "become root of the container")?;
     let terminal = if matches!(stdio, Stdio::Terminal) { Some(pty::open()?) } else { None };
     let (go, wait) = fdpass::pair().doing(doing)?;
     // SAFETY: this child has one thread; run_child never returns.
@@ -83,7 +85,6 @@ fn become_program(
         target.spec.process().as_ref().ok_or_else(|| Error::BadContainer("the spec has no process".into()))?;
     let root = rustix::fs::open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
     let root = root.doing(|| "open /")?;
-    crate::sys::privilege::become_user(0, 0, &[]).doing(|| "become root of the container")?;
     let directory = config.working_dir.as_ref().map_or_else(|| process.cwd().clone(), Into::into);
     program::enter_directory(root.as_fd(), &directory)?;
     let user = config.user.as_deref().or(target.launch.user.as_deref());

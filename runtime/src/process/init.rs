@@ -153,6 +153,7 @@ fn configure_interface(netlink: &mut Netlink, bridge: &BridgeAttachment) -> Resu
     let link = netlink
         .link(stage::INTERFACE)?
         .ok_or_else(|| Error::Unsupported("the container's interface is missing; this is a bug".into()))?;
+    netlink.set_up(link.index)?;
     netlink.add_address(link.index, bridge.address, bridge.prefix_len)?;
     netlink.add_default_route(bridge.gateway)
 }
