@@ -6,7 +6,7 @@ use runtime::process::InitEvent;
 use super::Case;
 use super::lab::{Lab, read_terminal};
 
-pub const CASES: &[Case] = &[
+pub(crate) const CASES: &[Case] = &[
     ("a_program_speaks_and_ends", a_program_speaks_and_ends),
     ("exit_codes_and_signals_are_the_programs_own", exit_codes_and_signals_are_the_programs_own),
     ("layers_are_merged", layers_are_merged),

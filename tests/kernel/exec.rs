@@ -5,7 +5,7 @@ use runtime::Error;
 use super::Case;
 use super::lab::{HOST_START, Lab, shell};
 
-pub const CASES: &[Case] = &[
+pub(crate) const CASES: &[Case] = &[
     ("an_exec_is_as_confined_as_the_container", an_exec_is_as_confined_as_the_container),
     ("an_exec_has_its_own_user_directory_and_environment", an_exec_has_its_own),
     ("an_exec_can_have_a_terminal", an_exec_can_have_a_terminal),
@@ -24,13 +24,11 @@ fn an_exec_is_as_confined_as_the_container(lab: &Lab) {
         .unwrap();
     let name = &running.spec.hostname().clone().unwrap();
     let unmanaged = outcome.output.lines().nth(6).unwrap_or_default().to_owned();
-    assert_eq!(
-        outcome.output,
-        format!("CapBnd:\t00000000a80425fb\n",).replace("CapBnd", "CapEff")
-            + "CapBnd:\t00000000a80425fb\nNoNewPrivs:\t1\nSeccomp:\t2\n4\n"
-            + name
-            + &format!("\n{unmanaged}\n0 {HOST_START} 65536\nsleep\n0022\nRead-only\n")
+    let expected = format!(
+        "CapEff:\t00000000a80425fb\nCapBnd:\t00000000a80425fb\nNoNewPrivs:\t1\nSeccomp:\t2\n4\n\
+         {name}\n{unmanaged}\n0 {HOST_START} 65536\nsleep\n0022\nRead-only\n"
     );
+    assert_eq!(outcome.output, expected);
     running.kill();
 }
 

@@ -23,44 +23,44 @@ use runtime::{Error, Result};
 const DEADLINE: Duration = Duration::from_secs(20);
 
 /// First host id of the containers.
-pub const HOST_START: u32 = 0x2_0000;
+pub(crate) const HOST_START: u32 = 0x2_0000;
 
 /// A data root with an image.
-pub struct Lab {
+pub(crate) struct Lab {
     dir: tempfile::TempDir,
     /// The table of paths below it.
-    pub layout: Layout,
+    pub(crate) layout: Layout,
     cgroup_parent: String,
     next: Cell<u32>,
 }
 
 /// A started container.
-pub struct Running {
+pub(crate) struct Running {
     /// What it was made from.
-    pub spec: Spec,
+    pub(crate) spec: Spec,
     /// What it was made from.
-    pub launch: Launch,
+    pub(crate) launch: Launch,
     /// Its processes.
-    pub spawned: Spawned,
+    pub(crate) spawned: Spawned,
     /// Its resolver sockets, when it announced them.
-    pub dns: Option<[OwnedFd; 2]>,
+    pub(crate) dns: Option<[OwnedFd; 2]>,
     /// Its terminal, when it announced one.
-    pub terminal: Option<OwnedFd>,
+    pub(crate) terminal: Option<OwnedFd>,
     output: Option<OwnedFd>,
 }
 
 /// How a program ended and what it wrote.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Outcome {
+pub(crate) struct Outcome {
     /// Exit code, or 128 and the signal.
-    pub code: i32,
+    pub(crate) code: i32,
     /// stdout and stderr together.
-    pub output: String,
+    pub(crate) output: String,
 }
 
 impl Lab {
     /// Builds the image.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let dir = tempfile::Builder::new().prefix("boxship-kernel-").tempdir().unwrap();
         let layout = Layout::new(dir.path().join("data"), dir.path().join("run"));
         let lab =
@@ -111,7 +111,7 @@ impl Lab {
     }
 
     /// A configuration that runs a shell script.
-    pub fn script(&self, script: &str) -> ContainerConfig {
+    pub(crate) fn script(&self, script: &str) -> ContainerConfig {
         let number = self.next.get();
         self.next.set(number + 1);
         ContainerConfig {
@@ -139,7 +139,7 @@ impl Lab {
     }
 
     /// Lowers a configuration and makes its directories.
-    pub fn lower(&self, config: &ContainerConfig, bridge: Option<Bridge>) -> Result<(Spec, Launch)> {
+    pub(crate) fn lower(&self, config: &ContainerConfig, bridge: Option<Bridge>) -> Result<(Spec, Launch)> {
         let dir = self.layout.container_dir(&config.id);
         for name in ["upper", "work"] {
             fs::create_dir_all(dir.join(name)).unwrap();
@@ -155,12 +155,12 @@ impl Lab {
     }
 
     /// Starts a container and returns when its program runs.
-    pub fn start(&self, config: &ContainerConfig) -> Result<Running> {
+    pub(crate) fn start(&self, config: &ContainerConfig) -> Result<Running> {
         self.start_on(config, None)
     }
 
     /// The same, on a bridge.
-    pub fn start_on(&self, config: &ContainerConfig, bridge: Option<Bridge>) -> Result<Running> {
+    pub(crate) fn start_on(&self, config: &ContainerConfig, bridge: Option<Bridge>) -> Result<Running> {
         let mut running = self.create(config, bridge)?;
         running.spawned.channel.start()?;
         match running.event() {
@@ -174,7 +174,7 @@ impl Lab {
     }
 
     /// Creates a container and returns when it waits for its start.
-    pub fn create(&self, config: &ContainerConfig, bridge: Option<Bridge>) -> Result<Running> {
+    pub(crate) fn create(&self, config: &ContainerConfig, bridge: Option<Bridge>) -> Result<Running> {
         let (spec, launch) = self.lower(config, bridge)?;
         let (output, stdio) = stdio(config.tty);
         let spawned = process::spawn(&spec, &launch, stdio)?;
@@ -196,19 +196,19 @@ impl Lab {
     }
 
     /// Runs a configuration to its end and checks that nothing is left of it.
-    pub fn run(&self, config: &ContainerConfig) -> Outcome {
+    pub(crate) fn run(&self, config: &ContainerConfig) -> Outcome {
         self.start(config).unwrap().finish()
     }
 
     /// Runs a script to its end; it must succeed.
-    pub fn output(&self, script: &str) -> String {
+    pub(crate) fn output(&self, script: &str) -> String {
         let outcome = self.run(&self.script(script));
         assert_eq!(outcome.code, 0, "{}", outcome.output);
         outcome.output
     }
 
     /// The error of a configuration that must not start.
-    pub fn error(&self, config: &ContainerConfig) -> Error {
+    pub(crate) fn error(&self, config: &ContainerConfig) -> Error {
         match self.start(config) {
             Ok(running) => panic!("it started: {:?}", running.finish()),
             Err(error) => error,
@@ -216,14 +216,14 @@ impl Lab {
     }
 
     /// A directory on the host.
-    pub fn host_dir(&self, name: &str) -> PathBuf {
+    pub(crate) fn host_dir(&self, name: &str) -> PathBuf {
         let path = self.dir.path().join(name);
         fs::create_dir_all(&path).unwrap();
         path
     }
 
     /// Directories of this lab's cgroups that still exist.
-    pub fn cgroups(&self) -> Vec<PathBuf> {
+    pub(crate) fn cgroups(&self) -> Vec<PathBuf> {
         let found = runtime::cgroup::Hierarchies::of_host().unwrap();
         std::iter::once(&found.unified)
             .chain(found.controllers.iter().map(|(_, root)| root))
@@ -243,7 +243,7 @@ impl Drop for Lab {
 
 impl Running {
     /// The next event.
-    pub fn event(&mut self) -> InitEvent {
+    pub(crate) fn event(&mut self) -> InitEvent {
         let until = Instant::now() + DEADLINE;
         loop {
             wait_readable(&self.spawned.channel, until);
@@ -254,27 +254,27 @@ impl Running {
     }
 
     /// Waits for its end, reads its output and cleans up.
-    pub fn finish(mut self) -> Outcome {
+    pub(crate) fn finish(mut self) -> Outcome {
         let code = wait_for(&self.spawned.pidfd);
         process::cleanup(&self.launch).unwrap();
         Outcome { code, output: self.output.take().map(read_all).unwrap_or_default() }
     }
 
     /// Kills it and cleans up.
-    pub fn kill(self) -> Outcome {
+    pub(crate) fn kill(self) -> Outcome {
         let _ = rustix::process::pidfd_send_signal(&self.spawned.pidfd, rustix::process::Signal::KILL);
         self.finish()
     }
 
     /// A line of /proc/PID/status of its first process, without the name.
-    pub fn status(&self, name: &str) -> String {
+    pub(crate) fn status(&self, name: &str) -> String {
         let text = fs::read_to_string(format!("/proc/{}/status", self.spawned.pid)).unwrap();
         let line = text.lines().find_map(|line| line.strip_prefix(&format!("{name}:"))).unwrap();
         line.trim().replace('\t', " ")
     }
 
     /// Runs a further program to its end.
-    pub fn exec(&self, config: &ExecConfig) -> Result<Outcome> {
+    pub(crate) fn exec(&self, config: &ExecConfig) -> Result<Outcome> {
         let target = ExecTarget {
             pid: self.spawned.pid,
             pidfd: self.spawned.pidfd.as_fd(),
@@ -308,7 +308,7 @@ impl Running {
 }
 
 /// Runs this script in a shell.
-pub fn shell(script: &str) -> ExecConfig {
+pub(crate) fn shell(script: &str) -> ExecConfig {
     ExecConfig {
         args: vec!["sh".into(), "-c".into(), script.into()],
         env: BTreeMap::new(),
@@ -319,7 +319,7 @@ pub fn shell(script: &str) -> ExecConfig {
 }
 
 /// Reads a terminal until its last user is gone.
-pub fn read_terminal(master: OwnedFd) -> String {
+pub(crate) fn read_terminal(master: OwnedFd) -> String {
     let mut text = Vec::new();
     let mut piece = [0; 4096];
     loop {
@@ -333,7 +333,7 @@ pub fn read_terminal(master: OwnedFd) -> String {
 }
 
 /// Waits until `holds`, at most the deadline.
-pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+pub(crate) fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     let until = Instant::now() + DEADLINE;
     while !holds() {
         assert!(Instant::now() < until, "{what} did not happen in time");
@@ -376,7 +376,7 @@ fn wait_for(pidfd: &OwnedFd) -> i32 {
 }
 
 /// The owner of a path on the host, not following links.
-pub fn owner(path: &Path) -> (u32, u32) {
+pub(crate) fn owner(path: &Path) -> (u32, u32) {
     use std::os::unix::fs::MetadataExt as _;
     let metadata = fs::symlink_metadata(path).unwrap();
     (metadata.uid(), metadata.gid())

@@ -8,7 +8,7 @@ use runtime::runtime::Resources;
 use super::Case;
 use super::lab::Lab;
 
-pub const CASES: &[Case] = &[
+pub(crate) const CASES: &[Case] = &[
     ("limits_are_in_force_from_the_first_instruction", limits_are_in_force),
     ("limits_change_in_place", limits_change_in_place),
     ("a_memory_hog_is_killed_and_counted", a_memory_hog_is_killed_and_counted),

@@ -11,7 +11,7 @@ use runtime::spec::Bridge;
 use super::Case;
 use super::lab::{Lab, shell};
 
-pub const CASES: &[Case] = &[
+pub(crate) const CASES: &[Case] = &[
     ("containers_reach_each_other_over_a_bridge", containers_reach_each_other_over_a_bridge),
     ("the_resolvers_sockets_are_handed_out", the_resolvers_sockets_are_handed_out),
     ("without_a_network_there_is_only_loopback", without_a_network_there_is_only_loopback),

@@ -9,7 +9,7 @@ use runtime::runtime::{MountConfig, MountSource};
 use super::Case;
 use super::lab::{Lab, owner};
 
-pub const CASES: &[Case] = &[
+pub(crate) const CASES: &[Case] = &[
     ("ids_on_disk_are_the_containers_own", ids_on_disk_are_the_containers_own),
     ("a_volume_is_filled_once_with_owner_and_mode", a_volume_is_filled_once_with_owner_and_mode),
     ("volumes_are_nosuid_and_nodev", volumes_are_nosuid_and_nodev),

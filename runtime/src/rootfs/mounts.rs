@@ -67,7 +67,7 @@ pub fn plan(spec: &Spec, launch: &Launch, own_network: bool) -> Result<Vec<Step>
         let kind = mount.typ().as_deref().unwrap_or("none");
         let (attributes, options) = attributes(mount.options().as_deref().unwrap_or_default())?;
         let what = match kind {
-            "tmpfs" if target == PathBuf::from("/dev") => What::Devices,
+            "tmpfs" if target.as_os_str() == "/dev" => What::Devices,
             "cgroup" | "cgroup2" => What::Cgroups { attributes },
             "sysfs" if !own_network => What::HostSys,
             "proc" | "sysfs" | "tmpfs" | "devpts" | "mqueue" => {
