@@ -98,10 +98,9 @@ fn each_way_to_save(lab: &mut Lab) -> Result {
 fn users_and_volumes(lab: &mut Lab) -> Result {
     let failed = |error: std::io::Error| error.to_string();
     let mut complaints = Vec::new();
-    // `7` starts as root and steps down, `user` is started as redis
-    for tag in ["7", "user"] {
+    for (tag, starts_as) in [("7", "root"), ("user", "redis")] {
         for kind in ["named", "anonymous", "bind"] {
-            let name = format!("{kind}-{tag}");
+            let name = format!("{kind}-{starts_as}");
             let bind = lab.manifests.join(format!("data-{name}"));
             let mount = match kind {
                 "named" => format!("mounts: [{{path: /data, volume: {name}}}]\n"),
@@ -124,9 +123,9 @@ fn users_and_volumes(lab: &mut Lab) -> Result {
         }
     }
     let up = lab.up();
-    for tag in ["7", "user"] {
+    for starts_as in ["root", "redis"] {
         for kind in ["named", "anonymous", "bind"] {
-            let name = format!("{kind}-{tag}");
+            let name = format!("{kind}-{starts_as}");
             let seen = one_combination(lab, &name);
             println!("{name}: {seen:?}");
             complaints.extend(seen.err().map(|why| format!("{name}: {why}")));
