@@ -136,7 +136,8 @@ impl Child {
             (self.backoff_ms, self.start_at_ms) = (0, now_ms);
             return;
         }
-        if now_ms >= self.started_ms + HEALTHY_MS {
+        // SIGKILL comes from outside (a person, a test, the kernel short of memory): no reason to hold back
+        if now_ms >= self.started_ms + HEALTHY_MS || exit.signal == Some(libc::SIGKILL) {
             self.backoff_ms = 0;
         }
         self.back_off(now_ms);
