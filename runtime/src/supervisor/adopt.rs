@@ -56,15 +56,18 @@ impl Supervisor {
             return self.undo_unborn(id);
         };
         let mut container = Container::new(id.clone(), dir.clone(), self.layout.container_dir(id).join("logs"), record);
-        if let Ok(exit) = read_record::<ExitFile>(&dir.join("exit.json")) {
+        if let Ok(mut exit) = read_record::<ExitFile>(&dir.join("exit.json")) {
             container.record.state = ContainerState::Stopped;
+            if container.record.identity.boot_id != self.boot_id {
+                // that boot's clock means nothing now
+                (container.record.times.started_boot_ms, exit.finished_boot_ms) = (0, 0);
+            }
             container.exit = Some(exit);
             self.containers.insert(id.clone(), container);
             return Ok(());
         }
         if container.record.state == ContainerState::Stopped || container.record.identity.boot_id != self.boot_id {
             container.record.state = ContainerState::Stopped;
-            // of another boot: times of that boot's clock mean nothing now
             (container.record.times.started_boot_ms, container.exit) = (0, Some(unseen()));
             self.containers.insert(id.clone(), container);
             return Ok(());
@@ -137,7 +140,7 @@ impl Supervisor {
     }
 
     /// Ends of processes no container waits for: execs and helpers of a dead supervisor.
-    fn sweep_exits(&self) {
+    pub(super) fn sweep_exits(&self) {
         let waited: Vec<String> = self
             .containers
             .values()

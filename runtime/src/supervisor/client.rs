@@ -19,6 +19,9 @@ use crate::runtime::{ExecConfig, ExecSession, ExecStdio, ExitStatus, Resources, 
 /// Longer than any deadline of the supervisor itself, which answers when one is over.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(45);
 
+/// How often a call that may be made twice is made: once more than a supervisor may die in one breath.
+const ATTEMPTS: u32 = 5;
+
 /// Talks to the supervisor of one run directory.
 #[derive(Debug, Clone)]
 pub struct SupervisorClient {
@@ -55,7 +58,8 @@ impl SupervisorClient {
 
     pub(crate) fn stop(&self, id: &ContainerId, signal: i32, grace: Duration) -> Result<()> {
         let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
-        self.done(&Request::Stop { id: id.clone(), signal, grace_ms }, grace.saturating_add(ANSWER_TIMEOUT))
+        let request = Request::Stop { id: id.clone(), signal, grace_ms };
+        self.repeatable(&request, grace.saturating_add(ANSWER_TIMEOUT)).and_then(expect_done)
     }
 
     /// Sends one signal to the first process of a container.
@@ -67,17 +71,18 @@ impl SupervisorClient {
     }
 
     pub(crate) fn remove(&self, id: &ContainerId) -> Result<()> {
-        self.done(&Request::Remove { id: id.clone() }, ANSWER_TIMEOUT)
+        self.repeatable(&Request::Remove { id: id.clone() }, ANSWER_TIMEOUT).and_then(expect_done)
     }
 
     pub(crate) fn update(&self, id: &ContainerId, resources: &Resources) -> Result<()> {
-        self.done(&Request::Update { id: id.clone(), resources: resources.clone() }, ANSWER_TIMEOUT)
+        let request = Request::Update { id: id.clone(), resources: resources.clone() };
+        self.repeatable(&request, ANSWER_TIMEOUT).and_then(expect_done)
     }
 
     pub(crate) fn list(&self) -> Result<Vec<ContainerStatus>> {
-        match self.connect(ANSWER_TIMEOUT)?.call(&Request::List, &[])? {
-            (Response::Containers(all), _) => Ok(all),
-            (other, _) => Err(nonsense(&other)),
+        match self.repeatable(&Request::List, ANSWER_TIMEOUT)? {
+            Response::Containers(all) => Ok(all),
+            other => Err(nonsense(&other)),
         }
     }
 
@@ -109,15 +114,24 @@ impl SupervisorClient {
     }
 
     fn done(&self, request: &Request, timeout: Duration) -> Result<()> {
-        match self.connect(timeout)?.call(request, &[])? {
-            (Response::Done, _) => Ok(()),
-            (other, _) => Err(nonsense(&other)),
+        self.connect(timeout)?.call(request, &[]).and_then(|(response, _)| expect_done(response))
+    }
+
+    /// A call that may be made twice is made again when the supervisor dies under it; the next one is about to come.
+    fn repeatable(&self, request: &Request, timeout: Duration) -> Result<Response> {
+        for _ in 1..ATTEMPTS {
+            let mut connection = self.connect(timeout)?;
+            match connection.call(request, &[]) {
+                Err(_) if connection.broken => {}
+                other => return other.map(|(response, _)| response),
+            }
         }
+        self.connect(timeout)?.call(request, &[]).map(|(response, _)| response)
     }
 
     fn connect(&self, timeout: Duration) -> Result<Connection> {
         let socket = UnixStream::connect(&self.socket).map_err(|error| away(&error))?;
-        let mut connection = Connection { socket, inbox: Inbox::default() };
+        let mut connection = Connection { socket, inbox: Inbox::default(), broken: false };
         connection.set_timeout(Some(timeout))?;
         Ok(connection)
     }
@@ -126,6 +140,8 @@ impl SupervisorClient {
 struct Connection {
     socket: UnixStream,
     inbox: Inbox,
+    /// The other end is gone, as opposed to slow.
+    broken: bool,
 }
 
 impl Connection {
@@ -136,7 +152,7 @@ impl Connection {
 
     fn call(&mut self, request: &Request, fds: &[std::os::fd::BorrowedFd<'_>]) -> Result<(Response, Vec<OwnedFd>)> {
         let frame = wire::encode(request, fds.len()).map_err(|error| Error::BadContainer(error.to_string()))?;
-        wire::send_all(&self.socket, &frame, fds).map_err(|error| away(&error))?;
+        wire::send_all(&self.socket, &frame, fds).map_err(|error| self.lost(&error))?;
         self.receive()
     }
 
@@ -149,16 +165,29 @@ impl Connection {
             }
             match self.inbox.fill(&self.socket, RecvFlags::empty()) {
                 Ok(true) => {}
-                Ok(false) => return Err(away(&std::io::Error::other("it closed the connection"))),
+                Ok(false) => return Err(self.lost(&std::io::ErrorKind::UnexpectedEof.into())),
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(away(&error)),
+                Err(error) => return Err(self.lost(&error)),
             }
         }
+    }
+
+    fn lost(&mut self, error: &std::io::Error) -> Error {
+        use std::io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+        self.broken = matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof);
+        away(error)
     }
 }
 
 fn away(error: &std::io::Error) -> Error {
     Error::Unreachable { process: "supervisor", why: error.to_string() }
+}
+
+fn expect_done(response: Response) -> Result<()> {
+    match response {
+        Response::Done => Ok(()),
+        other => Err(nonsense(&other)),
+    }
 }
 
 fn nonsense(response: &Response) -> Error {

@@ -79,6 +79,7 @@ pub(crate) struct Watched<T: AsFd> {
     fd: T,
     token: u64,
     muted: Cell<bool>,
+    wants_write: Cell<bool>,
     inner: Rc<Inner>,
 }
 
@@ -103,7 +104,7 @@ impl Poller {
         let token = self.inner.next.replace(self.inner.next.get() + 1);
         epoll::add(&self.inner.epoll, &fd, epoll::EventData::new_u64(token), flags).doing(|| "watch a descriptor")?;
         self.inner.sources.borrow_mut().insert(token, source);
-        Ok(Watched { fd, token, muted: Cell::new(false), inner: Rc::clone(&self.inner) })
+        Ok(Watched { fd, token, muted: Cell::new(false), wants_write: Cell::new(false), inner: Rc::clone(&self.inner) })
     }
 
     /// Waits until `wake_at_ms` (boot time; `None` is for ever) and returns what is ready. May return nothing.
@@ -126,6 +127,9 @@ impl Poller {
 impl<T: AsFd> Watched<T> {
     /// Also (or no longer) wakes when the descriptor can be written.
     pub(crate) fn want_write(&self, wanted: bool) {
+        if self.wants_write.replace(wanted) == wanted {
+            return;
+        }
         let flags = if wanted { epoll::EventFlags::IN | epoll::EventFlags::OUT } else { epoll::EventFlags::IN };
         // cannot fail: the descriptor is in the set
         let _ = epoll::modify(&self.inner.epoll, &self.fd, epoll::EventData::new_u64(self.token), flags);

@@ -101,6 +101,7 @@ impl Supervisor {
                 self.record_end(&id, record);
             }
         }
+        self.sweep_exits();
     }
 
     /// The keeper wrote nothing in time: perhaps it was not the parent, its predecessor having been killed.
