@@ -43,6 +43,15 @@ pub(crate) fn leftovers() -> String {
     format!("links {links:?}, ip_forward {}, {fds} descriptors", forward.trim())
 }
 
+/// After a failed case: takes away what would make the next ones fail as well. We are in namespaces of our own.
+pub(crate) fn clear() {
+    let mut netlink = Netlink::open().expect("rtnetlink opens");
+    let links = netlink.links().expect("links are listed");
+    for link in links.iter().filter(|l| l.name.starts_with("bx-") || l.name.starts_with("bv-")) {
+        let _ = netlink.delete_link(&link.name);
+    }
+}
+
 /// A data root and a run directory that go with the value.
 pub(crate) struct Lab {
     dir: tempfile::TempDir,

@@ -63,6 +63,7 @@ fn main() {
             println!("test {name} ... FAILED");
             if before != after {
                 println!("  left behind:\n{after}\n  instead of:\n{before}");
+                lab::clear();
             }
         }
     }

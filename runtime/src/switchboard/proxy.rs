@@ -332,9 +332,15 @@ impl Proxy {
             port.parked.remove(&id);
         }
         match flow.stage {
-            Stage::Parked { client, until } | Stage::Dialling { client, until, .. } => {
+            Stage::Parked { client, until } => {
                 poller.disarm(until, Token { kind: Kind::Backend, id });
                 reset(&client);
+            }
+            Stage::Dialling { client, backend, until, .. } => {
+                poller.disarm(until, Token { kind: Kind::Backend, id });
+                reset(&client);
+                // It may be connected already, and its program would take an orderly end for the client's word.
+                reset(&backend);
             }
             Stage::Open(relay) => relay.reset(),
         }
