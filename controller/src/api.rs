@@ -20,4 +20,5 @@
 //! Errors are [`types::ApiError`] with a 4xx or 5xx status.
 
 pub mod client;
+pub mod server;
 pub mod types;

@@ -6,6 +6,7 @@
 
 pub mod api;
 pub mod cli;
+pub mod daemon;
 pub mod demo;
 pub mod execute;
 pub mod manifest;
@@ -15,6 +16,7 @@ pub mod observe;
 pub mod plan;
 pub mod probe;
 pub mod reconcile;
+pub mod sources;
 pub mod status;
 pub mod store;
 pub mod text;

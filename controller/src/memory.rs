@@ -60,6 +60,8 @@ pub(crate) struct Inner {
     pub(crate) id_ranges: BTreeMap<ObjectKey, IdRange>,
     pub(crate) failures: BTreeMap<String, Failure>,
     pub(crate) events: VecDeque<Event>,
+    /// Generation and digest of the accepted desired state.
+    accepted: (u64, String),
     /// Not persisted: a controller that starts does not know what the switchboard holds, and says it again.
     pub(crate) published: Option<EndpointTable>,
     /// Changed since the last flush.
@@ -302,6 +304,20 @@ impl Memory {
     #[must_use]
     pub fn event_watch(&self) -> watch::Receiver<u64> {
         self.last_event.subscribe()
+    }
+
+    /// Remembers which desired state is in force: its generation, and the digest of the file that holds it.
+    pub fn record_accepted(&self, generation: u64, digest: String) {
+        let mut inner = self.lock();
+        inner.accepted = (generation, digest);
+        let accepted = inner.accepted.clone();
+        self.set(&mut inner, load::ACCEPTED_KEY.to_owned(), Some(&accepted));
+    }
+
+    /// The highest generation ever accepted here, as far as memory goes.
+    #[must_use]
+    pub fn accepted_generation(&self) -> u64 {
+        self.lock().accepted.0
     }
 
     /// How the containers of a replica ended, oldest first.

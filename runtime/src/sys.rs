@@ -10,3 +10,4 @@ pub mod mount;
 pub mod path;
 pub mod privilege;
 pub(crate) mod rights;
+pub mod terminal;

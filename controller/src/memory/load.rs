@@ -12,6 +12,9 @@ use crate::store::StateStore;
 /// Under which key the boot id is kept that the boot times belong to.
 pub(super) const BOOT_KEY: &str = "meta/boot";
 
+/// Under which key generation and digest of the accepted desired state are kept.
+pub(super) const ACCEPTED_KEY: &str = "meta/accepted";
+
 /// All records, with boot times of another boot set to 0.
 pub(super) fn load(store: &dyn StateStore, boot_id: &str) -> Inner {
     let exits: BTreeMap<String, _> = records(store, "exit/");
@@ -27,6 +30,7 @@ pub(super) fn load(store: &dyn StateStore, boot_id: &str) -> Inner {
         id_ranges: records(store, "ids/"),
         failures: records(store, "failure/"),
         events: VecDeque::from_iter(events.into_values()),
+        accepted: store.get(ACCEPTED_KEY).and_then(|json| serde_json::from_str(&json).ok()).unwrap_or_default(),
         ..Inner::default()
     };
     let same_boot = store.get(BOOT_KEY).and_then(|json| serde_json::from_str::<String>(&json).ok());

@@ -1,0 +1,76 @@
+//! The controller's side of the socket: each route reads a value that is already there, or hands a request on.
+//!
+//! Reads never wait for a pass, a pull or a container: they answer from the last pass. Knows no policy.
+
+mod exec;
+mod images;
+mod listener;
+mod logs;
+mod objects;
+mod refusal;
+mod sources;
+mod status;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::routing::{get, post};
+use runtime::Runtime;
+use runtime::layout::Layout;
+use tokio::net::UnixListener;
+use tokio::sync::{Notify, watch};
+
+pub(crate) use status::publish;
+
+use super::types::Status;
+use crate::execute::Executor;
+use crate::memory::Memory;
+use crate::probe::Probes;
+use crate::reconcile::View;
+use crate::sources::Sources;
+
+/// What the routes read and hand on to.
+pub struct Api {
+    /// Where things are.
+    pub layout: Layout,
+    /// For images, execs and log paths.
+    pub runtime: Arc<dyn Runtime>,
+    /// For events.
+    pub memory: Arc<Memory>,
+    /// For pulls on their way.
+    pub executor: Arc<Executor>,
+    /// For what probes said.
+    pub probes: Arc<Probes>,
+    /// The last pass.
+    pub views: watch::Receiver<Arc<View>>,
+    /// The page made of it.
+    pub status: watch::Receiver<Arc<Status>>,
+    /// Where manifests come from.
+    pub sources: Arc<Sources>,
+    /// Asks the loop for a look.
+    pub bell: Arc<Notify>,
+    /// Rung by `POST /v1/shutdown`.
+    pub shutdown: Arc<Notify>,
+}
+
+/// Serves until `stop` turns true; requests under way then are cut.
+pub async fn serve(api: Arc<Api>, socket: UnixListener, mut stop: watch::Receiver<bool>) {
+    let router = Router::new()
+        .route("/v1/status", get(status::get))
+        .route("/v1/events", get(status::events))
+        .route("/v1/plan", get(sources::plan))
+        .route("/v1/sources", post(sources::apply).delete(sources::remove))
+        .route("/v1/objects/{stack}/{kind}/{name}", get(objects::describe).delete(objects::remove))
+        .route("/v1/logs", get(logs::get))
+        .route("/v1/exec", post(exec::post))
+        .route("/v1/images", get(images::list).delete(images::remove))
+        .route("/v1/images/pull", post(images::pull))
+        .route("/v1/shutdown", post(sources::shutdown))
+        .fallback(refusal::no_such_path)
+        .with_state(api);
+    let serving = axum::serve(listener::Peers(socket), router);
+    tokio::select! {
+        ended = serving => if let Err(error) = ended { tracing::error!(%error, "the API ended") },
+        _ = stop.wait_for(|stop| *stop) => {}
+    }
+}

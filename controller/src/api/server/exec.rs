@@ -1,0 +1,245 @@
+//! Exec over the socket: after a protocol change the connection carries frames, see [`ExecFrame`].
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::{FromRequest as _, Request, State};
+use axum::http::{StatusCode, header};
+use axum::response::Response;
+use hyper_util::rt::TokioIo;
+use runtime::id::ContainerId;
+use runtime::runtime::{ContainerState, ExecConfig, ExecSession, ExecStdio, ExitStatus};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::unix::pipe;
+use tokio::sync::mpsc;
+
+use super::Api;
+use super::refusal::{Refusal, api_error, blocking};
+use crate::api::types::{EXEC_FRAME_BYTES_MAX, ExecFrame, ExecRequest};
+
+/// The protocol's name in the `Upgrade` header.
+const PROTOCOL: &str = "boxship-exec";
+
+/// Frames waiting for a slow client; then the program's output waits in its pipe.
+const FRAMES_MAX: usize = 16;
+
+/// How long output may still come after the program ended (its children may hold the pipe).
+const OUTPUT_GRACE: Duration = Duration::from_millis(200);
+
+type Frame = (ExecFrame, Vec<u8>);
+
+pub(super) async fn post(State(api): State<Arc<Api>>, mut request: Request) -> Result<Response, Refusal> {
+    let wanted = request.headers().get(header::UPGRADE).is_some_and(|value| value == PROTOCOL);
+    if !wanted {
+        return Err(Refusal::bad_request(format!("exec needs `Upgrade: {PROTOCOL}`")));
+    }
+    let upgrade = hyper::upgrade::on(&mut request);
+    let Json(exec) = Json::<ExecRequest>::from_request(request, &())
+        .await
+        .map_err(|rejection| Refusal::bad_request(rejection.body_text()))?;
+    let container = find(&api, &exec)?;
+    let begun = begin(&api, container, &exec).await?;
+    tokio::spawn(async move {
+        match upgrade.await {
+            Ok(upgraded) => {
+                let (from, to) = tokio::io::split(TokioIo::new(upgraded));
+                carry(begun, from, to).await;
+            }
+            Err(error) => {
+                tracing::debug!(%error, "an exec's client went away");
+                (begun.kill)();
+            }
+        }
+    });
+    let response = Response::builder()
+        .status(StatusCode::SWITCHING_PROTOCOLS)
+        .header(header::CONNECTION, "upgrade")
+        .header(header::UPGRADE, PROTOCOL);
+    response.body(Body::empty()).map_err(|e| Refusal::internal(e.to_string()))
+}
+
+/// The running container meant: a replica by name, or an object's first one.
+fn find(api: &Api, exec: &ExecRequest) -> Result<ContainerId, Refusal> {
+    let view = api.views.borrow().clone();
+    let in_stack = view.seen.state.containers.iter().filter(|(_, c)| c.replica.workload.stack == exec.stack);
+    let running: Vec<_> = in_stack.filter(|(_, c)| c.state == ContainerState::Running).collect();
+    let exact = running.iter().find(|(_, c)| c.replica.to_string() == exec.target);
+    let first = running.iter().filter(|(_, c)| c.replica.workload.name == exec.target).min_by_key(|(_, c)| c.replica.ordinal);
+    let found = exact.or(first).map(|(id, _)| (*id).clone());
+    found.ok_or_else(|| Refusal::conflict(format!("no container of {}/{} is running", exec.stack, exec.target)))
+}
+
+/// A program under way and its ends of the pipes.
+struct Begun {
+    session: Box<dyn ExecSession>,
+    kill: Box<dyn Fn() + Send + Sync>,
+    stdin: Option<OwnedFd>,
+    stdout: OwnedFd,
+    stderr: Option<OwnedFd>,
+    terminal: Option<OwnedFd>,
+}
+
+async fn begin(api: &Arc<Api>, container: ContainerId, exec: &ExecRequest) -> Result<Begun, Refusal> {
+    let config = ExecConfig {
+        args: exec.args.clone(),
+        env: exec.env.iter().cloned().collect::<BTreeMap<_, _>>(),
+        working_dir: exec.working_dir.clone(),
+        user: exec.user.clone(),
+        tty: exec.tty.is_some(),
+    };
+    let (runtime, size, wants_stdin) = (Arc::clone(&api.runtime), exec.tty, exec.stdin);
+    let begun = blocking(move || match size {
+        Some(size) => begin_terminal(&*runtime, &container, &config, size),
+        None => begin_pipes(&*runtime, &container, &config, wants_stdin),
+    });
+    begun.await?.map_err(Refusal::from)
+}
+
+fn begin_terminal(
+    runtime: &dyn runtime::Runtime,
+    container: &ContainerId,
+    config: &ExecConfig,
+    (rows, columns): (u16, u16),
+) -> runtime::Result<Begun> {
+    let copy = |fd: &OwnedFd| fd.try_clone().map_err(|e| runtime::Error::io("copy a terminal", e));
+    let mut session = runtime.exec(container, config, ExecStdio::Terminal)?;
+    let Some(master) = session.terminal() else {
+        return Err(runtime::Error::Unsupported("the exec came without its terminal".to_owned()));
+    };
+    // A size that cannot be set is no reason not to run.
+    let _ = runtime::sys::terminal::set_window_size(&master, rows, columns);
+    let kill = session.killer();
+    Ok(Begun { session, kill, stdin: Some(copy(&master)?), stdout: copy(&master)?, stderr: None, terminal: Some(master) })
+}
+
+fn begin_pipes(
+    runtime: &dyn runtime::Runtime,
+    container: &ContainerId,
+    config: &ExecConfig,
+    wants_stdin: bool,
+) -> runtime::Result<Begun> {
+    let pipe = || std::io::pipe().map_err(|e| runtime::Error::io("make a pipe", e));
+    let (out, out_end) = pipe()?;
+    let (err, err_end) = pipe()?;
+    let (stdin_end, stdin) = if wants_stdin {
+        let (end, stdin) = pipe()?;
+        (OwnedFd::from(end), Some(OwnedFd::from(stdin)))
+    } else {
+        let null = std::fs::File::open("/dev/null").map_err(|e| runtime::Error::io("open /dev/null", e))?;
+        (OwnedFd::from(null), None)
+    };
+    let stdio = ExecStdio::Fds([stdin_end, out_end.into(), err_end.into()]);
+    let session = runtime.exec(container, config, stdio)?;
+    let kill = session.killer();
+    Ok(Begun { session, kill, stdin, stdout: out.into(), stderr: Some(err.into()), terminal: None })
+}
+
+/// Carries frames until the program ends or the client goes away, which kills the program.
+async fn carry(begun: Begun, from: impl AsyncRead + Unpin + Send + 'static, mut to: impl AsyncWrite + Unpin) {
+    let Begun { mut session, kill, stdin, stdout, stderr, terminal } = begun;
+    let (frames, mut outgoing) = mpsc::channel::<Frame>(FRAMES_MAX);
+    let mut outputs = vec![send_output(ExecFrame::Stdout, stdout, frames.clone())];
+    outputs.extend(stderr.map(|fd| send_output(ExecFrame::Stderr, fd, frames.clone())));
+    drop(frames);
+    let mut waiting = tokio::task::spawn_blocking(move || session.wait());
+    let mut input = tokio::spawn(receive(from, stdin, terminal));
+    let mut ended = None;
+    // Until the program has ended and what it wrote is out.
+    loop {
+        tokio::select! {
+            frame = outgoing.recv() => match frame {
+                Some(frame) if write(&mut to, &frame).await.is_ok() => {}
+                Some(_) => return kill(),
+                None => break,
+            },
+            exit = &mut waiting, if ended.is_none() => {
+                ended = Some(exit);
+                let outputs = std::mem::take(&mut outputs);
+                tokio::spawn(async move {
+                    tokio::time::sleep(OUTPUT_GRACE).await;
+                    outputs.iter().for_each(tokio::task::JoinHandle::abort);
+                });
+            }
+            gone = &mut input, if !input.is_finished() => {
+                // The end of input is a frame; the end of the connection is a client that left.
+                if gone.is_ok_and(|left| left) && ended.is_none() {
+                    kill();
+                }
+            }
+        }
+    }
+    let exit = match ended {
+        Some(exit) => exit,
+        None => (&mut waiting).await,
+    };
+    input.abort();
+    let payload = match exit {
+        Ok(Ok(status)) => serde_json::to_vec::<ExitStatus>(&status),
+        Ok(Err(error)) => serde_json::to_vec(&api_error(&error)),
+        Err(_) => serde_json::to_vec(&ExitStatus::Unknown),
+    };
+    let _ = write(&mut to, &(ExecFrame::Exit, payload.unwrap_or_default())).await;
+    let _ = to.shutdown().await;
+}
+
+async fn write(to: &mut (impl AsyncWrite + Unpin), (kind, payload): &Frame) -> std::io::Result<()> {
+    to.write_u8(*kind as u8).await?;
+    to.write_u32(u32::try_from(payload.len()).unwrap_or(u32::MAX)).await?;
+    to.write_all(payload).await?;
+    to.flush().await
+}
+
+/// Sends what the program writes.
+fn send_output(kind: ExecFrame, fd: OwnedFd, frames: mpsc::Sender<Frame>) -> tokio::task::JoinHandle<()> {
+    tokio::spawn(async move {
+        // A terminal is no pipe to the kernel, so reads go through threads for it.
+        let mut reader: Box<dyn AsyncRead + Unpin + Send> = match fd.try_clone().map(pipe::Receiver::from_owned_fd) {
+            Ok(Ok(pipe)) => Box::new(pipe),
+            _ => Box::new(tokio::fs::File::from_std(fd.into())),
+        };
+        let mut buffer = vec![0; EXEC_FRAME_BYTES_MAX];
+        // A terminal whose program is gone reads as an error (EIO): the same as its end.
+        while let Ok(read @ 1..) = reader.read(&mut buffer).await {
+            if frames.send((kind, buffer[..read].to_vec())).await.is_err() {
+                return;
+            }
+        }
+    })
+}
+
+/// Takes the client's frames; true when the connection ended rather than the input.
+async fn receive(mut from: impl AsyncRead + Unpin, stdin: Option<OwnedFd>, terminal: Option<OwnedFd>) -> bool {
+    let mut stdin = stdin.map(|fd| tokio::fs::File::from_std(fd.into()));
+    loop {
+        let (Ok(kind), Ok(len)) = (from.read_u8().await, from.read_u32().await) else { return true };
+        let len = usize::try_from(len).unwrap_or(usize::MAX);
+        if len > EXEC_FRAME_BYTES_MAX {
+            return true;
+        }
+        let mut payload = vec![0; len];
+        if from.read_exact(&mut payload).await.is_err() {
+            return true;
+        }
+        match ExecFrame::from_byte(kind) {
+            Some(ExecFrame::Stdin) if payload.is_empty() => stdin = None,
+            Some(ExecFrame::Stdin) => {
+                if let Some(file) = &mut stdin
+                    && (file.write_all(&payload).await.is_err() || file.flush().await.is_err())
+                {
+                    stdin = None;
+                }
+            }
+            Some(ExecFrame::Resize) => {
+                if let (Some(terminal), [a, b, c, d]) = (&terminal, payload.as_slice()) {
+                    let (rows, columns) = (u16::from_be_bytes([*a, *b]), u16::from_be_bytes([*c, *d]));
+                    let _ = runtime::sys::terminal::set_window_size(terminal, rows, columns);
+                }
+            }
+            Some(ExecFrame::Stdout | ExecFrame::Stderr | ExecFrame::Exit) | None => return true,
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! Logs over the socket, read from the containers' files in CRI format: `TIME STREAM F|P LINE`.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{BufRead as _, BufReader};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Query, State};
+use axum::response::Response;
+use serde::Deserialize;
+use tokio::sync::mpsc;
+
+use super::Api;
+use super::images::ndjson;
+use super::refusal::Refusal;
+use crate::api::types::LogLine;
+use crate::model::ObjectKey;
+
+/// Lines waiting for a slow reader; then the file is not read on.
+const LINES_MAX: usize = 256;
+
+/// How often a followed log and the list of replicas are looked at.
+const FOLLOW_EVERY: Duration = Duration::from_millis(100);
+
+/// Longest line handed on, in bytes; longer ones are cut. The pump splits at 16 KiB itself.
+const LINE_BYTES_MAX: usize = 64 << 10;
+
+/// Older files of one container that are looked for: more than any log configuration keeps.
+const OLDER_FILES_MAX: u32 = 100;
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Which {
+    stack: String,
+    kind: String,
+    name: String,
+    replica: Option<String>,
+    tail: Option<usize>,
+    #[serde(default)]
+    follow: bool,
+}
+
+pub(super) async fn get(State(api): State<Arc<Api>>, Query(which): Query<Which>) -> Result<Response, Refusal> {
+    let key: ObjectKey = format!("{}/{}/{}", which.stack, which.kind, which.name)
+        .parse()
+        .map_err(|e: crate::model::KeyError| Refusal::bad_request(e.to_string()))?;
+    let (send, lines) = mpsc::channel(LINES_MAX);
+    tokio::task::spawn_blocking(move || send_all(&api, &key, &which, &send));
+    Ok(ndjson(lines))
+}
+
+/// The log files of the containers asked for, oldest container first.
+fn containers(api: &Api, key: &ObjectKey, replica: Option<&str>) -> Vec<(String, PathBuf)> {
+    let view = api.views.borrow().clone();
+    let containers = view.seen.state.containers.iter().filter(|(_, container)| container.replica.workload == *key);
+    let mut found: Vec<_> = containers
+        .map(|(id, container)| (container.replica.ordinal, container.attempt, container.replica.to_string(), id))
+        .filter(|(_, _, name, _)| replica.is_none_or(|wanted| wanted == name))
+        .collect();
+    found.sort();
+    found.into_iter().map(|(_, _, name, id)| (name, api.runtime.log_dir(id))).collect()
+}
+
+fn send_all(api: &Api, key: &ObjectKey, which: &Which, send: &mpsc::Sender<LogLine>) {
+    let mut followed: Vec<Follower> = Vec::new();
+    let mut first = true;
+    loop {
+        for (replica, dir) in containers(api, key, which.replica.as_deref()) {
+            if followed.iter().any(|follower| follower.dir == dir) {
+                continue;
+            }
+            let mut follower = Follower { replica, dir, open: None };
+            let tail = if first { which.tail } else { None };
+            if !follower.send_backlog(tail, send) {
+                return;
+            }
+            followed.push(follower);
+        }
+        first = false;
+        if !which.follow || !followed.iter_mut().all(|follower| follower.send_new(send)) || send.is_closed() {
+            return;
+        }
+        std::thread::sleep(FOLLOW_EVERY);
+        followed.retain(|follower| follower.dir.exists());
+    }
+}
+
+/// Reads one container's log as it grows, over rotations.
+struct Follower {
+    replica: String,
+    dir: PathBuf,
+    open: Option<(u64, BufReader<File>)>,
+}
+
+impl Follower {
+    /// Sends what is there, the last `tail` lines of it; false when nobody listens any more.
+    fn send_backlog(&mut self, tail: Option<usize>, send: &mpsc::Sender<LogLine>) -> bool {
+        let mut kept = VecDeque::new();
+        let older = (1..=OLDER_FILES_MAX).map(|n| self.dir.join(n.to_string())).take_while(|path| path.exists());
+        let mut files: Vec<PathBuf> = older.collect();
+        files.reverse();
+        files.push(self.dir.join("current"));
+        for path in files {
+            let Ok(file) = File::open(&path) else { continue };
+            let inode = file.metadata().map_or(0, |m| m.ino());
+            let mut reader = BufReader::new(file);
+            while let Some(line) = next_line(&mut reader, &self.replica) {
+                match tail {
+                    Some(tail) => {
+                        kept.push_back(line);
+                        kept.drain(..kept.len().saturating_sub(tail));
+                    }
+                    None => {
+                        if send.blocking_send(line).is_err() {
+                            return false;
+                        }
+                    }
+                }
+            }
+            self.open = Some((inode, reader));
+        }
+        kept.into_iter().all(|line| send.blocking_send(line).is_ok())
+    }
+
+    /// Sends what came since; false when nobody listens any more.
+    fn send_new(&mut self, send: &mpsc::Sender<LogLine>) -> bool {
+        if !self.drain(send) {
+            return false;
+        }
+        let path = self.dir.join("current");
+        let inode = std::fs::metadata(&path).map_or(0, |m| m.ino());
+        if self.open.as_ref().map(|(open, _)| *open) == Some(inode) {
+            return true;
+        }
+        // Rotated: what was still written to the old file first.
+        if !self.drain(send) {
+            return false;
+        }
+        if let Ok(file) = File::open(&path) {
+            self.open = Some((inode, BufReader::new(file)));
+        }
+        self.drain(send)
+    }
+
+    fn drain(&mut self, send: &mpsc::Sender<LogLine>) -> bool {
+        let Some((_, reader)) = &mut self.open else { return true };
+        while let Some(line) = next_line(reader, &self.replica) {
+            if send.blocking_send(line).is_err() {
+                return false;
+            }
+        }
+        true
+    }
+}
+
+/// The next whole line; a line still being written is left for later.
+fn next_line(reader: &mut BufReader<File>, replica: &str) -> Option<LogLine> {
+    use std::io::Seek as _;
+    let mut bytes = Vec::new();
+    let read = reader.read_until(b'\n', &mut bytes).ok()?;
+    if bytes.pop() != Some(b'\n') {
+        let back = i64::try_from(read).ok()?;
+        let _ = reader.seek_relative(-back).or_else(|_| reader.seek(std::io::SeekFrom::Current(-back)).map(drop));
+        return None;
+    }
+    bytes.truncate(LINE_BYTES_MAX);
+    let text = String::from_utf8_lossy(&bytes);
+    let mut parts = text.splitn(4, ' ');
+    let (time, stream, _tag, line) = (parts.next()?, parts.next()?, parts.next()?, parts.next().unwrap_or_default());
+    Some(LogLine {
+        replica: replica.to_owned(),
+        time: time.to_owned(),
+        stream: stream.to_owned(),
+        line: line.to_owned(),
+    })
+}
+
+/// The last lines of a container's log.
+pub(super) fn tail(dir: &Path, replica: &str, lines: usize) -> Vec<LogLine> {
+    let mut kept = VecDeque::new();
+    for name in ["1", "current"] {
+        let Ok(file) = File::open(dir.join(name)) else { continue };
+        let mut reader = BufReader::new(file);
+        while let Some(line) = next_line(&mut reader, replica) {
+            kept.push_back(line);
+            kept.drain(..kept.len().saturating_sub(lines));
+        }
+    }
+    kept.into()
+}

@@ -1,0 +1,386 @@
+//! Where manifests come from: each source is loaded, accepted by the rules of `model::accept`, kept on disk, and merged
+//! with the others into the one desired state.
+//!
+//! What was accepted is in `state/accepted.json`, replaced whole; the store holds its generation and digest. A host that
+//! lost the file while containers run holds them until a source names them again or somebody confirms.
+
+mod merge;
+mod saved;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+
+use crate::api::types::{Applied, Notice, PlanView, SourceRequest, SourceStatus};
+use crate::manifest::{self, LoadOptions, Look};
+use crate::memory::Memory;
+use crate::model::{Accepted, Confirmation, DesiredState, Diagnostic, FileKind, Hold, Loaded, ObjectKey, ObservedState, accept, codes};
+use crate::reconcile::Planner;
+use saved::{Entry, Saved};
+
+/// Why everything is held after the accepted state was lost.
+const LOST: &str = "what was accepted before is not known any more";
+
+/// All sources.
+pub struct Sources {
+    file: PathBuf,
+    planner: Planner,
+    memory: Arc<Memory>,
+    inner: Mutex<Inner>,
+    desired: watch::Sender<Arc<DesiredState>>,
+    changed: watch::Sender<u64>,
+}
+
+struct Inner {
+    saved: Saved,
+    /// Bytes of the file as last written, so that nothing is written twice.
+    written: Vec<u8>,
+    /// What each source said when it was last read.
+    said: BTreeMap<PathBuf, Said>,
+    /// Objects with containers that nothing accepted names, since the file was lost.
+    lost: BTreeSet<ObjectKey>,
+    unsaved: Option<String>,
+}
+
+/// What came of reading a source.
+#[derive(Debug, Clone, Default)]
+struct Said {
+    fingerprint: String,
+    files: BTreeSet<String>,
+    binds: BTreeSet<String>,
+    notices: Vec<Notice>,
+}
+
+/// One source as it is followed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Followed {
+    /// Directory or file.
+    pub path: PathBuf,
+    /// Files named by `file:`, to be hashed beside the manifests.
+    pub files: BTreeSet<String>,
+    /// Host paths containers write to, never to be watched.
+    pub binds: BTreeSet<String>,
+}
+
+impl Sources {
+    /// Reads what was accepted before. `owners` are the objects that have containers now.
+    #[must_use]
+    pub fn open(file: PathBuf, memory: Arc<Memory>, planner: Planner, owners: BTreeSet<ObjectKey>) -> Self {
+        let (saved, written) = saved::read(&file);
+        let lost = if saved.is_some() { BTreeSet::new() } else { owners };
+        let mut saved = saved.unwrap_or_default();
+        saved.generation = saved.generation.max(memory.accepted_generation());
+        let inner = Inner { saved, written, said: BTreeMap::new(), lost, unsaved: None };
+        let desired = watch::channel(Arc::new(merged(&inner))).0;
+        Self { file, planner, memory, inner: Mutex::new(inner), desired, changed: watch::channel(0).0 }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The desired state, as it changes.
+    #[must_use]
+    pub fn desired(&self) -> watch::Receiver<Arc<DesiredState>> {
+        self.desired.subscribe()
+    }
+
+    /// Changes whenever [`Self::list`], [`Self::notices`] or [`Self::followed`] do.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// Reads a source and puts it in force.
+    ///
+    /// # Errors
+    /// Only when the work broke: problems of manifests are in the answer.
+    pub async fn apply(self: &Arc<Self>, request: SourceRequest) -> Result<Applied, String> {
+        let sources = Arc::clone(self);
+        tokio::task::spawn_blocking(move || sources.apply_now(request)).await.map_err(|e| format!("it broke: {e}"))
+    }
+
+    /// [`Self::apply`] on this thread.
+    pub fn apply_now(&self, request: SourceRequest) -> Applied {
+        let mut inner = self.lock();
+        let loaded = manifest::load(&request.path, &LoadOptions::from_environment());
+        let confirmed = request.confirm_removal;
+        let confirmation = if confirmed { Confirmation::Removal } else { Confirmation::None };
+        let previous = inner.saved.entries.get(&request.path).map(|e| e.accepted.clone()).unwrap_or_default();
+        let (accepted, problems) = accept(&previous, &loaded, confirmation);
+        let path = request.path.clone();
+        // What is agreed to once is not agreed to for every later read.
+        let request = SourceRequest { confirm_removal: false, ..request };
+        if confirmed {
+            inner.lost.clear();
+        }
+        inner.saved.entries.insert(path.clone(), Entry { request, accepted });
+        let held: Vec<Notice> = problems.iter().filter(|p| is_hold(p)).map(notice).collect();
+        let said = Said {
+            fingerprint: loaded.fingerprint.clone(),
+            files: loaded.file_refs.clone(),
+            binds: loaded.bind_paths.clone(),
+            notices: held.clone(),
+        };
+        inner.said.insert(path.clone(), said);
+        let changed = self.put_in_force(&mut inner, &format!("{}", path.display()));
+        let look = Look::plain(&loaded);
+        let rest = problems.iter().filter(|problem| !is_hold(problem));
+        let entry = &inner.saved.entries[&path];
+        Applied {
+            generation: inner.saved.generation,
+            changed,
+            diagnostics: rest.map(|problem| manifest::render(problem, &loaded.sources, &look)).collect(),
+            errors: u32::try_from(problems.iter().filter(|p| p.is_error()).count()).unwrap_or(u32::MAX),
+            not_manifests: not_manifests(&loaded),
+            objects: entry.accepted.objects.iter().map(|object| object.key.clone()).collect(),
+            notices: held,
+        }
+    }
+
+    /// Reads a followed source again if anything in it has changed. Blocks.
+    pub fn refresh(&self, path: &Path) {
+        let (request, known, files) = {
+            let inner = self.lock();
+            let Some(entry) = inner.saved.entries.get(path) else { return };
+            let said = inner.said.get(path).cloned().unwrap_or_default();
+            (entry.request.clone(), said.fingerprint, said.files)
+        };
+        if known.is_empty() || manifest::fingerprint(path, &files) != known {
+            let applied = self.apply_now(request);
+            for problem in applied.diagnostics {
+                tracing::warn!("{problem}");
+            }
+        }
+    }
+
+    /// Takes back a source, or all; what nothing else names is then removed.
+    ///
+    /// # Errors
+    /// A source that is not there.
+    pub async fn remove(self: &Arc<Self>, path: Option<PathBuf>) -> Result<Applied, String> {
+        let sources = Arc::clone(self);
+        let work = move || {
+            let mut inner = sources.lock();
+            match &path {
+                Some(path) => {
+                    inner.said.remove(path);
+                    let known = inner.saved.entries.remove(path).is_some();
+                    known.then_some(()).ok_or_else(|| format!("{} is not in force", path.display()))?;
+                }
+                None => {
+                    inner.saved.entries.clear();
+                    inner.said.clear();
+                    inner.lost.clear();
+                }
+            }
+            let what = path.map_or_else(|| "all sources".to_owned(), |path| path.display().to_string());
+            let changed = sources.put_in_force(&mut inner, &format!("{what} taken back"));
+            Ok(sources.applied(&inner, changed))
+        };
+        tokio::task::spawn_blocking(work).await.map_err(|e| format!("it broke: {e}"))?
+    }
+
+    /// Removes one object of a source that is not followed. `None`: nothing declares it.
+    ///
+    /// # Errors
+    /// A followed source declares it: it would come back.
+    pub async fn remove_object(self: &Arc<Self>, key: &ObjectKey) -> Result<Option<Applied>, String> {
+        let (sources, key) = (Arc::clone(self), key.clone());
+        let work = move || {
+            let mut inner = sources.lock();
+            let declares = |entry: &Entry| entry.accepted.objects.iter().any(|object| object.key == key);
+            let Some((path, entry)) = inner.saved.entries.iter().find(|(_, entry)| declares(entry)) else {
+                return Ok(None);
+            };
+            let (path, mut entry) = (path.clone(), entry.clone());
+            let span = entry.accepted.objects.iter().find(|o| o.key == key).map(|o| o.span.start().to_string());
+            if entry.request.watch {
+                let place = span.unwrap_or_default();
+                return Err(format!("{key} is declared in {place} of {}, which is followed: remove it there", path.display()));
+            }
+            entry.accepted = accept(&entry.accepted, &without(&entry, &key), Confirmation::Removal).0;
+            if entry.accepted.objects.is_empty() {
+                inner.saved.entries.remove(&path);
+                inner.said.remove(&path);
+            } else {
+                inner.saved.entries.insert(path, entry);
+            }
+            let changed = sources.put_in_force(&mut inner, &format!("{key} deleted"));
+            Ok(Some(sources.applied(&inner, changed)))
+        };
+        tokio::task::spawn_blocking(work).await.map_err(|e| format!("it broke: {e}"))?
+    }
+
+    /// What would be done if a source were put in force, or (none) for what is accepted. Changes nothing; blocks.
+    #[must_use]
+    pub fn plan(&self, request: Option<SourceRequest>, observed: &ObservedState) -> PlanView {
+        let (mut saved, lost) = {
+            let inner = self.lock();
+            (inner.saved.clone(), inner.lost.clone())
+        };
+        let (mut diagnostics, mut errors) = (Vec::new(), 0);
+        if let Some(request) = request {
+            let loaded = manifest::load(&request.path, &LoadOptions::from_environment());
+            let previous = saved.entries.get(&request.path).map(|e| e.accepted.clone()).unwrap_or_default();
+            let (accepted, problems) = accept(&previous, &loaded, Confirmation::None);
+            let look = Look::plain(&loaded);
+            diagnostics = problems.iter().map(|p| manifest::render(p, &loaded.sources, &look)).collect();
+            errors = u32::try_from(problems.iter().filter(|p| p.is_error()).count()).unwrap_or(u32::MAX);
+            saved.entries.insert(request.path.clone(), Entry { request, accepted });
+        }
+        let desired = merge::merge(&saved, hold_of(&saved, &lost)).0;
+        let plan = (self.planner)(&desired, observed);
+        let touched: BTreeSet<&ObjectKey> = plan.steps.iter().filter_map(|step| step.object.as_ref()).collect();
+        let all = merge::keys(&desired);
+        let unchanged = all.into_iter().filter(|key| !touched.contains(key)).cloned().collect();
+        PlanView { unchanged, diagnostics, errors, plan }
+    }
+
+    /// An answer for what needed no change.
+    #[must_use]
+    pub fn nothing_changed(&self) -> Applied {
+        self.applied(&self.lock(), false)
+    }
+
+    fn applied(&self, inner: &Inner, changed: bool) -> Applied {
+        Applied {
+            generation: inner.saved.generation,
+            changed,
+            diagnostics: Vec::new(),
+            errors: 0,
+            not_manifests: Vec::new(),
+            objects: Vec::new(),
+            notices: self.unsaved_notice(inner).into_iter().collect(),
+        }
+    }
+
+    /// Merges, saves, tells. Whether anything changed that can have an effect.
+    fn put_in_force(&self, inner: &mut Inner, why: &str) -> bool {
+        let (mut desired, _) = merge::merge(&inner.saved, None);
+        if merge::keys(&desired).is_superset(&inner.lost.iter().collect()) {
+            inner.lost.clear();
+        }
+        desired = merged(inner);
+        let changed = !crate::model::accept::same_content(&desired, &self.desired.borrow());
+        if changed {
+            inner.saved.generation += 1;
+            desired.generation = inner.saved.generation;
+            let objects = merge::keys(&desired).len();
+            let message = format!("generation {}: {why}, {objects} objects in all", desired.generation);
+            self.memory.record_event(None, "Accepted", message, false);
+        }
+        self.save(inner);
+        // Holds and places are told too: they change what the planner may remove, and what it says.
+        self.desired.send_if_modified(|current| {
+            let differs = **current != desired;
+            *current = Arc::new(desired);
+            differs
+        });
+        self.changed.send_modify(|version| *version += 1);
+        changed
+    }
+
+    fn save(&self, inner: &mut Inner) {
+        match saved::write(&self.file, &inner.saved, &inner.written) {
+            Ok(None) => {}
+            Ok(Some((bytes, digest))) => {
+                inner.written = bytes;
+                inner.unsaved = None;
+                self.memory.record_accepted(inner.saved.generation, digest);
+            }
+            Err(error) => inner.unsaved = Some(format!("write {}: {error}", self.file.display())),
+        }
+        self.memory.flush();
+    }
+
+    /// Sources that are to be followed as they change.
+    #[must_use]
+    pub fn followed(&self) -> Vec<Followed> {
+        let inner = self.lock();
+        let followed = inner.saved.entries.iter().filter(|(_, entry)| entry.request.watch);
+        let followed = followed.map(|(path, _)| {
+            let said = inner.said.get(path).cloned().unwrap_or_default();
+            Followed { path: path.clone(), files: said.files, binds: said.binds }
+        });
+        followed.collect()
+    }
+
+    /// All sources, for display.
+    #[must_use]
+    pub fn list(&self) -> Vec<SourceStatus> {
+        let inner = self.lock();
+        let status = |(path, entry): (&PathBuf, &Entry)| SourceStatus {
+            path: path.clone(),
+            watch: entry.request.watch,
+            objects: u32::try_from(entry.accepted.objects.len()).unwrap_or(u32::MAX),
+            held: entry.accepted.desired.holds.first().map(|hold| hold.reason.clone()),
+        };
+        inner.saved.entries.iter().map(status).collect()
+    }
+
+    /// What people should know about the sources.
+    #[must_use]
+    pub fn notices(&self) -> Vec<Notice> {
+        let inner = self.lock();
+        let mut notices: Vec<Notice> = inner.said.values().flat_map(|said| said.notices.clone()).collect();
+        notices.extend(merge::merge(&inner.saved, None).1);
+        notices.extend(self.unsaved_notice(&inner));
+        if !inner.lost.is_empty() {
+            let names: Vec<String> = inner.lost.iter().take(5).map(ToString::to_string).collect();
+            notices.push(Notice {
+                code: codes::HELD_UNREADABLE.to_owned(),
+                message: format!("{LOST}: {} objects with containers stay as they are ({})", inner.lost.len(), names.join(", ")),
+                help: Some("boxship up DIR   or, to remove them: boxship down".to_owned()),
+            });
+        }
+        notices
+    }
+
+    fn unsaved_notice(&self, inner: &Inner) -> Option<Notice> {
+        inner.unsaved.as_ref().map(|why| Notice {
+            code: "BX0706".to_owned(),
+            message: format!("StateNotPersisted: {why}; a restart would fall back to what was accepted before"),
+            help: Some("df -h".to_owned()),
+        })
+    }
+}
+
+fn merged(inner: &Inner) -> DesiredState {
+    merge::merge(&inner.saved, hold_of(&inner.saved, &inner.lost)).0
+}
+
+fn hold_of(_: &Saved, lost: &BTreeSet<ObjectKey>) -> Option<Hold> {
+    (!lost.is_empty()).then(|| Hold { file: None, reason: LOST.to_owned() })
+}
+
+fn is_hold(problem: &Diagnostic) -> bool {
+    [codes::HELD_BROKEN, codes::HELD_UNREADABLE, codes::HELD_EMPTY].contains(&problem.code.as_str())
+}
+
+fn notice(problem: &Diagnostic) -> Notice {
+    Notice { code: problem.code.clone(), message: problem.what.clone(), help: problem.help.clone() }
+}
+
+fn not_manifests(loaded: &Loaded) -> Vec<String> {
+    let others = loaded.files.iter().filter(|(_, kind)| **kind == FileKind::NotAManifest);
+    others.map(|(file, _)| file.clone()).collect()
+}
+
+/// What a load of the source would give without one object.
+fn without(entry: &Entry, key: &ObjectKey) -> Loaded {
+    let objects: Vec<_> = entry.accepted.objects.iter().filter(|object| object.key != *key).cloned().collect();
+    let files = objects.iter().map(|object| (object.span.file.clone(), FileKind::Native)).collect();
+    Loaded { root: entry.request.path.display().to_string(), objects, files, ..Loaded::default() }
+}
+
+/// A source's accepted state as a value, for tests and tools.
+#[must_use]
+pub fn accepted_of(sources: &Sources, path: &Path) -> Option<Accepted> {
+    sources.lock().saved.entries.get(path).map(|entry| entry.accepted.clone())
+}
