@@ -76,6 +76,7 @@ pub enum DaemonError {
 /// # Errors
 /// [`DaemonError`], before anything was changed.
 pub fn run(options: Options) -> Result<(), DaemonError> {
+    log_to_stderr();
     make_private_dir(&options.layout.data_root)?;
     make_private_dir(&options.layout.run_dir)?;
     let store = SledStore::open(&options.layout.state_dir())?;
@@ -104,6 +105,14 @@ pub fn run(options: Options) -> Result<(), DaemonError> {
     // Stops and pulls under way are not waited for: the supervisor ends the former, the store resumes the latter.
     tokio.shutdown_background();
     ended
+}
+
+/// `BOXSHIP_LOG` filters as in `tracing_subscriber`'s `EnvFilter`; default `info`.
+fn log_to_stderr() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("BOXSHIP_LOG");
+    let filter = filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    // A process that has a subscriber already keeps it.
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).try_init();
 }
 
 /// Starts everything on a runtime and goes on until the end. Tests hand in their own runtime and planner.

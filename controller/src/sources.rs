@@ -19,7 +19,9 @@ use tokio::sync::watch;
 use crate::api::types::{Applied, Notice, PlanView, SourceRequest, SourceStatus};
 use crate::manifest::{self, LoadOptions, Look};
 use crate::memory::Memory;
-use crate::model::{Accepted, Confirmation, DesiredState, Diagnostic, FileKind, Hold, Loaded, ObjectKey, ObservedState, accept, codes};
+use crate::model::{
+    Accepted, Confirmation, DesiredState, Diagnostic, FileKind, Hold, Loaded, ObjectKey, ObservedState, accept, codes,
+};
 use crate::reconcile::Planner;
 use saved::{Entry, Saved};
 
@@ -202,7 +204,10 @@ impl Sources {
             let span = entry.accepted.objects.iter().find(|o| o.key == key).map(|o| o.span.start().to_string());
             if entry.request.watch {
                 let place = span.unwrap_or_default();
-                return Err(format!("{key} is declared in {place} of {}, which is followed: remove it there", path.display()));
+                return Err(format!(
+                    "{key} is declared in {place} of {}, which is followed: remove it there",
+                    path.display()
+                ));
             }
             entry.accepted = accept(&entry.accepted, &without(&entry, &key), Confirmation::Removal).0;
             if entry.accepted.objects.is_empty() {
@@ -335,7 +340,11 @@ impl Sources {
             let names: Vec<String> = inner.lost.iter().take(5).map(ToString::to_string).collect();
             notices.push(Notice {
                 code: codes::HELD_UNREADABLE.to_owned(),
-                message: format!("{LOST}: {} objects with containers stay as they are ({})", inner.lost.len(), names.join(", ")),
+                message: format!(
+                    "{LOST}: {} objects with containers stay as they are ({})",
+                    inner.lost.len(),
+                    names.join(", ")
+                ),
                 help: Some("boxship up DIR   or, to remove them: boxship down".to_owned()),
             });
         }

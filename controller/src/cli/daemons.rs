@@ -18,10 +18,7 @@ pub(super) fn supervisor(place: &Place) -> ExitCode {
 }
 
 pub(super) fn switchboard(place: &Place) -> ExitCode {
-    {
-        let _ = place;
-        failed("switchboard", &runtime::Error::Unsupported("not in this build yet".to_owned()))
-    }
+    done("switchboard", runtime::switchboard::run(place.layout().to_args()))
 }
 
 /// `boxship controller` is the keeper in the foreground; the keeper starts the controller proper with `--kept`.
@@ -33,8 +30,17 @@ pub(super) fn controller(place: &Place, args: &ControllerArgs) -> ExitCode {
         }
         return run_keeper(place, args.manifests.as_deref());
     }
-    // helper `daemon`: call crate::daemon::run here (layout: place.layout(), args.manifests, place.insecure_registry, place.registry_ca)
-    failed("controller", &runtime::Error::Unsupported("not in this build yet".to_owned()))
+    let options = crate::daemon::Options {
+        layout: place.layout(),
+        manifests: args.manifests.as_deref().map(absolute),
+        insecure_registries: place.insecure_registry.clone(),
+        registry_cas: place.registry_ca.clone(),
+        kept: args.kept,
+    };
+    match crate::daemon::run(options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failed("controller", &error),
+    }
 }
 
 pub(super) fn unpack(args: &UnpackArgs) -> ExitCode {

@@ -68,7 +68,8 @@ fn find(api: &Api, exec: &ExecRequest) -> Result<ContainerId, Refusal> {
     let in_stack = view.seen.state.containers.iter().filter(|(_, c)| c.replica.workload.stack == exec.stack);
     let running: Vec<_> = in_stack.filter(|(_, c)| c.state == ContainerState::Running).collect();
     let exact = running.iter().find(|(_, c)| c.replica.to_string() == exec.target);
-    let first = running.iter().filter(|(_, c)| c.replica.workload.name == exec.target).min_by_key(|(_, c)| c.replica.ordinal);
+    let first =
+        running.iter().filter(|(_, c)| c.replica.workload.name == exec.target).min_by_key(|(_, c)| c.replica.ordinal);
     let found = exact.or(first).map(|(id, _)| (*id).clone());
     found.ok_or_else(|| Refusal::conflict(format!("no container of {}/{} is running", exec.stack, exec.target)))
 }
@@ -113,7 +114,14 @@ fn begin_terminal(
     // A size that cannot be set is no reason not to run.
     let _ = runtime::sys::terminal::set_window_size(&master, rows, columns);
     let kill = session.killer();
-    Ok(Begun { session, kill, stdin: Some(copy(&master)?), stdout: copy(&master)?, stderr: None, terminal: Some(master) })
+    Ok(Begun {
+        session,
+        kill,
+        stdin: Some(copy(&master)?),
+        stdout: copy(&master)?,
+        stderr: None,
+        terminal: Some(master),
+    })
 }
 
 fn begin_pipes(

@@ -51,7 +51,14 @@ pub(super) async fn list(State(api): State<Arc<Api>>) -> Answer<Vec<ImageView>> 
 
 pub(super) async fn remove(State(api): State<Arc<Api>>, Query(query): Query<Reference>) -> Answer<serde_json::Value> {
     let reference = query.parse()?;
-    let declared = api.views.borrow().desired.images.iter().find(|(_, i)| i.reference == reference).map(|(k, i)| (k.clone(), i.source.clone()));
+    let declared = api
+        .views
+        .borrow()
+        .desired
+        .images
+        .iter()
+        .find(|(_, i)| i.reference == reference)
+        .map(|(k, i)| (k.clone(), i.source.clone()));
     if let Some((key, source)) = declared {
         return Err(Refusal::conflict(format!("{reference} is held by {key}, declared in {source}")));
     }
