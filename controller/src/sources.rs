@@ -11,7 +11,7 @@ mod saved;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
@@ -20,10 +20,13 @@ use crate::api::types::{Applied, Notice, PlanView, SourceRequest, SourceStatus};
 use crate::manifest::{self, LoadOptions, Look};
 use crate::memory::Memory;
 use crate::model::{
-    Accepted, Confirmation, DesiredState, Diagnostic, FileKind, Hold, Loaded, ObjectKey, ObservedState, accept, codes,
+    Confirmation, DesiredState, Diagnostic, FileKind, Hold, Loaded, ObjectKey, ObservedState, accept, codes,
 };
 use crate::reconcile::Planner;
 use saved::{Entry, Saved};
+
+/// Problems of one source shown on every page; `check` shows all.
+const NOTICES_MAX: usize = 20;
 
 /// Why everything is held after the accepted state was lost.
 const LOST: &str = "what was accepted before is not known any more";
@@ -53,20 +56,7 @@ struct Inner {
 #[derive(Debug, Clone, Default)]
 struct Said {
     fingerprint: String,
-    files: BTreeSet<String>,
-    binds: BTreeSet<String>,
     notices: Vec<Notice>,
-}
-
-/// One source as it is followed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Followed {
-    /// Directory or file.
-    pub path: PathBuf,
-    /// Files named by `file:`, to be hashed beside the manifests.
-    pub files: BTreeSet<String>,
-    /// Host paths containers write to, never to be watched.
-    pub binds: BTreeSet<String>,
 }
 
 impl Sources {
@@ -109,12 +99,17 @@ impl Sources {
 
     /// [`Self::apply`] on this thread.
     pub fn apply_now(&self, request: SourceRequest) -> Applied {
+        let loaded = load(&request);
+        self.take(request, &loaded)
+    }
+
+    /// Puts in force what was read of a source. Blocks while it is written.
+    pub fn take(&self, request: SourceRequest, loaded: &Loaded) -> Applied {
         let mut inner = self.lock();
-        let loaded = manifest::load(&request.path, &LoadOptions::from_environment());
         let confirmed = request.confirm_removal;
         let confirmation = if confirmed { Confirmation::Removal } else { Confirmation::None };
         let previous = inner.saved.entries.get(&request.path).map(|e| e.accepted.clone()).unwrap_or_default();
-        let (accepted, problems) = accept(&previous, &loaded, confirmation);
+        let (accepted, problems) = accept(&previous, loaded, confirmation);
         let path = request.path.clone();
         // What is agreed to once is not agreed to for every later read.
         let request = SourceRequest { confirm_removal: false, ..request };
@@ -125,13 +120,11 @@ impl Sources {
         let held: Vec<Notice> = problems.iter().filter(|p| is_hold(p)).map(notice).collect();
         let said = Said {
             fingerprint: loaded.fingerprint.clone(),
-            files: loaded.file_refs.clone(),
-            binds: loaded.bind_paths.clone(),
-            notices: held.clone(),
+            notices: problems.iter().filter(|p| p.is_error() || is_hold(p)).take(NOTICES_MAX).map(notice).collect(),
         };
         inner.said.insert(path.clone(), said);
         let changed = self.put_in_force(&mut inner, &format!("{}", path.display()));
-        let look = Look::plain(&loaded);
+        let look = Look::plain(loaded);
         let rest = problems.iter().filter(|problem| !is_hold(problem));
         let entry = &inner.saved.entries[&path];
         Applied {
@@ -139,23 +132,18 @@ impl Sources {
             changed,
             diagnostics: rest.map(|problem| manifest::render(problem, &loaded.sources, &look)).collect(),
             errors: u32::try_from(problems.iter().filter(|p| p.is_error()).count()).unwrap_or(u32::MAX),
-            not_manifests: not_manifests(&loaded),
+            not_manifests: not_manifests(loaded),
             objects: entry.accepted.objects.iter().map(|object| object.key.clone()).collect(),
             notices: held,
         }
     }
 
-    /// Reads a followed source again if anything in it has changed. Blocks.
-    pub fn refresh(&self, path: &Path) {
-        let (request, known, files) = {
-            let inner = self.lock();
-            let Some(entry) = inner.saved.entries.get(path) else { return };
-            let said = inner.said.get(path).cloned().unwrap_or_default();
-            (entry.request.clone(), said.fingerprint, said.files)
-        };
-        if known.is_empty() || manifest::fingerprint(path, &files) != known {
-            let applied = self.apply_now(request);
-            for problem in applied.diagnostics {
+    /// Takes what the watcher read of a followed source, unless it was read before. Problems are logged: nobody waits for
+    /// the answer.
+    pub fn refresh(&self, request: SourceRequest, loaded: &Loaded) {
+        let known = self.lock().said.get(&request.path).is_some_and(|said| said.fingerprint == loaded.fingerprint);
+        if !known {
+            for problem in self.take(request, loaded).diagnostics {
                 tracing::warn!("{problem}");
             }
         }
@@ -231,7 +219,7 @@ impl Sources {
         };
         let (mut diagnostics, mut errors) = (Vec::new(), 0);
         if let Some(request) = request {
-            let loaded = manifest::load(&request.path, &LoadOptions::from_environment());
+            let loaded = load(&request);
             let previous = saved.entries.get(&request.path).map(|e| e.accepted.clone()).unwrap_or_default();
             let (accepted, problems) = accept(&previous, &loaded, Confirmation::None);
             let look = Look::plain(&loaded);
@@ -239,7 +227,7 @@ impl Sources {
             errors = u32::try_from(problems.iter().filter(|p| p.is_error()).count()).unwrap_or(u32::MAX);
             saved.entries.insert(request.path.clone(), Entry { request, accepted });
         }
-        let desired = merge::merge(&saved, hold_of(&saved, &lost)).0;
+        let desired = merge::merge(&saved, hold_of(&lost)).0;
         let plan = (self.planner)(&desired, observed);
         let touched: BTreeSet<&ObjectKey> = plan.steps.iter().filter_map(|step| step.object.as_ref()).collect();
         let all = merge::keys(&desired);
@@ -306,14 +294,10 @@ impl Sources {
 
     /// Sources that are to be followed as they change.
     #[must_use]
-    pub fn followed(&self) -> Vec<Followed> {
+    pub fn followed(&self) -> Vec<SourceRequest> {
         let inner = self.lock();
-        let followed = inner.saved.entries.iter().filter(|(_, entry)| entry.request.watch);
-        let followed = followed.map(|(path, _)| {
-            let said = inner.said.get(path).cloned().unwrap_or_default();
-            Followed { path: path.clone(), files: said.files, binds: said.binds }
-        });
-        followed.collect()
+        let requests = inner.saved.entries.values().map(|entry| &entry.request);
+        requests.filter(|request| request.watch).cloned().collect()
     }
 
     /// All sources, for display.
@@ -360,11 +344,18 @@ impl Sources {
     }
 }
 
-fn merged(inner: &Inner) -> DesiredState {
-    merge::merge(&inner.saved, hold_of(&inner.saved, &inner.lost)).0
+/// Reads a source. Blocks.
+#[must_use]
+pub fn load(request: &SourceRequest) -> Loaded {
+    let root_stack = Some(request.default_stack.clone()).filter(|stack| !stack.is_empty());
+    manifest::load(&request.path, &LoadOptions { root_stack, ..LoadOptions::from_environment() })
 }
 
-fn hold_of(_: &Saved, lost: &BTreeSet<ObjectKey>) -> Option<Hold> {
+fn merged(inner: &Inner) -> DesiredState {
+    merge::merge(&inner.saved, hold_of(&inner.lost)).0
+}
+
+fn hold_of(lost: &BTreeSet<ObjectKey>) -> Option<Hold> {
     (!lost.is_empty()).then(|| Hold { file: None, reason: LOST.to_owned() })
 }
 
@@ -373,7 +364,9 @@ fn is_hold(problem: &Diagnostic) -> bool {
 }
 
 fn notice(problem: &Diagnostic) -> Notice {
-    Notice { code: problem.code.clone(), message: problem.what.clone(), help: problem.help.clone() }
+    let place = problem.span.as_ref().filter(|_| !is_hold(problem)).map(|span| format!("{}: ", span.start()));
+    let message = format!("{}{}", place.unwrap_or_default(), problem.what);
+    Notice { code: problem.code.clone(), message, help: problem.help.clone() }
 }
 
 fn not_manifests(loaded: &Loaded) -> Vec<String> {
@@ -386,10 +379,4 @@ fn without(entry: &Entry, key: &ObjectKey) -> Loaded {
     let objects: Vec<_> = entry.accepted.objects.iter().filter(|object| object.key != *key).cloned().collect();
     let files = objects.iter().map(|object| (object.span.file.clone(), FileKind::Native)).collect();
     Loaded { root: entry.request.path.display().to_string(), objects, files, ..Loaded::default() }
-}
-
-/// A source's accepted state as a value, for tests and tools.
-#[must_use]
-pub fn accepted_of(sources: &Sources, path: &Path) -> Option<Accepted> {
-    sources.lock().saved.entries.get(path).map(|entry| entry.accepted.clone())
 }

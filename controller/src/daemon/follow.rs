@@ -9,11 +9,11 @@ use runtime::Runtime;
 use runtime::error::chain;
 use runtime::runtime::RuntimeEvent;
 use tokio::sync::{Notify, watch};
+use tokio::task::AbortHandle;
 
-use crate::sources::{Followed, Sources};
-
-/// Between two looks at what events of files do not show (files named by `file:` on another file system, lost events).
-const REFRESH_EVERY: Duration = Duration::from_secs(1);
+use crate::api::types::SourceRequest;
+use crate::sources::{Sources, load};
+use crate::watch::{Trigger, WatchOptions, Watcher};
 
 /// Before the stream of exits is opened again: the supervisor is being restarted.
 const REOPEN_AFTER: Duration = Duration::from_millis(50);
@@ -22,20 +22,46 @@ const REOPEN_AFTER: Duration = Duration::from_millis(50);
 pub(super) fn follow(sources: Arc<Sources>, mut stop: watch::Receiver<bool>) {
     tokio::spawn(async move {
         let mut changes = sources.changes();
+        let mut watching: BTreeMap<PathBuf, (SourceRequest, AbortHandle)> = BTreeMap::new();
         loop {
             changes.mark_unchanged();
-            let followed: BTreeMap<PathBuf, Followed> =
-                sources.followed().into_iter().map(|followed| (followed.path.clone(), followed)).collect();
-            for path in followed.into_keys() {
-                let sources = Arc::clone(&sources);
-                let _ = tokio::task::spawn_blocking(move || sources.refresh(&path)).await;
+            let wanted = sources.followed();
+            watching.retain(|_, (request, task)| {
+                let keep = wanted.contains(request);
+                if !keep {
+                    task.abort();
+                }
+                keep
+            });
+            for request in wanted {
+                watching.entry(request.path.clone()).or_insert_with(|| {
+                    let task = tokio::spawn(follow_one(Arc::clone(&sources), request.clone()));
+                    (request, task.abort_handle())
+                });
             }
             tokio::select! {
-                () = tokio::time::sleep(REFRESH_EVERY) => {}
-                _ = stop.wait_for(|stop| *stop) => return,
+                _ = changes.changed() => {}
+                _ = stop.wait_for(|stop| *stop) => return watching.values().for_each(|(_, task)| task.abort()),
             }
         }
     });
+}
+
+async fn follow_one(sources: Arc<Sources>, request: SourceRequest) {
+    let mut watcher = Watcher::new(&request.path, WatchOptions::default());
+    loop {
+        match watcher.next().await {
+            Trigger::Resync => continue,
+            Trigger::Manifests => {}
+        }
+        let wanted = request.clone();
+        let Ok(loaded) = tokio::task::spawn_blocking(move || load(&wanted)).await else { continue };
+        if !watcher.follow(&loaded) {
+            continue;
+        }
+        let (sources, request) = (Arc::clone(&sources), request.clone());
+        let _ = tokio::task::spawn_blocking(move || sources.refresh(request, &loaded)).await;
+    }
 }
 
 /// Rings at each exit, for as long as the process lives: on a thread of its own, since the stream blocks.
