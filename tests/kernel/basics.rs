@@ -1,15 +1,19 @@
 //! Programs run, end and fail as they should; nothing is left of them.
 
 use runtime::Error;
+use std::os::fd::AsFd as _;
+
 use runtime::process::InitEvent;
+use runtime::rootfs::layers;
 
 use super::Case;
-use super::lab::{Lab, read_terminal};
+use super::lab::{HOST_START, Lab, read_terminal};
 
 pub(crate) const CASES: &[Case] = &[
     ("a_program_speaks_and_ends", a_program_speaks_and_ends),
     ("exit_codes_and_signals_are_the_programs_own", exit_codes_and_signals_are_the_programs_own),
     ("layers_are_merged", layers_are_merged),
+    ("layers_are_merged_on_older_kernels_too", layers_are_merged_on_older_kernels_too),
     ("what_cannot_run_says_why", what_cannot_run_says_why),
     ("a_created_container_waits", a_created_container_waits),
     ("a_created_container_can_be_killed", a_created_container_can_be_killed),
@@ -35,6 +39,38 @@ fn layers_are_merged(lab: &Lab) {
     assert_eq!(lab.output("cat /etc/top; ls / | grep -c gone || true"), "top0\n");
     assert_eq!(lab.output("echo x > /seed/file && cat /seed/file"), "x\n");
     assert_eq!(lab.output("cat /seed/file"), "seed");
+}
+
+/// In a child, since it leaves the process in another mount namespace.
+fn layers_are_merged_on_older_kernels_too(lab: &Lab) {
+    let running = lab.start(&lab.script("exec sleep 1000")).unwrap();
+    let userns = std::fs::File::open(format!("/proc/{}/ns/user", running.spawned.pid)).unwrap();
+    let (_, launch) = lab.lower(&lab.script("true"), None).unwrap();
+    let host = std::fs::read_link("/proc/self/ns/mnt").unwrap();
+    let look = || {
+        let attributes = runtime::sys::mount::Attr::MOUNT_ATTR_NODEV;
+        let ids = launch.ids;
+        let root = layers::overlay_for_older_kernels(&launch.root, ids, userns.as_fd(), attributes).unwrap();
+        let read = |path: &str| runtime::sys::path::read_in_root(&root, path.as_ref(), 1000).unwrap();
+        assert_eq!(read("/etc/top"), Some(b"top".to_vec()));
+        assert_eq!(read("/gone"), None);
+        let file = runtime::sys::path::open_in_root(&root, "/seed/file".as_ref(), rustix::fs::OFlags::RDWR).unwrap();
+        assert_eq!(rustix::fs::fstat(&file).unwrap().st_uid, HOST_START + 1000);
+        rustix::io::write(&file, b"changed").unwrap();
+        assert_ne!(std::fs::read_link("/proc/self/ns/mnt").unwrap(), host);
+    };
+    // SAFETY: this program has one thread, and the child ends here.
+    match unsafe { nix::unistd::fork() }.unwrap() {
+        nix::unistd::ForkResult::Child => {
+            let answer = std::panic::catch_unwind(std::panic::AssertUnwindSafe(look));
+            runtime::sys::clone::exit_now(i32::from(answer.is_err()));
+        }
+        nix::unistd::ForkResult::Parent { child } => {
+            let status = nix::sys::wait::waitpid(child, None).unwrap();
+            assert_eq!(status, nix::sys::wait::WaitStatus::Exited(child, 0));
+        }
+    }
+    running.kill();
 }
 
 fn what_cannot_run_says_why(lab: &Lab) {

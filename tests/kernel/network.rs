@@ -97,7 +97,7 @@ fn a_missing_bridge_is_named(lab: &Lab) {
     let nowhere = Bridge { interface: "bx-nowhere".into(), ..bridge() };
     match lab.create(&config, Some(nowhere)) {
         Ok(running) => panic!("it started: {:?}", running.kill()),
-        Err(error) => assert!(error.to_string().contains("bx-nowhere"), "{error}"),
+        Err(error) => assert_eq!(error.to_string(), "network `bx-nowhere` does not exist"),
     }
 }
 

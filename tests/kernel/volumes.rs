@@ -18,6 +18,7 @@ pub(crate) const CASES: &[Case] = &[
     ("a_content_file_in_a_volume_is_mounted", a_content_file_in_a_volume_is_mounted),
     ("memory_file_systems_have_their_size", memory_file_systems_have_their_size),
     ("missing_host_paths_are_named", missing_host_paths_are_named),
+    ("a_file_system_that_cannot_show_other_ids_is_named", a_file_system_that_cannot_show_other_ids_is_named),
     ("targets_stay_inside", targets_stay_inside),
 ];
 
@@ -117,6 +118,15 @@ fn missing_host_paths_are_named(lab: &Lab) {
     let mut config = lab.script("true");
     config.mounts = vec![mount("/etc/passwd/x", MountSource::Tmpfs { size_bytes: None })];
     assert!(matches!(lab.error(&config), Error::BadContainer(_)));
+}
+
+fn a_file_system_that_cannot_show_other_ids_is_named(lab: &Lab) {
+    let mut config = lab.script("true");
+    config.mounts = vec![mount("/x", MountSource::Bind { path: "/proc/version".into() })];
+    match lab.error(&config) {
+        Error::Unsupported(message) => assert!(message.starts_with("/proc/version is on "), "{message}"),
+        other => panic!("{other:?}"),
+    }
 }
 
 fn targets_stay_inside(lab: &Lab) {

@@ -41,6 +41,10 @@ pub(super) enum Failure {
     BadContainer(String),
     /// [`Error::Unsupported`].
     Unsupported(String),
+    /// [`Error::NotFound`] of a network: the one thing a start looks up by name.
+    NoNetwork(String),
+    /// [`Error::Conflict`].
+    Conflict(String),
     /// [`Error::Io`] with an errno.
     Os { doing: String, errno: i32 },
     /// Any other, with its sources on one line.
@@ -50,19 +54,19 @@ pub(super) enum Failure {
 impl From<&Error> for Failure {
     fn from(error: &Error) -> Self {
         match error {
-            Error::BadContainer(message) => Self::BadContainer(message.clone()),
-            Error::Unsupported(message) => Self::Unsupported(message.clone()),
+            Error::BadContainer(message) => Self::BadContainer(bounded(message)),
+            Error::Unsupported(message) => Self::Unsupported(bounded(message)),
+            Error::Conflict(message) => Self::Conflict(bounded(message)),
+            Error::NotFound { name, .. } => Self::NoNetwork(bounded(name)),
             Error::Io { doing, source } => match source.raw_os_error() {
-                Some(errno) => Self::Os { doing: doing.clone(), errno },
-                None => Self::Other(crate::error::chain(error)),
+                Some(errno) => Self::Os { doing: bounded(doing), errno },
+                None => Self::Other(bounded(&crate::error::chain(error))),
             },
-            Error::NotFound { .. }
-            | Error::Conflict(_)
-            | Error::Registry { .. }
+            Error::Registry { .. }
             | Error::Untrusted(_)
             | Error::NoSpace { .. }
             | Error::PortInUse { .. }
-            | Error::Unreachable { .. } => Self::Other(crate::error::chain(error)),
+            | Error::Unreachable { .. } => Self::Other(bounded(&crate::error::chain(error))),
         }
     }
 }
@@ -72,9 +76,20 @@ impl From<Failure> for Error {
         match failure {
             Failure::BadContainer(message) => Self::BadContainer(message),
             Failure::Unsupported(message) => Self::Unsupported(message),
+            Failure::NoNetwork(name) => Self::NotFound { what: "network", name },
+            Failure::Conflict(message) => Self::Conflict(message),
             Failure::Os { doing, errno } => Self::io(doing, std::io::Error::from_raw_os_error(errno)),
             Failure::Other(message) => Self::io(message, std::io::Error::from(std::io::ErrorKind::Other)),
         }
+    }
+}
+
+/// A message must fit: texts of the container (its PATH, say) can be of any length.
+fn bounded(text: &str) -> String {
+    const BYTES_MAX: usize = 4000;
+    match text.char_indices().map(|(at, _)| at).take_while(|at| *at <= BYTES_MAX).last() {
+        Some(end) if text.len() > BYTES_MAX => format!("{}…", &text[..end]),
+        _ => text.to_owned(),
     }
 }
 
@@ -174,5 +189,7 @@ mod tests {
             other => panic!("{other:?}"),
         }
         assert!(decode::<Report>(b"garbage").is_none());
+        let long = Error::BadContainer("ä".repeat(1 << 20));
+        assert!(encode(&Report::Failed((&long).into())).len() < crate::sys::fdpass::MESSAGE_BYTES_MAX);
     }
 }

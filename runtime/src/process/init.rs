@@ -55,7 +55,7 @@ pub(super) fn run(spec: &Spec, launch: &Launch, stdio: &Stdio, ends: &Ends<'_>) 
     let wants_terminal = matches!(stdio, Stdio::Terminal);
     let read_only = spec.root().as_ref().and_then(oci_spec::runtime::Root::readonly).unwrap_or(false);
     let process = spec.process().as_ref().ok_or_else(|| Error::BadContainer("the spec has no process".into()))?;
-    program::enter_directory(assembly.root(), process.cwd())?;
+    program::make_directory(assembly.root(), process.cwd())?;
     assembly.enter(read_only)?;
     let root = open_root()?;
     program::enter_directory(root.as_fd(), process.cwd())?;
@@ -86,8 +86,7 @@ fn clear_up(stdio: &Stdio, ends: &Ends<'_>) -> Result<()> {
     // SAFETY: whatever else is open belongs to the caller's copy of the state, which this child never touches.
     unsafe { clone::close_others(&[ends.report, ends.supplies]) }.doing(doing)?;
     clone::reset_signals().doing(doing)?;
-    // A container never outlives an unnoticed end of its start, and stage's umask does not matter here.
-    rustix::process::umask(Mode::empty());
+    rustix::process::umask(Mode::from_raw_mode(0o022));
     Ok(())
 }
 

@@ -99,19 +99,31 @@ impl Privileges {
     }
 }
 
-/// Goes to the working directory, making it (owned by root, as Docker does) when it is missing.
-pub(super) fn enter_directory(root: BorrowedFd<'_>, directory: &Path) -> Result<()> {
+/// Makes the working directory, owned by root as Docker does, where it is missing.
+pub(super) fn make_directory(root: BorrowedFd<'_>, directory: &Path) -> Result<()> {
     let shown = directory.display();
-    let fd = path::make_directories(root, directory).map_err(|error| match error.raw_os_error() {
-        Some(libc::ENOTDIR | libc::ELOOP) => {
-            Error::BadContainer(format!("the working directory {shown} is no directory"))
-        }
+    path::make_directories(root, directory).map(drop).map_err(|error| match error.raw_os_error() {
+        Some(libc::ENOTDIR | libc::ELOOP) => no_directory(directory),
         Some(libc::EROFS) => Error::BadContainer(format!(
             "the working directory {shown} does not exist and cannot be made: the file system is read-only"
         )),
+        _ => Error::io(format!("make the working directory {shown}"), error),
+    })
+}
+
+/// Goes to the working directory.
+pub(super) fn enter_directory(root: BorrowedFd<'_>, directory: &Path) -> Result<()> {
+    let shown = directory.display();
+    let flags = OFlags::PATH | OFlags::DIRECTORY;
+    let fd = path::open_in_root(root, directory, flags).map_err(|error| match error.raw_os_error() {
+        Some(libc::ENOTDIR | libc::ELOOP | libc::ENOENT) => no_directory(directory),
         _ => Error::io(format!("open the working directory {shown}"), error),
     })?;
     rustix::process::fchdir(fd).doing(|| format!("go to the working directory {shown}"))
+}
+
+fn no_directory(path: &Path) -> Error {
+    Error::BadContainer(format!("the working directory {} is no directory", path.display()))
 }
 
 impl Program {

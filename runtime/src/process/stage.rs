@@ -34,7 +34,7 @@ pub(super) fn run(spec: &Spec, launch: &Launch, init: i32, ends: &Ends<'_>) -> R
     // SAFETY: whatever else is open belongs to the caller's copy of the state, which this child never touches.
     unsafe { clone::close_others(&[ends.report, ends.supplies]) }.doing(|| "close inherited files")?;
     let _ = rustix::thread::set_name(c"boxship-stage");
-    rustix::process::umask(Mode::empty());
+    rustix::process::umask(Mode::from_raw_mode(0o022));
     // The first write to a v1 cgroup waits for the kernel, so it waits while the mounts are made.
     std::thread::scope(|scope| {
         let limits = scope.spawn(|| limit(spec, launch, init));

@@ -71,7 +71,7 @@ impl Assembly {
                         option.split_once('=').map_or((option.as_str(), None), |(key, value)| (key, Some(value)))
                     })
                     .collect();
-                mount::filesystem(kind, &options, *attributes).doing(doing)?
+                mount::filesystem(kind, &options, *attributes).map_err(|error| refused(kind, error))?
             }
             What::Devices => return self.attach(self.supplies.devices.as_fd(), &step.target, Missing::Directory),
             What::HostSys => super::devices::host_sys()?,
@@ -238,6 +238,17 @@ impl Assembly {
         }
         mount::pivot(self.root()).doing(doing)
     }
+}
+
+/// A user namespace gets no fresh /proc or /sys where the host's own is partly covered (mount_too_revealing, 4.8).
+fn refused(kind: &str, error: io::Error) -> Error {
+    if error.raw_os_error() == Some(libc::EPERM) && matches!(kind, "proc" | "sysfs") {
+        return Error::Unsupported(format!(
+            "the kernel refuses a container its own {kind}: parts of this host's are covered by other mounts, as in a \
+             container that is itself not privileged"
+        ));
+    }
+    Error::io(format!("make a mount of {kind}"), error)
 }
 
 /// The controllers mounted in the same directory as this one, itself included.

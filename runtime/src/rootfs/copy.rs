@@ -67,7 +67,9 @@ fn copy_entry(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr, ids: IdRang
             own(to, name, &stat, ids, AtFlags::SYMLINK_NOFOLLOW)
         }
         FileType::Fifo => {
-            rustix::fs::mknodat(to, name, FileType::Fifo, Mode::from_raw_mode(stat.st_mode & 0o777), 0)?;
+            let mode = Mode::from_raw_mode(stat.st_mode & 0o777);
+            rustix::fs::mknodat(to, name, FileType::Fifo, mode, 0)?;
+            rustix::fs::chmodat(to, name, mode, AtFlags::empty())?;
             own(to, name, &stat, ids, AtFlags::SYMLINK_NOFOLLOW)
         }
         FileType::CharacterDevice | FileType::BlockDevice | FileType::Socket | FileType::Unknown => Ok(()),

@@ -26,7 +26,7 @@ const LINKS: [(&str, &str); 6] = [
 
 const DIRECTORIES: [&str; 4] = ["pts", "shm", "mqueue", ".files"];
 
-/// Makes a detached /dev owned by container root. The caller's umask must be 0.
+/// Makes a detached /dev owned by container root.
 ///
 /// # Errors
 /// `Io`.
@@ -39,6 +39,7 @@ pub fn make(ids: IdRange) -> Result<OwnedFd> {
     for (name, major, minor) in NODES {
         let number = rustix::fs::makedev(major, minor);
         rustix::fs::mknodat(&dev, name, FileType::CharacterDevice, everybody, number).doing(doing)?;
+        rustix::fs::chmodat(&dev, name, everybody, AtFlags::empty()).doing(doing)?;
         give(dev.as_fd(), name, ids).doing(doing)?;
     }
     for (name, to) in LINKS {

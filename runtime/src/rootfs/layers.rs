@@ -9,12 +9,13 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use rustix::fs::{CWD, Gid, Mode, OFlags, StatVfsMountFlags, Uid};
-use rustix::mount::{FsMountFlags, FsOpenFlags};
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountPropagationFlags};
 
 use crate::error::{Doing as _, Error, Result};
 use crate::runtime::IdRange;
 use crate::spec::launch::RootLayers;
 use crate::sys::mount::{self, Attr};
+use crate::sys::{clone, path};
 
 /// Most layers overlay takes (OVL_MAX_STACK, fs/overlayfs/params.c).
 pub const LAYERS_MAX: usize = 500;
@@ -24,28 +25,94 @@ pub const LAYERS_MAX: usize = 500;
 /// # Errors
 /// `Unsupported` when a file system cannot show other ids; `BadContainer` for too many layers; `Io`.
 pub fn overlay(root: &RootLayers, ids: IdRange, userns: BorrowedFd<'_>, attributes: Attr) -> Result<OwnedFd> {
+    let layers = prepare(root, ids, userns)?;
+    let mounted = match mount_with(root, Lower::Descriptors(&layers), attributes) {
+        // Layers by descriptor are of 6.13, detached ones of 6.15.
+        Err(error) if is_einval(&error) => overlay_by_path(root, layers, attributes).map_err(|_| error)?,
+        other => other?,
+    };
+    check_writable(mounted.as_fd(), &root.upper)?;
+    Ok(mounted)
+}
+
+/// What [`overlay`] does by itself where the kernel wants paths (6.1 to 6.14). Moves the calling thread into a mount
+/// namespace of its own for good.
+///
+/// # Errors
+/// As [`overlay`].
+pub fn overlay_for_older_kernels(
+    root: &RootLayers,
+    ids: IdRange,
+    userns: BorrowedFd<'_>,
+    attributes: Attr,
+) -> Result<OwnedFd> {
+    let layers = prepare(root, ids, userns)?;
+    let mounted = overlay_by_path(root, layers, attributes)?;
+    check_writable(mounted.as_fd(), &root.upper)?;
+    Ok(mounted)
+}
+
+fn prepare(root: &RootLayers, ids: IdRange, userns: BorrowedFd<'_>) -> Result<Vec<OwnedFd>> {
     if root.layers.len() > LAYERS_MAX {
         let count = root.layers.len();
         return Err(Error::BadContainer(format!("the image has {count} layers, the kernel takes {LAYERS_MAX}")));
     }
     prepare_upper(root, ids)?;
-    let layers = root.layers.iter().map(|layer| idmapped_layer(layer, userns)).collect::<Result<Vec<_>>>()?;
+    root.layers.iter().map(|layer| idmapped_layer(layer, userns)).collect()
+}
+
+/// Layers attached under short names in a private mount namespace, so that the list fits into the one page the
+/// older interface has for it.
+fn overlay_by_path(root: &RootLayers, layers: Vec<OwnedFd>, attributes: Attr) -> Result<OwnedFd> {
+    let doing = || "attach the layers";
+    clone::unshare(libc::CLONE_NEWNS).doing(doing)?;
+    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    rustix::mount::mount_change("/", private).doing(doing)?;
+    let names = mount::filesystem("tmpfs", &[("mode", Some("700"))], Attr::empty()).doing(doing)?;
+    let place = rustix::fs::open("/dev", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+    mount::attach(&names, place.doing(doing)?).doing(doing)?;
+    rustix::process::fchdir(&names).doing(doing)?;
+    let count = layers.len();
+    for (number, layer) in layers.into_iter().enumerate() {
+        let name = number.to_string();
+        rustix::fs::mkdirat(&names, &name, Mode::from_raw_mode(0o700)).doing(doing)?;
+        let place = path::open_beneath(&names, Path::new(&name), OFlags::PATH).doing(doing)?;
+        mount::attach(layer, place).doing(doing)?;
+    }
+    let list = (0..count).map(|number| number.to_string()).collect::<Vec<_>>().join(":");
+    mount_with(root, Lower::Paths(&list), attributes)
+}
+
+fn is_einval(error: &Error) -> bool {
+    matches!(error, Error::Io { source, .. } if source.raw_os_error() == Some(libc::EINVAL))
+}
+
+/// How overlay is told its read-only layers.
+enum Lower<'a> {
+    Descriptors(&'a [OwnedFd]),
+    /// Relative to the working directory, separated by `:`.
+    Paths(&'a str),
+}
+
+fn mount_with(root: &RootLayers, lower: Lower<'_>, attributes: Attr) -> Result<OwnedFd> {
     let doing = || format!("mount the overlay with upper {}", root.upper.display());
     let context = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).doing(doing)?;
-    let answer = configure(context.as_fd(), root, &layers);
-    if let Err(error) = answer {
+    if let Err(error) = configure(context.as_fd(), root, lower) {
         let said = mount::context_messages(context.as_fd());
         let said = if said.is_empty() { said } else { format!(" ({said})") };
         return Err(Error::io(format!("{}{said}", doing()), error));
     }
-    let mounted = rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes).doing(doing)?;
-    check_writable(mounted.as_fd(), &root.upper)?;
-    Ok(mounted)
+    rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes).doing(doing)
 }
 
-fn configure(context: BorrowedFd<'_>, root: &RootLayers, layers: &[OwnedFd]) -> std::io::Result<()> {
-    for layer in layers {
-        rustix::mount::fsconfig_set_fd(context, "lowerdir+", layer)?;
+fn configure(context: BorrowedFd<'_>, root: &RootLayers, lower: Lower<'_>) -> std::io::Result<()> {
+    match lower {
+        Lower::Descriptors(layers) => {
+            for layer in layers {
+                rustix::mount::fsconfig_set_fd(context, "lowerdir+", layer)?;
+            }
+        }
+        Lower::Paths(list) => rustix::mount::fsconfig_set_string(context, "lowerdir", list)?,
     }
     rustix::mount::fsconfig_set_string(context, "upperdir", root.upper.as_path())?;
     rustix::mount::fsconfig_set_string(context, "workdir", root.work.as_path())?;

@@ -138,6 +138,8 @@ pub fn filesystem_name(fd: impl AsFd) -> String {
         0x9123_683e => "btrfs",
         0x0102_1994 => "tmpfs",
         0x6969 => "nfs",
+        0x9fa0 => "proc",
+        0x6265_6572 => "sysfs",
         0x6573_5546 => "fuse",
         0x0102_1997 => "9p",
         0x794c_7630 => "overlay",
