@@ -64,11 +64,12 @@ pub(super) fn plan_workload<'a>(pass: &mut Pass<'a>, key: &'a ObjectKey, wanted:
     app.stop_surplus(pass);
     let Some(target) = target else { return };
     app.stop_duplicates(pass);
-    app.start_created(pass);
     let is_proven = app.is_proven(pass, &target);
     app.stop_replaced(pass, &target, is_proven);
     app.fill(pass, &target, is_proven);
     app.replace(pass, &target, is_proven);
+    app.forget_leaving(pass);
+    app.start_created(pass);
     app.set_limits(pass, &target);
     app.note_unready(pass, &target);
     if !app.is_gated {
@@ -285,7 +286,7 @@ impl<'a> App<'a> {
     /// Old containers whose slot has a successor that serves, and old ones that serve nobody and never will.
     fn stop_replaced(&mut self, pass: &mut Pass<'a>, target: &Target<'a>, is_proven: bool) {
         let mut replaced = Vec::new();
-        for (_, slot) in self.slots.range(1..=self.wanted.replicas) {
+        for (_, slot) in self.slots.range(..=self.wanted.replicas) {
             let Some(new) = slot.with_hash(&target.hash) else { continue };
             let served = self.is_serving(pass, new) || pass.has_bug(Bug::OldStoppedBeforeNewIsReady);
             for &old in slot.live.iter().filter(|(_, c)| c.template_hash != target.hash) {
@@ -371,6 +372,7 @@ impl<'a> App<'a> {
     /// Makes a container in a slot, beside the old ones in it where surge allows, else in their place. Says whether it
     /// was planned.
     fn create(&mut self, pass: &mut Pass<'a>, ordinal: u32, target: &Target<'a>, old: &[Found<'a>]) -> bool {
+        let Some(gone) = self.leaving_twin(pass, ordinal, target) else { return false };
         let Some(make) = self.make_of(pass, ordinal, target) else { return false };
         let newest_ended = self.slots.get(&ordinal).and_then(Slot::newest_ended);
         let before = old.first().copied().or(newest_ended);
@@ -390,12 +392,26 @@ impl<'a> App<'a> {
                     false
                 }
                 None => {
-                    let Some(after) = self.take_room() else { return false };
+                    let Some(mut after) = self.take_room() else { return false };
+                    after.extend(gone);
                     pass.make(&make, reason, after).is_some()
                 }
             };
         }
         self.create_in_place(pass, &make, old, reason, None)
+    }
+
+    /// Steps that end a container of the same slot and template that is leaving; `None`: it leaves by an earlier plan and
+    /// has to be waited for, since there is never more than one.
+    fn leaving_twin(&self, pass: &Pass<'a>, ordinal: u32, target: &Target<'a>) -> Option<Vec<StepId>> {
+        let found = pass.owned.get(self.key).into_iter().flatten();
+        let twins = found.filter(|(id, c)| {
+            c.replica.ordinal == ordinal
+                && c.template_hash == target.hash
+                && c.state == ContainerState::Running
+                && pass.leaving.contains(id)
+        });
+        twins.map(|(id, _)| pass.stopped.get(*id).copied()).collect()
     }
 
     /// Stop-first: the old ones go, if the floor allows and nothing else is in the way of the new one.
@@ -460,7 +476,7 @@ impl<'a> App<'a> {
 
     fn set_limits(&self, pass: &mut Pass<'a>, target: &Target<'a>) {
         let limits = &self.wanted.template.resources;
-        for (_, slot) in self.slots.range(1..=self.wanted.replicas) {
+        for (_, slot) in self.slots.range(..=self.wanted.replicas) {
             for (id, container) in &slot.live {
                 let makes = container.state == ContainerState::Creating;
                 if !makes && container.template_hash == target.hash && container.resources != *limits {
@@ -472,7 +488,7 @@ impl<'a> App<'a> {
     }
 
     fn note_unready(&self, pass: &mut Pass<'a>, target: &Target<'a>) {
-        for (_, slot) in self.slots.range(1..=self.wanted.replicas) {
+        for (_, slot) in self.slots.range(..=self.wanted.replicas) {
             if let Some((id, container)) = slot.with_hash(&target.hash)
                 && container.ready_since_boot_ms.is_none()
             {
@@ -484,7 +500,7 @@ impl<'a> App<'a> {
     fn progress(&self, pass: &mut Pass<'a>, target: &Target<'a>) -> Progress {
         let mut available = 0;
         let mut others = 0;
-        for (_, slot) in self.slots.range(1..=self.wanted.replicas) {
+        for (_, slot) in self.slots.range(..=self.wanted.replicas) {
             for &found in &slot.live {
                 if found.1.template_hash != target.hash {
                     others += 1;

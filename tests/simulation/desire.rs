@@ -1,0 +1,233 @@
+//! Random desired states and random changes to them: what people write and edit.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+
+use controller::model::{
+    Completion, ConcurrencyPolicy, ContainerTemplate, DependsOn, DesiredImage, DesiredJob, DesiredState, DesiredVolume,
+    EnvValue, Hold, ImageSource, Kind, Mount, MountWhat, ObjectKey, OnChange, OnFailure, PublishedPort, Schedule,
+    SourceRef, UpdateStrategy, VolumeAccess, Workload,
+};
+use runtime::image::ImageRef;
+use runtime::runtime::{Resources, SecurityConfig};
+
+use crate::rng::Rng;
+
+pub(crate) const STACKS: [&str; 2] = ["blog", "shop"];
+const APPS: [&str; 3] = ["cache", "db", "web"];
+/// Tags of App images; `crate::world` says how each behaves. The first four are good.
+pub(crate) const TAGS: [&str; 8] = ["1", "2", "5", "volume", "never-ready", "crash", "bad-exec", "follow"];
+const JOB_TAGS: [&str; 4] = ["job-ok", "job-flaky", "job-fail", "job-slow"];
+
+pub(crate) fn key(stack: &str, kind: Kind, name: &str) -> ObjectKey {
+    ObjectKey { stack: stack.to_owned(), kind, name: name.to_owned() }
+}
+
+pub(crate) fn reference(tag: &str) -> ImageRef {
+    format!("registry.example/sim:{tag}").parse().expect("a tag of ours")
+}
+
+fn source(key: &ObjectKey) -> SourceRef {
+    SourceRef { file: format!("{}/{}.yaml", key.stack, key.name), line: 1, column: 1 }
+}
+
+fn template(key: &ObjectKey, tag: &str, rng: &mut Rng) -> ContainerTemplate {
+    let env: BTreeMap<_, _> =
+        (0..rng.small(2)).map(|i| (format!("V{i}"), EnvValue::Plain(rng.below(2).to_string()))).collect();
+    ContainerTemplate {
+        image: ImageSource { reference: reference(tag), source: source(key) },
+        entrypoint: None,
+        args: rng.chance(200).then(|| vec!["serve".to_owned()]),
+        env,
+        working_dir: None,
+        user: None,
+        hostname: None,
+        mounts: Vec::new(),
+        resources: limits(rng),
+        container_ports: BTreeSet::new(),
+        healthcheck: None,
+        stop_grace_ms: 1_000 + rng.below(10_000),
+        stop_signal: None,
+        security: SecurityConfig::default(),
+        shm_bytes: None,
+        init: false,
+        host_network: rng.chance(30),
+        tty: false,
+    }
+}
+
+fn limits(rng: &mut Rng) -> Resources {
+    Resources { memory_bytes: rng.chance(500).then(|| 64 << 20), cpu_millis: None, pids_max: None }
+}
+
+fn mount(key: &ObjectKey, what: MountWhat, read_only: bool) -> Mount {
+    Mount { path: "/data".to_owned(), what, read_only, on_change: OnChange::Roll, source: source(key) }
+}
+
+fn tag(rng: &mut Rng) -> &'static str {
+    if rng.chance(650) { *rng.pick(&TAGS[..4]) } else { *rng.pick(&TAGS) }
+}
+
+fn workload(key: &ObjectKey, desired: &mut DesiredState, rng: &mut Rng) -> Workload {
+    let mut template = template(key, tag(rng), rng);
+    let mut exclusive = false;
+    let mut replicas = rng.small(5);
+    if rng.chance(300) {
+        let volume = crate::desire::key(&key.stack, Kind::Volume, &format!("{}-data", key.name));
+        let access = if rng.chance(600) { VolumeAccess::Single } else { VolumeAccess::Shared };
+        let found = desired.volumes.entry(volume.clone());
+        let access = found.or_insert(DesiredVolume { source: source(key), access }).access;
+        let read_only = rng.chance(200);
+        template.mounts.push(mount(key, MountWhat::Volume(volume), read_only));
+        exclusive = access == VolumeAccess::Single && !read_only;
+        if exclusive {
+            replicas = replicas.min(1);
+        }
+    }
+    let host_port = 8000 + u16::try_from(rng.below(1000)).expect("less than 1000");
+    let port =
+        PublishedPort { address: IpAddr::V4(Ipv4Addr::LOCALHOST), host_port, container_port: 80, source: source(key) };
+    let taken = desired.workloads.values().flat_map(|app| &app.ports).any(|port| port.host_port == host_port);
+    Workload {
+        source: source(key),
+        replicas,
+        ports: if rng.chance(500) && !taken { vec![port] } else { Vec::new() },
+        strategy: UpdateStrategy {
+            max_surge: rng.small(3),
+            max_unavailable: rng.small(2),
+            min_ready_ms: if rng.chance(300) { 3_000 } else { 0 },
+            progress_deadline_ms: 30_000,
+            on_failure: if rng.chance(850) { OnFailure::Undo } else { OnFailure::Hold },
+        },
+        exclusive,
+        depends_on: BTreeMap::new(),
+        template,
+    }
+}
+
+fn job(key: &ObjectKey, rng: &mut Rng) -> DesiredJob {
+    let concurrency = [ConcurrencyPolicy::Allow, ConcurrencyPolicy::Forbid, ConcurrencyPolicy::Replace];
+    let tag = *rng.pick(&JOB_TAGS);
+    let schedule = rng.chance(400).then(|| Schedule {
+        cron: (*rng.pick(&["* * * * *", "*/5 * * * *", "0 3 * * *"])).to_owned(),
+        time_zone: (*rng.pick(&["UTC", "Europe/Berlin"])).to_owned(),
+        concurrency: *rng.pick(&concurrency),
+    });
+    let mut template = template(key, tag, rng);
+    template.host_network = false;
+    DesiredJob { source: source(key), template, schedule, backoff_limit: rng.small(4), depends_on: BTreeMap::new() }
+}
+
+/// A first state.
+pub(crate) fn random(rng: &mut Rng) -> DesiredState {
+    let mut desired = DesiredState { generation: 1, ..DesiredState::default() };
+    for _ in 0..=rng.below(3) {
+        change(&mut desired, rng);
+    }
+    desired
+}
+
+/// One edit.
+pub(crate) fn change(desired: &mut DesiredState, rng: &mut Rng) {
+    desired.generation += 1;
+    let stack = if rng.chance(800) { STACKS[1] } else { STACKS[0] };
+    let app_key = key(stack, Kind::App, APPS[rng.index(APPS.len())]);
+    match rng.below(13) {
+        0..=2 => {
+            let app = workload(&app_key, desired, rng);
+            desired.workloads.insert(app_key, app);
+        }
+        3..=6 => edit(desired, rng),
+        7 => drop(desired.workloads.remove(&app_key)),
+        8 => remove_but_hold(desired, rng),
+        9 => desired.holds.clear(),
+        10 => {
+            let job_key = key(stack, Kind::Job, "sweep");
+            let job = job(&job_key, rng);
+            desired.jobs.insert(job_key, job);
+        }
+        11 => drop(desired.jobs.remove(&key(stack, Kind::Job, "sweep"))),
+        _ => image(desired, stack, rng),
+    }
+    depend(desired, rng);
+}
+
+fn image(desired: &mut DesiredState, stack: &str, rng: &mut Rng) {
+    let image_key = key(stack, Kind::Image, "base");
+    if desired.images.remove(&image_key).is_some() && rng.chance(500) {
+        return;
+    }
+    let tag = if rng.chance(600) { "follow" } else { tag(rng) };
+    let image = DesiredImage {
+        source: source(&image_key),
+        reference: reference(tag),
+        follow_ms: rng.chance(700).then_some(60_000),
+        keep: rng.small(3),
+    };
+    desired.images.insert(image_key, image);
+}
+
+/// Changes one thing of one App.
+fn edit(desired: &mut DesiredState, rng: &mut Rng) {
+    let count = desired.workloads.len();
+    if count == 0 {
+        return;
+    }
+    let chosen = rng.index(count);
+    let Some(app) = desired.workloads.values_mut().nth(chosen) else { return };
+    match rng.below(8) {
+        0..=2 => app.template.image.reference = reference(tag(rng)),
+        3 => app.replicas = if app.exclusive { rng.small(2) } else { rng.small(5) },
+        4 => app.template.resources = limits(rng),
+        5 => drop(app.template.env.insert("V0".to_owned(), EnvValue::Plain(rng.below(4).to_string()))),
+        6 => app.template.mounts.push(Mount {
+            path: "/etc/app.conf".to_owned(),
+            what: MountWhat::File { content: rng.next().to_le_bytes().as_slice().into(), mode: 0o644 },
+            read_only: true,
+            on_change: if rng.chance(500) { OnChange::Roll } else { OnChange::None },
+            source: app.source.clone(),
+        }),
+        _ => app.strategy.max_surge = rng.small(3),
+    }
+    let mut paths = BTreeSet::new();
+    app.template.mounts.reverse();
+    app.template.mounts.retain(|mount| paths.insert(mount.path.clone()));
+    app.template.mounts.reverse();
+}
+
+/// A source goes away without a word: its objects leave the desired state, and a hold comes.
+fn remove_but_hold(desired: &mut DesiredState, rng: &mut Rng) {
+    let keys: Vec<ObjectKey> = desired.workloads.keys().cloned().collect();
+    if keys.is_empty() {
+        return;
+    }
+    let chosen = rng.pick(&keys).clone();
+    if let Some(app) = desired.workloads.remove(&chosen) {
+        let file = rng.chance(700).then_some(app.source.file);
+        desired.holds.push(Hold { file, reason: "cannot be read".to_owned() });
+    }
+    depend(desired, rng);
+}
+
+/// Dependencies that exist and make no cycle, as `model::resolve` would have it: on names before one's own.
+fn depend(desired: &mut DesiredState, rng: &mut Rng) {
+    let apps: Vec<ObjectKey> = desired.workloads.keys().cloned().collect();
+    let jobs: Vec<ObjectKey> =
+        desired.jobs.iter().filter(|(_, j)| j.schedule.is_none()).map(|(k, _)| k.clone()).collect();
+    for (key, app) in &mut desired.workloads {
+        app.depends_on.retain(|on, _| (apps.contains(on) && on < key) || jobs.contains(on));
+        if rng.chance(60) {
+            match apps.iter().find(|on| *on < key && on.stack == key.stack) {
+                Some(on) if rng.chance(700) => {
+                    let how = if rng.chance(500) { DependsOn::Ready } else { DependsOn::Started };
+                    app.depends_on.insert(on.clone(), how);
+                }
+                Some(_) | None => {
+                    if let Some(on) = jobs.first() {
+                        app.depends_on.insert(on.clone(), DependsOn::Completed(Completion::Success));
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! What must hold before every step, whatever happened: the invariants of `docs/ARCHITECTURE.md`, written without the
+//! planner's help, so that its mistakes are not repeated here.
+
+use std::collections::BTreeMap;
+
+use controller::model::{DesiredState, Kind, ObjectKey, ObservedState, RevisionResult, Workload, labels};
+use controller::plan::{Action, Plan, backoff};
+use runtime::id::ContainerId;
+use runtime::runtime::{ContainerConfig, ContainerState, ExitStatus};
+
+use crate::memory::Memory;
+use crate::world::{Container, World};
+
+/// I13, and the floor of I4: a plan never takes away more serving replicas than may be missing.
+pub(crate) fn floor(desired: &DesiredState, observed: &ObservedState, plan: &Plan) -> Result<(), String> {
+    let mut stops: BTreeMap<&ObjectKey, usize> = BTreeMap::new();
+    for step in &plan.steps {
+        if let Action::StopContainer { id, .. } = &step.action
+            && let Some(found) = observed.containers.get(id)
+            && found.ready_since_boot_ms.is_some()
+        {
+            *stops.entry(&found.replica.workload).or_default() += 1;
+        }
+    }
+    for (key, stopped) in stops {
+        let Some(app) = desired.workloads.get(key) else { continue };
+        let ready = observed.containers.iter().filter(|(id, c)| {
+            let leaving = observed.in_flight.contains(&format!("stop {id}"));
+            c.replica.workload == *key && c.ready_since_boot_ms.is_some() && !leaving
+        });
+        let left = ready.count() - stopped;
+        let floor = floor_of(key, app, observed);
+        if left < floor {
+            return Err(format!("{key}: {stopped} stops leave {left} serving replicas, the floor is {floor}"));
+        }
+    }
+    Ok(())
+}
+
+fn floor_of(key: &ObjectKey, app: &Workload, observed: &ObservedState) -> usize {
+    let strategy = &app.strategy;
+    // Where two containers of a slot cannot live side by side, one may always be missing.
+    let mounts = observed.containers.values().any(|c| c.replica.workload == *key && !c.volumes.is_empty());
+    let image = observed.images.get(&app.template.image.reference);
+    let has_volumes = image.is_some_and(|image| !image.config.volumes.is_empty());
+    let in_place = app.exclusive || app.template.host_network || mounts || has_volumes || strategy.max_surge == 0;
+    let revisions = observed.revisions.get(key).into_iter().flatten();
+    let in_place = in_place || revisions.clone().any(|revision| revision.template.host_network);
+    let unavailable = if in_place { strategy.max_unavailable.max(1) } else { strategy.max_unavailable };
+    app.replicas.saturating_sub(unavailable) as usize
+}
+
+/// What must hold when a step is begun.
+pub(crate) fn step(action: &Action, desired: &DesiredState, world: &World, memory: &Memory) -> Result<(), String> {
+    match action {
+        Action::CreateContainer { config } => {
+            ours(&config.id, world)?;
+            ceiling(config, desired, world)?;
+            job_once(config, desired, world, memory)
+        }
+        Action::StartContainer { id } => {
+            ours(id, world)?;
+            backed_off(id, world, memory)
+        }
+        Action::StopContainer { id, .. } | Action::RemoveContainer { id } => {
+            ours(id, world)?;
+            not_held(id, desired, world)
+        }
+        Action::UpdateResources { id, .. } => ours(id, world),
+        Action::RemoveVolume { name } => {
+            let kind = world.volumes.get(name).and_then(|labels| labels.get(labels::KIND));
+            let is_data = kind.is_some_and(|kind| *kind == Kind::Volume.to_string());
+            if is_data { Err(format!("volume {name} holds data")) } else { Ok(()) }
+        }
+        Action::RemoveImage { reference } => {
+            let named = desired.workloads.values().any(|app| app.template.image.reference == *reference)
+                || desired.images.values().any(|image| image.reference == *reference)
+                || desired.jobs.values().any(|job| job.template.image.reference == *reference);
+            if named {
+                return Err(format!("image {reference} is declared"));
+            }
+            let digest = world.images.get(reference).map(|image| &image.digest).or_else(|| reference.digest());
+            let mut apps = memory.revisions.iter().filter(|(key, _)| desired.workloads.contains_key(*key));
+            let needed = apps.any(|(_, revisions)| {
+                let good = revisions.iter().rev().find(|revision| revision.result == RevisionResult::Ready);
+                good.is_some_and(|good| Some(&good.image) == digest)
+            });
+            if needed { Err(format!("image {reference} is needed for an undo")) } else { Ok(()) }
+        }
+        Action::RecordJob { job, record } => {
+            let before = memory.jobs.get(job);
+            let stepped_back = before.is_some_and(|before| before.considered_unix_ms > world.unix + 3_600_000);
+            let scheduled = desired.jobs.get(job).is_some_and(|job| job.schedule.is_some());
+            let again = before.is_some_and(|b| b.run < record.run && b.considered_unix_ms >= record.considered_unix_ms);
+            if again && scheduled && !stepped_back { Err(format!("{job} runs twice for one time")) } else { Ok(()) }
+        }
+        Action::PullImage { .. }
+        | Action::CreateNetwork { .. }
+        | Action::RemoveNetwork { .. }
+        | Action::CreateVolume { .. }
+        | Action::PublishEndpoints { .. }
+        | Action::RecordRevision { .. } => Ok(()),
+    }
+}
+
+/// Hands off what is not ours.
+fn ours(id: &ContainerId, world: &World) -> Result<(), String> {
+    if world.foreign.contains(id) { Err(format!("{id} is somebody else's")) } else { Ok(()) }
+}
+
+fn live<'w>(world: &'w World, key: &'w ObjectKey) -> impl Iterator<Item = &'w Container> {
+    let of_key = world.containers.values().filter(move |c| c.seen.replica.workload == *key);
+    of_key.filter(|c| c.seen.state != ContainerState::Stopped)
+}
+
+/// I4: no more containers than wanted and surge allow; one for each slot and template.
+fn ceiling(config: &ContainerConfig, desired: &DesiredState, world: &World) -> Result<(), String> {
+    let Some(new) = controller::model::ObservedContainer::from_config(config) else { return Ok(()) };
+    let key = &new.replica.workload;
+    let twin = live(world, key).find(|c| c.seen.replica == new.replica && c.seen.template_hash == new.template_hash);
+    if let Some(twin) = twin {
+        return Err(format!("{} would live beside {}", config.id, twin.config.id));
+    }
+    let Some(app) = desired.workloads.get(key) else { return Ok(()) };
+    let ceiling = app.replicas + app.strategy.max_surge;
+    let count = live(world, key).count() + 1;
+    if count > ceiling as usize {
+        return Err(format!("{} would be container {count} of {key}, the ceiling is {ceiling}", config.id));
+    }
+    Ok(())
+}
+
+/// Absence deletes; an error never does.
+fn not_held(id: &ContainerId, desired: &DesiredState, world: &World) -> Result<(), String> {
+    let Some(container) = world.containers.get(id) else { return Ok(()) };
+    let key = &container.seen.replica.workload;
+    if desired.workloads.contains_key(key) || desired.jobs.contains_key(key) {
+        return Ok(());
+    }
+    let mut holds = desired.holds.iter();
+    let held = holds.any(|hold| hold.file.as_ref().is_none_or(|file| *file == container.seen.source_file));
+    if held { Err(format!("{id} is held")) } else { Ok(()) }
+}
+
+/// I15: the second failure in a row and later ones are waited out.
+fn backed_off(id: &ContainerId, world: &World, memory: &Memory) -> Result<(), String> {
+    let Some(container) = world.containers.get(id) else { return Ok(()) };
+    let exits = memory.exits.get(&container.seen.replica).into_iter().flatten();
+    let same = exits.filter(|exit| exit.template_hash == container.seen.template_hash);
+    let failures: Vec<_> = same.filter(|exit| !exit.asked && exit.finished_boot_ms > 0).collect();
+    let Some(last) = failures.last().filter(|_| failures.len() > 1) else { return Ok(()) };
+    let since = world.now.saturating_sub(last.finished_boot_ms);
+    if last.ready_for_ms < backoff::FORGIVEN_MS && since < backoff::DELAY_MS_MIN && last.finished_boot_ms <= world.now {
+        return Err(format!("{id} starts {since} ms after failure {}", failures.len()));
+    }
+    Ok(())
+}
+
+/// A Job without a schedule runs to success once for each template.
+fn job_once(config: &ContainerConfig, desired: &DesiredState, world: &World, memory: &Memory) -> Result<(), String> {
+    let Some(new) = controller::model::ObservedContainer::from_config(config) else { return Ok(()) };
+    let key = &new.replica.workload;
+    if desired.jobs.get(key).is_none_or(|job| job.schedule.is_some()) {
+        return Ok(());
+    }
+    let found = world.containers.values().filter(|c| c.seen.replica.workload == *key);
+    let newest = found.max_by_key(|c| (c.seen.replica.ordinal, c.seen.attempt));
+    let latest = newest.map_or(0, |c| c.seen.replica.ordinal);
+    let done_here = newest.is_some_and(|c| {
+        c.seen.template_hash == new.template_hash
+            && c.seen.exit == Some(ExitStatus::Code(0))
+            && !memory.asked.contains(&c.config.id)
+    });
+    let recorded = memory.jobs.get(key).filter(|record| record.run >= latest);
+    let done_before = recorded.is_some_and(|record| {
+        record.outcome == controller::model::JobOutcome::Succeeded && record.template_hash == new.template_hash
+    });
+    if done_here || done_before { Err(format!("{} repeats a job that is done", config.id)) } else { Ok(()) }
+}

@@ -1,0 +1,166 @@
+//! The end of a seed: faults stop, and within a bounded number of passes everything is as wanted and nothing is planned
+//! any more (I8), the last good revision serving where the wanted one failed (I13).
+
+use controller::model::{ObjectKey, OnFailure, RevisionResult, TemplateHash, Workload};
+use controller::plan::{network_name, template_hash};
+use runtime::image::Digest;
+use runtime::runtime::ContainerState;
+
+use crate::run::Sim;
+use crate::world::{World, program_of};
+
+/// Passes that a settled state may take.
+const PASSES_MAX: u64 = 300;
+
+pub(crate) fn settle(sim: &mut Sim) -> Result<(), String> {
+    calm(sim);
+    until_nothing_is_planned(sim)?;
+    as_wanted(sim)?;
+    if sim.rng.chance(350) {
+        // A day later unused images go, and a nightly job may run.
+        sim.world.advance(25 * 3_600_000);
+        until_nothing_is_planned(sim)?;
+        as_wanted(sim)?;
+    }
+    Ok(())
+}
+
+/// No more faults, and nothing wanted that can never be.
+fn calm(sim: &mut Sim) {
+    sim.say(|_| "faults stop".to_owned());
+    sim.world.fault_per_mille = 0;
+    sim.world.registry_down = false;
+    sim.world.taken_ports.clear();
+    sim.desired.generation += 1;
+    if sim.rng.chance(700) {
+        sim.desired.holds.clear();
+    }
+    sim.desired.jobs.retain(|_, job| job.schedule.as_ref().is_none_or(|schedule| schedule.cron == "0 3 * * *"));
+    sim.desired.images.values_mut().for_each(|image| image.follow_ms = None);
+    let jobs: Vec<ObjectKey> = sim.desired.jobs.keys().cloned().collect();
+    let keys: Vec<ObjectKey> = sim.desired.workloads.keys().cloned().collect();
+    for key in keys {
+        let app = &sim.desired.workloads[&key];
+        let digest = sim.world.images.get(&app.template.image.reference).map(|image| image.digest.clone());
+        let program = digest.map(|digest| program_of(&digest));
+        let is_good = program.is_some_and(|program| program.is_good());
+        let can_undo = app.strategy.on_failure == OnFailure::Undo && has_good(sim, &key, app);
+        let reference = World::good_tag(&mut sim.rng);
+        if let Some(app) = sim.desired.workloads.get_mut(&key) {
+            app.depends_on.retain(|on, _| !jobs.contains(on));
+            if !is_good && !can_undo {
+                app.template.image.reference = reference;
+            }
+        }
+    }
+}
+
+/// Whether another revision was ready and can run again.
+fn has_good(sim: &Sim, key: &ObjectKey, app: &Workload) -> bool {
+    let Some(image) = sim.world.images.get(&app.template.image.reference) else { return false };
+    let wanted = template_hash(&app.template, &image.digest);
+    let revisions = sim.memory.revisions.get(key).into_iter().flatten();
+    let mut good = revisions.filter(|r| r.result == RevisionResult::Ready && r.template_hash != wanted);
+    good.next_back().is_some_and(|good| {
+        program_of(&good.image).is_good()
+            && sim.world.images.values().any(|i| i.digest == good.image || i.previous.contains(&good.image))
+    })
+}
+
+fn until_nothing_is_planned(sim: &mut Sim) -> Result<(), String> {
+    for passes in 1..=PASSES_MAX {
+        let plan = sim.pass()?;
+        sim.counts.settle_passes_max = sim.counts.settle_passes_max.max(passes);
+        if !plan.steps.is_empty() {
+            if sim.is_busy() && sim.rng.chance(500) {
+                sim.skip_to_next(3_600_000)?;
+            }
+            continue;
+        }
+        // Nothing to do now. What time brings within ten minutes belongs to settling: back-off, deadlines, readiness.
+        if !sim.skip_to_next(600_000)? {
+            return Ok(());
+        }
+    }
+    let plan = sim.pass()?;
+    let steps: Vec<String> =
+        plan.steps.iter().map(|s| format!("{} [{}]", s.action.subject(), s.reason.name())).collect();
+    Err(format!("not settled after {PASSES_MAX} passes: {}; waiting {:?}", steps.join(", "), plan.waiting))
+}
+
+fn as_wanted(sim: &Sim) -> Result<(), String> {
+    for (key, app) in &sim.desired.workloads {
+        app_is_as_wanted(sim, key, app)?;
+    }
+    for container in sim.world.containers.values() {
+        let key = &container.seen.replica.workload;
+        let is_declared = sim.desired.workloads.contains_key(key) || sim.desired.jobs.contains_key(key);
+        let mut holds = sim.desired.holds.iter();
+        let is_held = holds.any(|h| h.file.as_ref().is_none_or(|file| *file == container.seen.source_file));
+        if !is_declared && !is_held {
+            return Err(format!("{} is left over", container.config.id));
+        }
+    }
+    if sim.world.containers.is_empty() && sim.desired.workloads.is_empty() && sim.desired.jobs.is_empty() {
+        if let Some(name) = sim.world.networks.keys().next() {
+            return Err(format!("network {name} is left over"));
+        }
+    }
+    Ok(())
+}
+
+/// The template that should run at the end.
+fn expected(sim: &Sim, key: &ObjectKey, app: &Workload) -> Option<TemplateHash> {
+    let image = sim.world.images.get(&app.template.image.reference)?;
+    let wanted = template_hash(&app.template, &image.digest);
+    let revisions = sim.memory.revisions.get(key)?;
+    let failed = revisions
+        .last()
+        .is_some_and(|last| last.template_hash == wanted && matches!(last.result, RevisionResult::Failed { .. }));
+    let present =
+        |digest: &Digest| sim.world.images.values().any(|i| i.digest == *digest || i.previous.contains(digest));
+    let mut good = revisions.iter().filter(|r| r.result == RevisionResult::Ready && r.template_hash != wanted);
+    let good = good.next_back().filter(|good| present(&good.image));
+    match good {
+        Some(good) if failed && app.strategy.on_failure == OnFailure::Undo => Some(good.template_hash.clone()),
+        Some(_) | None => Some(wanted),
+    }
+}
+
+fn app_is_as_wanted(sim: &Sim, key: &ObjectKey, app: &Workload) -> Result<(), String> {
+    let Some(hash) = expected(sim, key, app) else { return Err(format!("{key} has no image or no history")) };
+    let of_app = sim.world.containers.values().filter(|c| c.seen.replica.workload == *key);
+    let live: Vec<_> = of_app.filter(|c| c.seen.state != ContainerState::Stopped).collect();
+    for container in &live {
+        let id = &container.config.id;
+        let seen = &container.seen;
+        if seen.template_hash != hash || seen.replica.ordinal > app.replicas {
+            return Err(format!("{id} lives although {hash} × {} is expected", app.replicas));
+        }
+        if seen.ready_since_boot_ms.is_none() {
+            return Err(format!("{id} is {:?} and not ready", seen.state));
+        }
+        if seen.resources != app.template.resources {
+            return Err(format!("{id} has other limits"));
+        }
+    }
+    if live.len() != app.replicas as usize {
+        return Err(format!("{key} has {} replicas, wanted {}", live.len(), app.replicas));
+    }
+    if app.template.host_network || live.iter().any(|c| c.seen.address.is_none()) {
+        return Ok(());
+    }
+    let table = sim.world.published.as_ref().ok_or("no table is in force")?;
+    let zone = table.zones.get(&network_name(&key.stack));
+    let named = zone.and_then(|zone| zone.get(&key.name)).map_or(0, Vec::len);
+    if named != live.len() {
+        return Err(format!("{key} has {} replicas, its name leads to {named}", live.len()));
+    }
+    for port in &app.ports {
+        let listener = table.listeners.iter().find(|listener| listener.port == port.host_port);
+        if listener.is_none_or(|listener| listener.backends.len() != live.len()) {
+            return Err(format!("{key}: port {} does not lead to its {} replicas", port.host_port, live.len()));
+        }
+    }
+    Ok(())
+}
