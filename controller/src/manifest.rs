@@ -140,8 +140,10 @@ impl File<'_> {
         loaded.sources.insert(self.name.to_owned(), Arc::from(text));
         let parsed = yaml::parse(text);
         let mut kinds = BTreeSet::new();
+        let is_ours = |parsed: &yaml::Parsed1| document::classify(&parsed.root, self.name) == Dialect::Native;
+        let among_ours = parsed.documents.iter().any(is_ours);
         for document in parsed.documents {
-            kinds.insert(self.document(document, loaded));
+            kinds.insert(self.document(document, among_ours, loaded));
         }
         let ours = ours || kinds.contains(&FileKind::Native) || kinds.contains(&FileKind::Broken);
         for fatal in parsed.fatal {
@@ -154,14 +156,23 @@ impl File<'_> {
         kinds.into_iter().next().unwrap_or(FileKind::NotAManifest)
     }
 
-    fn document(&self, parsed: yaml::Parsed1, loaded: &mut Loaded) -> FileKind {
+    /// `among_ours`: another document of the file is native, so that a foreign one is worth a word.
+    fn document(&self, parsed: yaml::Parsed1, among_ours: bool, loaded: &mut Loaded) -> FileKind {
         let dialect = document::classify(&parsed.root, self.name);
         loaded.diagnostics.extend(document::not_yet(dialect, &parsed.root, self.name));
         match dialect {
             Dialect::Native => {}
             Dialect::Kubernetes => return FileKind::Kubernetes,
             Dialect::Compose => return FileKind::Compose,
-            Dialect::Other => return FileKind::NotAManifest,
+            Dialect::Other if among_ours && native::is_kind(parsed.root.text("kind").unwrap_or("")) => {}
+            Dialect::Other => {
+                if among_ours {
+                    let what = "a document without `apiVersion` among manifests: nothing of it is applied";
+                    let place = parsed.root.extent.in_file(self.name);
+                    loaded.diagnostics.push(Diagnostic::warning(codes::MISSING_FIELD, what).at(place));
+                }
+                return FileKind::NotAManifest;
+            }
         }
         if let Err(error) = runtime::id::check_name(&self.stack) {
             let what = format!("directory `{}` cannot be a stack: {}", self.stack, error.why);

@@ -5,6 +5,7 @@
 //! of it and what it keeps.
 
 pub mod accept;
+pub mod cron;
 mod desired;
 mod diagnostic;
 mod key;

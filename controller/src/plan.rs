@@ -10,7 +10,7 @@ pub mod backoff;
 pub mod bug;
 mod check;
 mod container;
-pub mod cron;
+pub use crate::model::cron;
 mod dependency;
 mod endpoints;
 mod ids;

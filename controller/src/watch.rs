@@ -14,8 +14,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use runtime::clock::boot_ms;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{sleep, timeout};
 
 use crate::manifest::{Scan, scan};
 use crate::model::Loaded;
@@ -76,7 +77,8 @@ pub struct Watcher {
     pending: bool,
     /// The last wait for stillness was given up: the next load is taken as it is.
     restless: bool,
-    next_resync: Instant,
+    /// Boot time, milliseconds.
+    next_resync_ms: u64,
 }
 
 impl Watcher {
@@ -87,7 +89,7 @@ impl Watcher {
         let (sender, signals) = mpsc::channel(1);
         let relevance = Relevance::new(&root);
         let backend = if options.poll_only { None } else { Backend::new(sender, relevance.clone()) };
-        let next_resync = Instant::now() + options.resync;
+        let next_resync_ms = boot_ms() + ms(options.resync);
         Self {
             root,
             options,
@@ -99,7 +101,7 @@ impl Watcher {
             fingerprint: None,
             pending: false,
             restless: false,
-            next_resync,
+            next_resync_ms,
         }
     }
 
@@ -111,11 +113,11 @@ impl Watcher {
         }
         loop {
             let poll = if self.backend.is_none() { self.options.poll } else { self.options.resync };
-            let wake = self.next_resync.min(Instant::now() + poll);
+            let until_resync = Duration::from_millis(self.next_resync_ms.saturating_sub(boot_ms()));
             if !self.pending {
                 tokio::select! {
                     Some(()) = self.signals.recv() => self.pending = true,
-                    () = sleep_until(wake) => {}
+                    () = sleep(poll.min(until_resync)) => {}
                 }
             }
             if self.pending || self.backend.is_none() {
@@ -123,9 +125,9 @@ impl Watcher {
             }
             let changed = self.scan().await;
             self.pending = false;
-            let is_resync = Instant::now() >= self.next_resync;
+            let is_resync = boot_ms() >= self.next_resync_ms;
             if is_resync {
-                self.next_resync = Instant::now() + self.options.resync;
+                self.next_resync_ms = boot_ms() + ms(self.options.resync);
             }
             if changed {
                 return Trigger::Manifests;
@@ -161,17 +163,17 @@ impl Watcher {
 
     /// Waits until nothing has happened for the settle time and git is done; bounded.
     async fn settle(&mut self) {
-        let deadline = Instant::now() + self.options.settle_max;
+        let deadline_ms = boot_ms() + ms(self.options.settle_max);
         self.restless = false;
         loop {
-            if Instant::now() >= deadline {
+            if boot_ms() >= deadline_ms {
                 self.restless = true;
                 tracing::warn!(root = %self.root.display(), "the manifests are never still; loading them as they are");
                 return;
             }
             if self.backend.is_none() {
                 let before = self.scan_only().await;
-                tokio::time::sleep(self.options.settle).await;
+                sleep(self.options.settle).await;
                 if self.scan_only().await.fingerprint != before.fingerprint {
                     continue;
                 }
@@ -224,6 +226,10 @@ impl Watcher {
             backend.handle(&Ok(notify::Event::new(notify::EventKind::Other).set_flag(notify::event::Flag::Rescan)));
         }
     }
+}
+
+fn ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX / 2)
 }
 
 /// Shared with the thread that hears events.

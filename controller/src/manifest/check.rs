@@ -82,13 +82,13 @@ impl Report {
         let others = self.roots.iter().flat_map(|loaded| loaded.files.values());
         let others = others.filter(|kind| **kind == FileKind::NotAManifest).count();
         let (errors, all) = (self.errors(), self.diagnostics().count());
-        let broken = self.roots.iter().flat_map(|loaded| loaded.files.values());
-        let broken = broken.filter(|kind| **kind == FileKind::Broken).count();
+        let places = self.diagnostics().filter(|d| d.is_error()).filter_map(|d| d.span.as_ref());
+        let broken: std::collections::BTreeSet<&str> = places.map(|span| span.file.as_str()).collect();
         let plural =
             |count: usize, word: &str| if count == 1 { format!("1 {word}") } else { format!("{count} {word}s") };
         let aside = if others > 0 { format!(", {} not a manifest", plural(others, "file")) } else { String::new() };
         if errors > 0 {
-            let broken = broken.max(1);
+            let broken = broken.len().max(1);
             return format!("note: {} in {broken} of {}{aside}", plural(errors, "problem"), plural(files, "file"));
         }
         let warnings = if all > 0 { format!(", {}", plural(all, "warning")) } else { String::new() };

@@ -5,7 +5,6 @@
 
 mod app;
 mod config;
-mod cron;
 mod image;
 mod job;
 mod template;
@@ -52,6 +51,11 @@ pub(crate) fn title(kind: Kind) -> &'static str {
     }
 }
 
+/// Whether a text is one of our kinds.
+pub(crate) fn is_kind(text: &str) -> bool {
+    Kind::ALL.into_iter().any(|kind| title(kind) == text) || LATER.contains(&text)
+}
+
 /// The JSON Schema of a kind, as published.
 #[must_use]
 pub(crate) fn schema(kind: Kind) -> Json {
@@ -94,7 +98,7 @@ pub(crate) fn lower(mut document: Document, context: &Context<'_>) -> (Option<Ob
     let kind = match kind_of(&document) {
         Ok(kind) => kind,
         Err(diagnostic) => {
-            out.push(diagnostic);
+            out.push(*diagnostic);
             return (None, out);
         }
     };
@@ -120,26 +124,29 @@ pub(crate) fn lower(mut document: Document, context: &Context<'_>) -> (Option<Ob
     (lowered.filter(|_| whole), out)
 }
 
-fn kind_of(document: &Document) -> Result<Kind, Diagnostic> {
+fn kind_of(document: &Document) -> Result<Kind, Box<Diagnostic>> {
     let root = &document.root;
     let at = |extent: super::tree::Extent| extent.in_file(&document.file);
     let Some(version) = root.get("apiVersion") else {
-        // Classified as ours by a misspelt key with our value.
-        let entry = super::document::entry_with_our_version(root);
-        let what = format!("unknown field `{}`", entry.map_or("", |entry| entry.key.as_str()));
-        let extent = entry.map_or(root.extent, |entry| entry.key_extent);
-        let diagnostic = Diagnostic::error(codes::UNKNOWN_FIELD, what).at(at(extent));
-        return Err(diagnostic.suggest(Some("apiVersion".to_owned())));
+        // Classified as ours by a misspelt key with our value, or by its kind.
+        let Some(entry) = super::document::entry_with_our_version(root) else {
+            let what = "this object needs a field `apiVersion`";
+            let diagnostic = Diagnostic::error(codes::MISSING_FIELD, what).at(at(root.extent));
+            return Err(diagnostic.help(format!("apiVersion: {API_VERSION}")).into());
+        };
+        let what = format!("unknown field `{}`", entry.key);
+        let diagnostic = Diagnostic::error(codes::UNKNOWN_FIELD, what).at(at(entry.key_extent));
+        return Err(Box::new(diagnostic.suggest(Some("apiVersion".to_owned()))));
     };
     if root.text("apiVersion") != Some(API_VERSION) {
         let what = format!("unknown `apiVersion` {}", version.value);
         let diagnostic = Diagnostic::error(codes::API_VERSION, what).at(at(version.value.extent));
-        return Err(diagnostic.suggest(Some(API_VERSION.to_owned())));
+        return Err(Box::new(diagnostic.suggest(Some(API_VERSION.to_owned()))));
     }
     let Some(entry) = root.get("kind") else {
         let Value::Map(entries) = &root.value else { unreachable!("a native document is a mapping") };
         let keys = entries.iter().map(|entry| entry.key.as_str()).filter(|key| *key != "name");
-        return Err(match crate::text::nearest("kind", keys) {
+        return Err(Box::new(match crate::text::nearest("kind", keys) {
             Some(near) => {
                 let extent = root.get(near).map_or(root.extent, |entry| entry.key_extent);
                 let diagnostic = Diagnostic::error(codes::UNKNOWN_FIELD, format!("unknown field `{near}`"));
@@ -148,7 +155,7 @@ fn kind_of(document: &Document) -> Result<Kind, Diagnostic> {
             None => Diagnostic::error(codes::MISSING_FIELD, "this object needs a field `kind`")
                 .at(at(version.value.extent))
                 .help(format!("kinds are {}", Kind::ALL.map(title).join(", "))),
-        });
+        }));
     };
     let text = root.text("kind").unwrap_or("");
     if let Some(kind) = Kind::ALL.into_iter().find(|kind| title(*kind) == text) {
@@ -156,12 +163,12 @@ fn kind_of(document: &Document) -> Result<Kind, Diagnostic> {
     }
     let place = at(entry.value.extent);
     if LATER.contains(&text) {
-        return Err(Diagnostic::error(codes::NOT_YET, format!("kind `{text}` is not supported yet")).at(place));
+        return Err(Diagnostic::error(codes::NOT_YET, format!("kind `{text}` is not supported yet")).at(place).into());
     }
     let near = crate::text::nearest(text, Kind::ALL.map(title)).map(str::to_owned);
     let near = near.or_else(|| foreign_kind(text).map(str::to_owned));
     let diagnostic = Diagnostic::error(codes::KIND, format!("unknown kind {}", entry.value)).at(place).suggest(near);
-    Err(diagnostic.note(format!("kinds are {}", Kind::ALL.map(title).join(", "))))
+    Err(diagnostic.note(format!("kinds are {}", Kind::ALL.map(title).join(", "))).into())
 }
 
 /// What other tools call it.

@@ -142,8 +142,8 @@ fn split(text: &str) -> (&str, &str) {
 /// `1.50` is (150, 100). At most 18 digits, so that nothing overflows.
 fn decimal(text: &str) -> Option<(u128, u128)> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
-    let valid = !whole.is_empty() && !fraction.contains('.') && !(text.contains('.') && fraction.is_empty());
-    if !valid || whole.len() + fraction.len() > 18 {
+    let dangling = text.contains('.') && fraction.is_empty();
+    if whole.is_empty() || dangling || fraction.contains('.') || whole.len() + fraction.len() > 18 {
         return None;
     }
     let digits = format!("{whole}{fraction}").parse().ok()?;

@@ -135,6 +135,10 @@ fn problem(code: &'static str, what: String, extent: Extent) -> Problem {
     Problem { code, what, why: None, help: None, extent, also: None }
 }
 
+fn too_deep(extent: Extent) -> Problem {
+    problem(codes::LIMIT, format!("nested deeper than {DEPTH_MAX} levels"), extent)
+}
+
 /// A collection that is not closed yet.
 enum Frame {
     List(Extent, Vec<Node>),
@@ -158,6 +162,10 @@ impl Builder {
                 Ok(next) => next,
                 Err(error) => {
                     let extent = point(error.marker()).below(self.lines_before);
+                    if error.info().contains("recursion limit") {
+                        self.out.fatal.push(too_deep(extent));
+                        break;
+                    }
                     let what = format!("not valid YAML: {}", error.info());
                     let mut fatal = problem(codes::SYNTAX, what, extent);
                     fatal.help = syntax_help(text, point(error.marker()));
@@ -229,8 +237,7 @@ impl Builder {
 
     fn open(&mut self, frame: Frame, extent: Extent) {
         if self.stack.len() >= DEPTH_MAX {
-            let what = format!("nested deeper than {DEPTH_MAX} levels");
-            self.out.fatal.push(problem(codes::LIMIT, what, extent));
+            self.out.fatal.push(too_deep(extent));
             return;
         }
         self.stack.push(frame);

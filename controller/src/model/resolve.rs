@@ -166,7 +166,7 @@ impl<'a> Resolver<'a> {
                 }
                 Err(Some(diagnostic)) => {
                     whole = false;
-                    self.fail(diagnostic, key);
+                    self.fail(*diagnostic, key);
                 }
                 Err(None) => {
                     whole = false;
@@ -177,7 +177,7 @@ impl<'a> Resolver<'a> {
         whole.then_some(found)
     }
 
-    fn dependency(&self, key: &ObjectKey, wanted: &DependencySpec) -> Result<ObjectKey, Option<Diagnostic>> {
+    fn dependency(&self, key: &ObjectKey, wanted: &DependencySpec) -> Result<ObjectKey, Option<Box<Diagnostic>>> {
         let of = |kind| ObjectKey { stack: key.stack.clone(), kind, name: wanted.name.clone() };
         let kinds: &[Kind] = match (wanted.kind, wanted.condition) {
             (Some(Kind::Job), _) => &[Kind::Job],
@@ -196,7 +196,7 @@ impl<'a> Resolver<'a> {
             let names = self.names(&key.stack, &[Kind::App, Kind::Job]);
             let what = format!("`dependsOn` names `{}`, but stack `{}` has no such App or Job", wanted.name, key.stack);
             let near = crate::text::nearest(&wanted.name, names.iter().map(String::as_str)).map(str::to_owned);
-            return Err(Some(error(codes::DANGLING, what).suggest(near)));
+            return Err(Some(error(codes::DANGLING, what).suggest(near).into()));
         };
         let fits = match wanted.condition {
             DependsOn::Completed(_) => target.kind == Kind::Job,
@@ -204,13 +204,13 @@ impl<'a> Resolver<'a> {
         };
         if target == *key {
             let what = format!("{} `{}` depends on itself", title(key.kind), key.name);
-            return Err(Some(error(codes::CYCLE, what)));
+            return Err(Some(error(codes::CYCLE, what).into()));
         }
         if !fits {
             let what =
                 format!("{} `{}` can never be `{}`", title(target.kind), target.name, condition(wanted.condition));
             let right = if target.kind == Kind::Job { "completed" } else { "ready" };
-            return Err(Some(error(codes::VALUE, what).suggest(Some(right.to_owned()))));
+            return Err(Some(error(codes::VALUE, what).suggest(Some(right.to_owned())).into()));
         }
         Ok(target)
     }

@@ -120,7 +120,7 @@ fn is_exhausted(error: &notify::Error) -> bool {
     match &error.kind {
         ErrorKind::MaxFilesWatch => true,
         ErrorKind::Io(error) => {
-            matches!(error.raw_os_error(), Some(code) if [nix::libc::ENOSPC, nix::libc::EMFILE, nix::libc::ENOMEM].contains(&code))
+            matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::OutOfMemory)
         }
         ErrorKind::Generic(_) | ErrorKind::PathNotFound | ErrorKind::WatchNotFound | ErrorKind::InvalidConfig(_) => {
             false

@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use runtime::clock::boot_ms;
+use tokio::time::sleep;
 
 /// Between two looks at a lock; only while there is one.
 const LOOK: Duration = Duration::from_millis(50);
@@ -12,10 +13,10 @@ const LOOK: Duration = Duration::from_millis(50);
 pub(super) async fn wait(root: &Path, max: Duration) -> bool {
     let locks = locks(root);
     let locked = || locks.iter().find(|lock| lock.exists());
-    let deadline = Instant::now() + max;
+    let deadline_ms = boot_ms().saturating_add(u64::try_from(max.as_millis()).unwrap_or(u64::MAX));
     let mut waited = false;
     while let Some(lock) = locked() {
-        if Instant::now() >= deadline {
+        if boot_ms() >= deadline_ms {
             tracing::warn!(lock = %lock.display(), "still there after {max:?}; is it left behind by a crash? going on");
             return false;
         }

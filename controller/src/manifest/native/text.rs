@@ -324,9 +324,9 @@ impl Format for Cron {
     const TYPES: &'static [&'static str] = STRING;
     const ABOUT: &'static str = "Minute, hour, day of month, month, day of week: \"15 3 * * *\"";
     fn parse(text: &str) -> Result<Self, Bad> {
-        match super::cron::check(text) {
-            Ok(()) => Ok(Self(text.to_owned())),
-            Err(why) => Err(Bad::new(codes::SCHEDULE, format!("{text:?} is not a schedule: {why}"))
+        match text.parse::<crate::model::cron::Cron>() {
+            Ok(_) => Ok(Self(text.to_owned())),
+            Err(error) => Err(Bad::new(codes::SCHEDULE, format!("{text:?} is not a schedule: {}", error.why))
                 .help("minute hour day-of-month month day-of-week, such as \"15 3 * * *\"")),
         }
     }
@@ -337,10 +337,11 @@ impl Format for TimeZone {
     const TYPES: &'static [&'static str] = STRING;
     const ABOUT: &'static str = "An IANA time zone: Europe/Berlin";
     fn parse(text: &str) -> Result<Self, Bad> {
-        if jiff::tz::TimeZone::get(text).is_ok() {
+        if crate::model::cron::time_zone(text).is_some() {
             return Ok(Self(text.to_owned()));
         }
-        let known: Vec<String> = jiff::tz::db().available().map(|name| name.as_str().to_owned()).collect();
+        let zones = jiff::tz::TimeZoneDatabase::bundled();
+        let known: Vec<String> = zones.available().map(|name| name.as_str().to_owned()).collect();
         let bad = Bad::new(codes::SCHEDULE, format!("{text:?} is not a known time zone"));
         Err(match crate::text::nearest(text, known.iter().map(String::as_str)) {
             Some(near) => bad.suggest(near),
