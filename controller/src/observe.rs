@@ -183,7 +183,7 @@ fn add_exit(
         },
     );
     let warning = !asked && exit != ExitStatus::Code(0);
-    let message = format!("{} {}", observed.replica, crate::status::exit_text(exit));
+    let message = format!("{} {}", observed.replica, exit);
     memory.add_event(inner, Some(&observed.replica.workload), "Exited", message, warning);
 }
 

@@ -17,13 +17,16 @@ use runtime::image::ImageRef;
 use runtime::runtime::ContainerState;
 
 pub use detail::{Detail, describe};
-pub use text::{exit_text, waiting_text};
+pub use text::waiting_text;
 
 use crate::api::types::{LayerStatus, ObjectStatus, Phase, PullStatus, ReplicaStatus, Status};
 use crate::execute::Layer;
 use crate::model::{Kind, ObjectKey, ObservedContainer};
 use crate::plan::WaitingOn;
 use crate::reconcile::View;
+
+/// Ends of a program in a row after which its App counts as failed.
+const FAILED_AFTER: u32 = 3;
 
 /// What the page is made of beside the last pass.
 #[derive(Debug, Clone, Default)]
@@ -187,13 +190,17 @@ impl<'a> Page<'a> {
         })
     }
 
-    /// Why it does not get on by itself at the moment.
+    /// Why it does not get on by itself at the moment. A program that ends a few times may only have to wait for another;
+    /// an action that failed is told at once.
     fn back_off(self, key: &ObjectKey) -> Option<(Phase, String)> {
-        let now = self.view.seen.state.now_boot_ms;
+        let state = &self.view.seen.state;
         self.waiting(key).find_map(|on| {
-            let WaitingOn::BackOff { until_boot_ms, message, .. } = on else { return None };
-            let secs = until_boot_ms.saturating_sub(now).div_ceil(1_000);
-            Some((Phase::Failed, format!("Backoff {secs}s: {message}")))
+            let WaitingOn::BackOff { until_boot_ms, message, failures } = on else { return None };
+            let secs = until_boot_ms.saturating_sub(state.now_boot_ms).div_ceil(1_000);
+            let action_failed = state.failures.values().any(|failure| failure.message == *message);
+            let failed = action_failed || *failures >= FAILED_AFTER;
+            let phase = if failed { Phase::Failed } else { Phase::Progressing };
+            Some((phase, format!("Backoff {secs}s: {message}")))
         })
     }
 
@@ -213,11 +220,9 @@ impl<'a> Page<'a> {
 
     /// How far an image is that is not there yet.
     fn pulling(self, reference: &ImageRef) -> (Phase, String) {
-        if let Some(layers) = self.live.pulls.get(reference) {
-            let done: u64 = layers.iter().map(|layer| layer.done_bytes).sum();
-            let total: u64 = layers.iter().map(|layer| layer.total_bytes).sum();
-            let share = (done * 100).checked_div(total).map_or_else(String::new, |share| format!(" {share}%"));
-            return (Phase::Progressing, format!("Pulling {reference}{share}"));
+        if self.live.pulls.contains_key(reference) {
+            // How far it is stands in `pulls`: a line that changes with each block would flood a log.
+            return (Phase::Progressing, format!("Pulling {reference}"));
         }
         match self.view.seen.state.failures.get(&format!("pull {reference}")) {
             Some(failure) => (Phase::Failed, format!("image {reference}: {}", failure.message)),

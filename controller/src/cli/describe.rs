@@ -93,7 +93,7 @@ fn timeline(described: &Description) {
     for (replica, exit) in &described.exits {
         let asked = if exit.asked { ", asked for" } else { "" };
         anstream::println!(
-            "   {} {:10} run {} ended: {:?}{asked}",
+            "   {} {:10} run {} ended: {}{asked}",
             clock(exit.finished_unix_ms),
             replica,
             exit.attempt + 1,

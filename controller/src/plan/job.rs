@@ -215,7 +215,9 @@ fn go_on<'a>(pass: &mut Pass<'a>, job: &DesiredJob, run: &Run<'a>, make: Make<'a
     let finished = run.ended.map_or(0, |(_, container)| container.finished_boot_ms);
     let until_boot_ms = if finished == 0 { 0 } else { finished.saturating_add(backoff::delay_ms(run.tries)) };
     if until_boot_ms > pass.now() && !pass.has_bug(Bug::BackOffIgnored) {
-        let message = run.ended.map_or_else(String::new, |(_, container)| format!("{:?}", container.exit));
+        let message = run.ended.map_or_else(String::new, |(_, container)| {
+            container.exit.map_or_else(String::new, |exit| exit.to_string())
+        });
         pass.wait(make.object, WaitingOn::BackOff { until_boot_ms, failures: run.tries, message });
         return;
     }

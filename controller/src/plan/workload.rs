@@ -450,7 +450,7 @@ impl<'a> App<'a> {
         let ends = ends_of(pass, self.key, ordinal, slot, &target.hash);
         let streak = streak(&ends, pass.now());
         if streak.until_boot_ms > pass.now() && !pass.has_bug(Bug::BackOffIgnored) {
-            let message = ends.last().map_or_else(String::new, |end| format!("{:?}", end.exit));
+            let message = ends.last().map_or_else(String::new, |end| end.exit.to_string());
             let (until_boot_ms, failures) = (streak.until_boot_ms, streak.failures);
             pass.wait(self.key, WaitingOn::BackOff { until_boot_ms, failures, message });
             return None;

@@ -109,7 +109,7 @@ pub(super) async fn exec(
     let _ = tokio::time::timeout(OUTPUT_GRACE, collect(&mut reader, &mut output)).await;
     match ended {
         Ok(Ok(ExitStatus::Code(0))) => Ok(()),
-        Ok(Ok(exit)) => Err(with_output(crate::status::exit_text(exit), &output)),
+        Ok(Ok(exit)) => Err(with_output(exit.to_string(), &output)),
         Ok(Err(error)) => Err(chain(&error)),
         Err(_) => Err("the check broke".to_owned()),
     }

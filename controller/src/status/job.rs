@@ -2,7 +2,7 @@
 
 use runtime::runtime::ContainerState;
 
-use super::{Page, exit_text};
+use super::Page;
 use crate::api::types::Phase;
 use crate::model::{DesiredJob, JobOutcome, ObjectKey};
 
@@ -24,7 +24,7 @@ pub(super) fn phase(page: Page<'_>, key: &ObjectKey, job: &DesiredJob) -> (Phase
         return (phase, format!("Running, run {run}"));
     }
     let next = scheduled.map_or_else(String::new, |s| format!("; scheduled `{}` {}", s.cron, s.time_zone));
-    let exit = record.and_then(|record| record.last_exit).map_or_else(|| "done".to_owned(), exit_text);
+    let exit = record.and_then(|record| record.last_exit).map_or_else(|| "done".to_owned(), |exit| exit.to_string());
     match record.filter(|record| record.run > 0).map(|record| (record.outcome, record)) {
         Some((JobOutcome::Succeeded, _)) => (Phase::Completed, format!("Completed, {exit}{next}")),
         Some((JobOutcome::Failed, record)) => {

@@ -1,35 +1,10 @@
 //! One-line texts.
 
-use runtime::runtime::ExitStatus;
-
 use crate::model::PublishedPort;
 use crate::plan::WaitingOn;
 
 /// Characters of foreign text in a status line.
 const SHORT_CHARS_MAX: usize = 120;
-
-/// `exit 3`, `killed by SIGKILL`, `OOM, exit 137`, `ended, nobody saw how`.
-#[must_use]
-pub fn exit_text(exit: ExitStatus) -> String {
-    match exit {
-        ExitStatus::Code(code) => format!("exit {code}"),
-        ExitStatus::Signal(signal) => format!("killed by {}", signal_name(signal)),
-        ExitStatus::OutOfMemory => "OOM, exit 137".to_owned(),
-        ExitStatus::Unknown => "ended, nobody saw how".to_owned(),
-    }
-}
-
-/// Names of signals with the same number on every Linux architecture we build for.
-fn signal_name(signal: u8) -> String {
-    const NAMES: [&str; 15] = [
-        "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE", "ALRM",
-        "TERM",
-    ];
-    match usize::from(signal).checked_sub(1).and_then(|n| NAMES.get(n)) {
-        Some(name) => format!("SIG{name}"),
-        None => format!("signal {signal}"),
-    }
-}
 
 /// What is waited for, one line.
 #[must_use]
