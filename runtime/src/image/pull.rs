@@ -316,15 +316,15 @@ impl Job<'_> {
             shared();
             return Ok(None);
         }
-        let staged = match self.from_store(blob, diff_id) {
+        let staged = match self.restage(blob, diff_id) {
             Some(staged) => staged,
-            None => self.from_origin(blob, diff_id)?,
+            None => self.fetch(blob, diff_id)?,
         };
         Ok(Some(work.done(staged)))
     }
 
     /// From a blob that is here. A bad one is deleted, so that it is fetched again.
-    fn from_store(&self, blob: &Descriptor, diff_id: &Digest) -> Option<Staged> {
+    fn restage(&self, blob: &Descriptor, diff_id: &Digest) -> Option<Staged> {
         let path = self.store.blob_path(&blob.digest);
         let file = std::fs::File::open(&path).ok()?;
         let mut source = super::unpack::Source::new(Box::new(file), blob.digest.clone(), blob.size);
@@ -338,21 +338,21 @@ impl Job<'_> {
         }
     }
 
-    fn from_origin(&self, blob: &Descriptor, diff_id: &Digest) -> Result<Staged> {
+    fn fetch(&self, blob: &Descriptor, diff_id: &Digest) -> Result<Staged> {
         let path = self.store.partial_path(&blob.digest);
         let resumed = Cell::new(false);
-        let fetch = || {
+        let attempt = || {
             let download = Download::new(self.origin, self.source, blob, &path, self.progress)?;
             resumed.set(download.is_resumed());
             let mut source = super::unpack::Source::new(Box::new(download), blob.digest.clone(), blob.size);
             self.store.stage_layer(&mut source, diff_id, Some(path.clone()))
         };
-        let mut staged = fetch();
+        let mut staged = attempt();
         if staged.as_ref().is_err_and(is_bad_bytes) {
             let _ = std::fs::remove_file(&path);
             // what was kept from an earlier pull may be to blame, not the registry
             if resumed.get() {
-                staged = fetch();
+                staged = attempt();
             }
         }
         if staged.as_ref().is_err_and(|e| is_bad_bytes(e) || matches!(e, Error::NoSpace { .. })) {

@@ -43,23 +43,28 @@ pub(crate) struct Source<'a> {
     size: u64,
     hash: Sha256,
     read: u64,
+    is_checked: bool,
 }
 
 impl<'a> Source<'a> {
     /// `digest` and `size` are what the manifest promises.
     pub(crate) fn new(inner: Box<dyn Read + 'a>, digest: Digest, size: u64) -> Self {
-        Self { inner, digest, size, hash: Sha256::new(), read: 0 }
+        Self { inner, digest, size, hash: Sha256::new(), read: 0, is_checked: false }
     }
 
     pub(crate) fn digest(&self) -> &Digest {
         &self.digest
     }
 
-    /// Reads what is left and compares size and digest.
+    /// Reads what is left and compares size and digest. Once it was right, it stays right.
     fn finish(&mut self) -> Result<()> {
+        if self.is_checked {
+            return Ok(());
+        }
         std::io::copy(self, &mut std::io::sink()).map_err(unwrap_io)?;
-        let found = Digest::from_hash(&std::mem::take(&mut self.hash).finalize().into());
+        let found = Digest::from_hash(&self.hash.clone().finalize().into());
         if found == self.digest && self.read == self.size {
+            self.is_checked = true;
             return Ok(());
         }
         let message = format!("layer {} arrived as {found}: the bytes were changed or cut on their way", self.digest);
@@ -221,7 +226,7 @@ fn feed(child: &mut Running, source: &mut Source<'_>, diff_id: Option<&Digest>) 
 }
 
 fn unpacked_limit(compressed: u64) -> u64 {
-    compressed.saturating_mul(RATIO_MAX).max(RATIO_FREE_BYTES).min(LAYER_BYTES_MAX)
+    compressed.saturating_mul(RATIO_MAX).clamp(RATIO_FREE_BYTES, LAYER_BYTES_MAX)
 }
 
 fn fill(source: &mut impl Read, buffer: &mut [u8]) -> std::io::Result<usize> {

@@ -101,6 +101,12 @@ impl Extractor {
         let attributes = Attributes::read(entry)?;
         self.report.id_max = self.report.id_max.max(attributes.uid).max(attributes.gid);
         let place = self.root.place(path)?;
+        for hiding in std::mem::take(&mut self.root.over_whiteouts) {
+            self.mark_opaque(hiding)?;
+        }
+        // the same archive gives the same tree on every host; an entry for the directory may still follow
+        let implied = std::mem::take(&mut self.root.implied);
+        self.dir_times.extend(implied.into_iter().map(|path| (path, Timespec { tv_sec: 0, tv_nsec: 0 })));
         if place.name.is_empty() {
             return if kind.is_dir() {
                 self.finish_dir(&self.root.reopen()?, &place, &attributes)

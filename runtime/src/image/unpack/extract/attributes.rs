@@ -32,11 +32,13 @@ impl Attributes {
         let header_size = entry.header().entry_size().map_err(bad)?;
         let id = |n: u64| u32::try_from(n).ok().filter(|n| *n != u32::MAX);
         let too_large = || Refusal::Untrusted("its owner is no 32 bit number".into());
+        let header = entry.header();
+        let old = header.as_old();
         let mut found = Self {
-            uid: id(entry.header().uid().map_err(bad)?).ok_or_else(too_large)?,
-            gid: id(entry.header().gid().map_err(bad)?).ok_or_else(too_large)?,
-            mode: entry.header().mode().map_err(bad)? & 0o7777,
-            time: seconds(entry.header().mtime().map_err(bad)?),
+            uid: id(filled(&old.uid, header.uid()).map_err(bad)?).ok_or_else(too_large)?,
+            gid: id(filled(&old.gid, header.gid()).map_err(bad)?).ok_or_else(too_large)?,
+            mode: filled(&old.mode, header.mode()).map_err(bad)? & 0o7777,
+            time: seconds(filled(&old.mtime, header.mtime()).map_err(bad)?),
             xattrs: Vec::new(),
         };
         let Some(records) = entry.pax_extensions().map_err(bad)? else { return Ok(found) };
@@ -87,6 +89,11 @@ impl Attributes {
         }
         Ok(())
     }
+}
+
+/// A number field left blank is 0, as other readers take it.
+fn filled<T: Default>(field: &[u8], parsed: std::io::Result<T>) -> std::io::Result<T> {
+    if field.iter().all(|b| matches!(b, 0 | b' ')) { Ok(T::default()) } else { parsed }
 }
 
 /// Two readers that believe different sizes see different archives (CVE-2025-62518).

@@ -18,6 +18,10 @@ const PATH_BYTES_MAX: usize = 4095;
 pub(super) struct Root {
     fd: OwnedFd,
     last: Option<(Vec<u8>, Rc<OwnedFd>)>,
+    /// Parents made where a whiteout was: they hide what is below them. For the extractor to take.
+    pub(super) over_whiteouts: Vec<Vec<u8>>,
+    /// Parents the archive did not name (so far).
+    pub(super) implied: Vec<Vec<u8>>,
 }
 
 /// Where an entry goes: an open parent and a single name in it.
@@ -56,7 +60,7 @@ const DIR: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXE
 impl Root {
     pub(super) fn open() -> Outcome<Self> {
         let fd = rustix::fs::open("/", DIR, Mode::empty()).map_err(|e| Refusal::io("open the root", &e.into()))?;
-        Ok(Self { fd, last: None })
+        Ok(Self { fd, last: None, over_whiteouts: Vec::new(), implied: Vec::new() })
     }
 
     pub(super) fn reopen(&self) -> Outcome<OwnedFd> {
@@ -112,7 +116,7 @@ impl Root {
         rustix::fs::openat2(&self.fd, path, flags, Mode::empty(), resolve)
     }
 
-    fn parent(&self, parts: &[&[u8]]) -> Outcome<OwnedFd> {
+    fn parent(&mut self, parts: &[&[u8]]) -> Outcome<OwnedFd> {
         match self.walk(&parts.join(&b'/'), DIR) {
             Ok(fd) => return Ok(fd),
             Err(Errno::NOENT | Errno::NOTDIR) => {}
@@ -135,12 +139,16 @@ impl Root {
     }
 
     /// A parent the archive did not name, or named as something else before.
-    fn make_parent(&self, at: &OwnedFd, name: &[u8], path: &[u8]) -> Outcome<OwnedFd> {
-        if self.stat_at(at, name)?.is_some() {
+    fn make_parent(&mut self, at: &OwnedFd, name: &[u8], path: &[u8]) -> Outcome<OwnedFd> {
+        if let Some(stat) = self.stat_at(at, name)? {
+            if FileType::from_raw_mode(stat.st_mode).is_char_device() {
+                self.over_whiteouts.push(path.to_vec());
+            }
             remove_at(at, name, 0)?;
         }
         let mode = Mode::from_raw_mode(0o755);
         rustix::fs::mkdirat(at, name, mode).map_err(|e| Refusal::io("make a directory", &e.into()))?;
+        self.implied.push(path.to_vec());
         self.walk(path, DIR).map_err(|e| Refusal::io("open a directory", &e.into()))
     }
 
@@ -160,10 +168,9 @@ impl Root {
     pub(super) fn clear(&mut self, place: &Place) -> Outcome<()> {
         match self.stat(place)? {
             None => Ok(()),
-            Some(stat) => {
-                if FileType::from_raw_mode(stat.st_mode).is_dir() {
-                    self.last = None;
-                }
+            Some(_) => {
+                // a directory, or a link to one, may have been looked up as a parent
+                self.last = None;
                 remove_at(&place.parent, &place.name, 0)
             }
         }
