@@ -72,8 +72,10 @@ fn tree(root: &Path) -> BTreeMap<PathBuf, String> {
             }
             let target = std::fs::read_link(&path).unwrap_or_default();
             let size = if meta.is_file() { meta.len() } else { 0 };
-            let line =
-                format!("{:o} {}:{} {size} {} {}", meta.mode(), meta.uid(), meta.gid(), target.display(), meta.mtime());
+            // directories only implied by a layer have no time of their own
+            let time = if meta.is_dir() { 0 } else { meta.mtime() };
+            let (mode, uid, gid) = (meta.mode(), meta.uid(), meta.gid());
+            let line = format!("{mode:o} {uid}:{gid} {size} {} {time}", target.display());
             found.insert(path.strip_prefix(root).expect("it is below").to_owned(), line);
             if meta.is_dir() {
                 waiting.push(path);

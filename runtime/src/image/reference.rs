@@ -88,8 +88,8 @@ impl FromStr for ImageRef {
         if !path.split('/').all(is_path_component) {
             return Err(refuse("a part of the repository is empty or has characters other than a-z 0-9 . _ -"));
         }
-        if !host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b':' | b'[' | b']')) {
-            return Err(refuse("the registry host has characters a host name cannot have"));
+        if !is_host(host) {
+            return Err(refuse("the registry is not a host name or address with an optional port"));
         }
         if let Some(tag) = tag
             && !is_tag(tag)
@@ -102,6 +102,19 @@ impl FromStr for ImageRef {
         };
         Ok(Self { host: host.to_ascii_lowercase(), repository: path, tag, digest })
     }
+}
+
+/// `NAME[:PORT]`, `[IPv6][:PORT]`.
+fn is_host(host: &str) -> bool {
+    let is_port = |port: &str| port.parse::<u16>().is_ok();
+    if let Some(rest) = host.strip_prefix('[') {
+        let Some((address, after)) = rest.split_once(']') else { return false };
+        let fits = after.is_empty() || after.strip_prefix(':').is_some_and(is_port);
+        return fits && address.parse::<std::net::Ipv6Addr>().is_ok();
+    }
+    let (name, port) = host.split_once(':').map_or((host, None), |(name, port)| (name, Some(port)));
+    let is_name = |name: &str| name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-'));
+    !name.is_empty() && is_name(name) && port.is_none_or(is_port)
 }
 
 fn is_path_component(part: &str) -> bool {
@@ -155,6 +168,7 @@ mod tests {
         check("shop/web:1.5", "docker.io/shop/web:1.5");
         check("localhost/web", "localhost/web:latest");
         check("127.0.0.1:5000/shop/web:1", "127.0.0.1:5000/shop/web:1");
+        check("[::1]:5000/web:1", "[::1]:5000/web:1");
     }
 
     #[test]
