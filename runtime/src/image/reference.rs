@@ -113,8 +113,11 @@ fn is_host(host: &str) -> bool {
         return fits && address.parse::<std::net::Ipv6Addr>().is_ok();
     }
     let (name, port) = host.split_once(':').map_or((host, None), |(name, port)| (name, Some(port)));
-    let is_name = |name: &str| name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-'));
-    !name.is_empty() && is_name(name) && port.is_none_or(is_port)
+    let is_label = |label: &str| {
+        let inner = label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+        inner && !label.is_empty() && !label.starts_with('-') && !label.ends_with('-')
+    };
+    name.split('.').all(is_label) && port.is_none_or(is_port)
 }
 
 fn is_path_component(part: &str) -> bool {
