@@ -200,6 +200,17 @@ impl<'a> Cgroup<'a> {
     }
 }
 
+/// Removes the directories that held a data root's cgroups, where nothing is in them any more. Best effort: what is not
+/// empty is in use, and stays.
+pub fn remove_empty(parent: &str) {
+    let Ok(hierarchies) = Hierarchies::of_host() else { return };
+    let controllers = hierarchies.controllers.iter().map(|(_, root)| root);
+    for root in std::iter::once(&hierarchies.unified).chain(controllers) {
+        // EBUSY and ENOENT are both as it should be
+        let _ = fs::remove_dir(root.join(parent));
+    }
+}
+
 /// Removes a directory and those below it; the files of a cgroup need and allow no removal.
 fn remove_tree(path: &Path) -> io::Result<()> {
     // Mostly there are no children: try first, look later.

@@ -304,7 +304,14 @@ impl Runtime for LinuxRuntime {
         if !users.is_empty() {
             return Err(Error::Conflict(format!("network `{name}` is used by {}", users.join(", "))));
         }
-        network::remove(&self.layout, name)
+        match network::remove(&self.layout, name) {
+            // The kernel takes a gone container's interface in its own time: do not wait for it.
+            Err(Error::Conflict(_)) => {
+                self.sweep_network()?;
+                network::remove(&self.layout, name)
+            }
+            removed => removed,
+        }
     }
 
     fn list_networks(&self) -> Result<Vec<NetworkInfo>> {

@@ -187,6 +187,13 @@ fn lock(layout: &Layout) -> Result<OwnedFd> {
     Ok(dir.into())
 }
 
+/// Whether an interface bears the mark of this data root.
+#[must_use]
+pub fn is_ours(layout: &Layout, interface: &str) -> bool {
+    let tag = tag(layout);
+    ["bx-", "bv-"].iter().any(|kind| interface.strip_prefix(kind).is_some_and(|rest| rest.starts_with(&tag)))
+}
+
 /// What marks interfaces and tables of one data root: 25 bits of its path's hash.
 fn tag(layout: &Layout) -> String {
     use std::os::unix::ffi::OsStrExt as _;

@@ -118,6 +118,7 @@ impl Supervisor {
         loop {
             let logs_wait = self.pump_logs();
             if self.stop_at_ms.is_some_and(|at| clock::boot_ms() >= at || self.is_quiet()) {
+                crate::cgroup::remove_empty(&crate::linux::cgroup_parent(&self.layout));
                 return Ok(());
             }
             let wake_at = if logs_wait { Some(0) } else { self.timers.next_at() };

@@ -9,7 +9,7 @@ use runtime::clock::{boot_ms, unix_ms};
 use rustix::process::Signal;
 
 use super::load::ask;
-use super::world::{self, Leftovers, Process};
+use super::world::{self, Process};
 use super::{images, manifests};
 use crate::api::types::{Applied, SourceRequest};
 use crate::cli::args::Sabotage;
@@ -28,7 +28,6 @@ pub(super) struct Stage {
     dir: PathBuf,
     port: u16,
     mark: String,
-    before: Leftovers,
     patience_ms: u64,
     sabotage: Option<Sabotage>,
     linger: std::cell::RefCell<Option<std::process::Child>>,
@@ -50,7 +49,6 @@ impl Stage {
             dir,
             port,
             mark,
-            before: Leftovers::look(),
             patience_ms: if sabotage.is_some() { SABOTAGED_PATIENCE_MS } else { PATIENCE_MS },
             sabotage,
             linger: std::cell::RefCell::default(),
@@ -216,7 +214,7 @@ impl Stage {
         if !daemons.is_empty() {
             return Err(format!("processes {daemons:?} are left"));
         }
-        match Leftovers::look().since(&self.before).as_slice() {
+        match world::leftovers(&self.context.layout).as_slice() {
             [] => Ok(()),
             left => Err(left.join("; ")),
         }

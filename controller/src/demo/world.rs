@@ -1,8 +1,8 @@
 //! What the demo's checks look at: /proc, links, cgroups and mounts. Never boxship's own status.
 
-use std::collections::BTreeSet;
 use std::path::Path;
 
+use runtime::layout::Layout;
 use rustix::process::{Pid, Signal, kill_process};
 
 /// The environment variable that marks this demo's guests; its value is the demo's own id.
@@ -95,36 +95,24 @@ pub(super) fn signal(pid: i32, signal: Signal) -> Result<(), String> {
     kill_process(pid, signal).map_err(|e| format!("signal pid {}: {e}", pid.as_raw_nonzero()))
 }
 
-/// Kernel objects that outlive processes: links, mounts, cgroups and named network namespaces.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Leftovers(BTreeSet<String>);
-
-impl Leftovers {
-    /// What is there now.
-    pub(super) fn look() -> Self {
-        let mut seen = BTreeSet::new();
-        seen.extend(names("/sys/class/net").map(|n| format!("link {n}")));
-        seen.extend(names("/run/netns").map(|n| format!("netns {n}")));
-        let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-        seen.extend(mounts.lines().map(|m| format!("mount {m}")));
-        cgroups(Path::new("/sys/fs/cgroup"), 6, &mut seen);
-        Self(seen)
-    }
-
-    /// What is here and was not there before.
-    pub(super) fn since(&self, before: &Self) -> Vec<String> {
-        self.0.difference(&before.0).cloned().collect()
-    }
+/// Kernel objects that outlive processes and bear this data root's name: links, mounts and cgroups.
+pub(super) fn leftovers(layout: &Layout) -> Vec<String> {
+    let links = names("/sys/class/net").filter(|name| runtime::network::is_ours(layout, name));
+    let mut left: Vec<String> = links.map(|name| format!("link {name}")).collect();
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let data_root = layout.data_root.to_string_lossy();
+    left.extend(mounts.lines().filter(|mount| mount.contains(&*data_root)).map(|mount| format!("mount {mount}")));
+    cgroups(Path::new("/sys/fs/cgroup"), &runtime::linux::cgroup_parent(layout), 3, &mut left);
+    left
 }
 
-fn cgroups(dir: &Path, depth: u32, seen: &mut BTreeSet<String>) {
+fn cgroups(dir: &Path, name: &str, depth: u32, left: &mut Vec<String>) {
     let Ok(entries) = std::fs::read_dir(dir) else { return };
-    for path in entries.filter_map(Result::ok).filter(|e| e.file_type().is_ok_and(|t| t.is_dir())).map(|e| e.path()) {
-        if path.to_string_lossy().contains("boxship") {
-            seen.insert(format!("cgroup {}", path.display()));
-        }
-        if depth > 0 {
-            cgroups(&path, depth - 1, seen);
+    for entry in entries.filter_map(Result::ok).filter(|e| e.file_type().is_ok_and(|t| t.is_dir())) {
+        if entry.file_name() == name {
+            left.push(format!("cgroup {}", entry.path().display()));
+        } else if depth > 0 {
+            cgroups(&entry.path(), name, depth - 1, left);
         }
     }
 }
