@@ -14,7 +14,7 @@ use super::pty::{self, Terminal};
 use super::{Stdio, parent, reaper, stage};
 use crate::error::{Doing as _, Error, Result};
 use crate::network::link::Netlink;
-use crate::rootfs::assemble::{Assembly, Supplies};
+use crate::rootfs::assemble::{Assembly, Host, Supplies};
 use crate::rootfs::mounts::{self, Step, What};
 use crate::spec::launch::{Attachment, BridgeAttachment, Launch};
 use crate::sys::{clone, fdpass, privilege};
@@ -37,8 +37,9 @@ pub(super) fn run(spec: &Spec, launch: &Launch, stdio: &Stdio, ends: &Ends<'_>) 
     let mut privileges = Privileges::of(spec)?;
     let steps = mounts::plan(spec, launch, parent::owns_network(spec))?;
     expect(ends, &Supply::Mapped)?;
+    let host = Host::open()?;
     privilege::become_user(0, 0, &[]).doing(|| "become root of the container")?;
-    let assembly = Assembly::new(receive_supplies(ends)?)?;
+    let assembly = Assembly::new(receive_supplies(ends)?, host)?;
     let (early, late): (Vec<&Step>, Vec<&Step>) =
         steps.iter().partition(|step| !matches!(step.what, What::Cgroups { .. }));
     early.into_iter().try_for_each(|step| assembly.mount(step))?;

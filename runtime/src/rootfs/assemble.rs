@@ -33,7 +33,27 @@ pub struct Supplies {
 #[derive(Debug)]
 pub struct Assembly {
     supplies: Supplies,
+    host: Host,
     root_mount: u64,
+}
+
+/// Two directories of the old root, opened while this process may still look into it.
+#[derive(Debug)]
+pub struct Host {
+    dev: OwnedFd,
+    sys: OwnedFd,
+}
+
+impl Host {
+    /// Opens them; in the mount namespace of the container, since only there can something be attached.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn open() -> Result<Self> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let open = |path| rustix::fs::open(path, flags, Mode::empty()).doing(|| format!("open {path}"));
+        Ok(Self { dev: open("/dev")?, sys: open("/sys")? })
+    }
 }
 
 impl Assembly {
@@ -42,13 +62,12 @@ impl Assembly {
     ///
     /// # Errors
     /// `Io`.
-    pub fn new(supplies: Supplies) -> Result<Self> {
+    pub fn new(supplies: Supplies, host: Host) -> Result<Self> {
         let doing = || "attach the root file system";
-        let open = || rustix::fs::open("/dev", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
-        mount::attach(&supplies.etc, open().doing(doing)?).doing(doing)?;
-        mount::attach(&supplies.root, open().doing(doing)?).doing(doing)?;
+        mount::attach(&supplies.etc, &host.dev).doing(doing)?;
+        mount::attach(&supplies.root, &host.dev).doing(doing)?;
         let root_mount = path::mount_id(&supplies.root).doing(doing)?;
-        Ok(Self { supplies, root_mount })
+        Ok(Self { supplies, host, root_mount })
     }
 
     /// The root directory.
@@ -74,7 +93,7 @@ impl Assembly {
                 mount::filesystem(kind, &options, *attributes).map_err(|error| refused(kind, error))?
             }
             What::Devices => return self.attach(self.supplies.devices.as_fd(), &step.target, Missing::Directory),
-            What::HostSys => super::devices::host_sys()?,
+            What::HostSys => super::devices::host_sys(self.host.sys.as_fd())?,
             What::Cgroups { attributes } => return self.mount_cgroups(&step.target, *attributes),
             What::Etc(name) => {
                 let file = mount::clone_tree(&self.supplies.etc, name, false).doing(doing)?;

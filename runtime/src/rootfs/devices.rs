@@ -4,7 +4,7 @@
 use std::io::Write as _;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
 
 use crate::error::{Doing as _, Result};
 use crate::runtime::IdRange;
@@ -88,9 +88,9 @@ fn give(dir: BorrowedFd<'_>, name: &str, ids: IdRange) -> rustix::io::Result<()>
 ///
 /// # Errors
 /// `Io`.
-pub fn host_sys() -> Result<OwnedFd> {
+pub fn host_sys(sys: BorrowedFd<'_>) -> Result<OwnedFd> {
     let doing = || "copy the mount of /sys";
-    let tree = mount::clone_tree(CWD, "/sys", true).doing(doing)?;
+    let tree = mount::clone_tree(sys, "", true).doing(doing)?;
     let set = Attr::MOUNT_ATTR_RDONLY | Attr::MOUNT_ATTR_NOSUID | Attr::MOUNT_ATTR_NODEV | Attr::MOUNT_ATTR_NOEXEC;
     mount::set_attributes(&tree, set, Attr::empty(), true).doing(doing)?;
     Ok(tree)

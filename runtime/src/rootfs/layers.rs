@@ -28,7 +28,7 @@ pub fn overlay(root: &RootLayers, ids: IdRange, userns: BorrowedFd<'_>, attribut
     let layers = prepare(root, ids, userns)?;
     let mounted = match mount_with(root, Lower::Descriptors(&layers), attributes) {
         // Layers by descriptor are of 6.13, detached ones of 6.15.
-        Err(error) if is_einval(&error) => overlay_by_path(root, layers, attributes).map_err(|_| error)?,
+        Err(error) if is_refusal(&error) => overlay_by_path(root, layers, attributes).map_err(|_| error)?,
         other => other?,
     };
     check_writable(mounted.as_fd(), &root.upper)?;
@@ -83,8 +83,9 @@ fn overlay_by_path(root: &RootLayers, layers: Vec<OwnedFd>, attributes: Attr) ->
     mount_with(root, Lower::Paths(&list), attributes)
 }
 
-fn is_einval(error: &Error) -> bool {
-    matches!(error, Error::Io { source, .. } if source.raw_os_error() == Some(libc::EINVAL))
+/// EINVAL from kernels that know the new mount interface for overlay (6.5), EOPNOTSUPP from those that do not.
+fn is_refusal(error: &Error) -> bool {
+    matches!(error, Error::Io { source, .. } if matches!(source.raw_os_error(), Some(libc::EINVAL | libc::EOPNOTSUPP)))
 }
 
 /// How overlay is told its read-only layers.

@@ -123,8 +123,16 @@ fn mount_setattr(mount: BorrowedFd<'_>, attr: &MountAttr, recursive: bool) -> io
 pub fn pivot(root: impl AsFd) -> io::Result<()> {
     rustix::process::fchdir(root)?;
     // pivot_root(".", ".") stacks the old root on the new one (pivot_root(2), NOTES), so that no directory is needed.
-    rustix::process::pivot_root(".", ".")?;
-    rustix::mount::unmount(".", UnmountFlags::DETACH)?;
+    match rustix::process::pivot_root(".", ".") {
+        Ok(()) => rustix::mount::unmount(".", UnmountFlags::DETACH)?,
+        // A host that runs from its initial ramdisk has a root that cannot be exchanged. Covering it is as good: from
+        // the mount on a namespace's root, `..` leads nowhere else.
+        Err(rustix::io::Errno::INVAL) => {
+            rustix::mount::mount_move(".", "/")?;
+            rustix::process::chroot(".")?;
+        }
+        Err(errno) => return Err(errno.into()),
+    }
     Ok(rustix::process::chdir("/")?)
 }
 
