@@ -255,6 +255,16 @@ impl Lower<'_> {
         path.extent(self.root).in_file(self.file)
     }
 
+    /// From the beginning of the last key to the end of its value.
+    pub(super) fn entry_span(&self, parent: &Path, key: &str) -> Span {
+        let value = self.span(&parent.key(key));
+        match parent.node(self.root).get(key).map(|entry| entry.key_extent) {
+            Some(extent) if value.end_line == extent.line => Span { column: extent.column, line: extent.line, ..value },
+            Some(extent) => extent.in_file(self.file),
+            None => value,
+        }
+    }
+
     pub(super) fn error(&self, code: &str, path: &Path, what: impl Into<String>) -> Diagnostic {
         Diagnostic::error(code, what).at(self.span(path)).of(self.key)
     }

@@ -205,6 +205,11 @@ impl Path {
 
     /// The extent of the value there, or of the nearest value above that exists.
     pub(crate) fn extent(&self, root: &Node) -> Extent {
+        self.node(root).extent
+    }
+
+    /// The value there, or the nearest above that exists.
+    pub(crate) fn node<'a>(&self, root: &'a Node) -> &'a Node {
         let mut node = root;
         for step in &self.0 {
             let next = match (step, &node.value) {
@@ -217,7 +222,7 @@ impl Path {
                 None => break,
             }
         }
-        node.extent
+        node
     }
 }
 

@@ -122,8 +122,9 @@ impl<'a> Resolver<'a> {
     }
 
     fn app(&mut self, object: &Object, app: &AppSpec) {
-        let Some(template) = template::resolve(self, &object.key, &app.template) else { return };
-        let Some(depends_on) = self.dependencies(&object.key, &app.depends_on) else { return };
+        let template = template::resolve(self, &object.key, &app.template);
+        let depends_on = self.dependencies(&object.key, &app.depends_on);
+        let (Some(template), Some(depends_on)) = (template, depends_on) else { return };
         let ports = app.ports.iter().map(|port| PublishedPort {
             address: port.address,
             host_port: port.host_port,
@@ -143,8 +144,9 @@ impl<'a> Resolver<'a> {
     }
 
     fn job(&mut self, object: &Object, job: &JobSpec) {
-        let Some(template) = template::resolve(self, &object.key, &job.template) else { return };
-        let Some(depends_on) = self.dependencies(&object.key, &job.depends_on) else { return };
+        let template = template::resolve(self, &object.key, &job.template);
+        let depends_on = self.dependencies(&object.key, &job.depends_on);
+        let (Some(template), Some(depends_on)) = (template, depends_on) else { return };
         let desired = DesiredJob {
             source: object.span.start(),
             template,

@@ -295,7 +295,8 @@ fn dependencies(lower: &mut Lower<'_>, wire: &BTreeMap<String, wire::Condition>)
             wire::Condition::Ready => DependsOn::Ready,
             wire::Condition::Completed => DependsOn::Completed(Completion::Success),
         };
-        found.push(DependencySpec { kind, name: name.to_owned(), condition, span: lower.span(&path) });
+        let span = lower.entry_span(&Path::default().key("dependsOn"), written);
+        found.push(DependencySpec { kind, name: name.to_owned(), condition, span });
     }
     found
 }
