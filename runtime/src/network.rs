@@ -13,6 +13,7 @@ mod netlink;
 mod nftables;
 mod record;
 pub mod ruleset;
+pub(crate) mod transparent;
 
 use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
@@ -21,7 +22,7 @@ use sha2::{Digest as _, Sha256};
 
 pub use findings::{Finding, findings};
 
-use crate::error::Doing;
+use crate::error::{Doing, chain};
 use crate::id::{ContainerId, NetworkName};
 use crate::layout::{Layout, make_private_dir};
 use crate::runtime::{NetworkConfig, NetworkInfo};
@@ -51,7 +52,11 @@ pub fn veth_name(layout: &Layout, container: &ContainerId) -> String {
 pub fn ensure(layout: &Layout, config: &NetworkConfig) -> Result<()> {
     let _lock = lock(layout)?;
     record::write(layout, config)?;
-    bridge::ensure(&mut Netlink::open()?, &bridge_of(layout, config))?;
+    let mut netlink = Netlink::open()?;
+    bridge::ensure(&mut netlink, &bridge_of(layout, config))?;
+    if let Err(e) = transparent::ensure(&mut netlink) {
+        tracing::debug!("containers will not see the addresses of clients: {}", chain(&e));
+    }
     match apply_rules(layout) {
         Err(Error::Unsupported(why)) => {
             tracing::warn!(network = %config.name, "{why}");
@@ -149,6 +154,9 @@ fn apply_rules(layout: &Layout) -> Result<()> {
 fn tidy(layout: &Layout, netlink: &mut Netlink) -> Result<()> {
     let outcome = if record::all(layout)?.is_empty() {
         let others = bridge::Snapshot::take(netlink)?.named("bx-").next().is_some();
+        if !others && let Err(e) = transparent::remove(netlink) {
+            tracing::debug!("what brought answers to clients may stay: {}", chain(&e));
+        }
         nftables::delete(&[&ruleset::table_name(&tag(layout))])
             .and_then(|()| if others { Ok(()) } else { forward::switch_off() })
     } else {

@@ -6,6 +6,7 @@
 
 pub mod client;
 mod control;
+mod dial;
 mod dns;
 pub mod fd_store;
 mod handover;
@@ -32,8 +33,10 @@ use crate::clock::boot_ms;
 use crate::error::{Doing, chain};
 use crate::keeper::KeeperStore;
 use crate::layout::Layout;
+use crate::network::transparent;
 use crate::runtime::EndpointTable;
 use control::Control;
+use dial::Borrowing;
 use dns::Dns;
 use dns::answer::Names;
 use fd_store::{FdStore, MemoryFdStore};
@@ -94,6 +97,7 @@ impl Switchboard {
         let table = table_file::read(layout);
         if let Some(table) = &table {
             dns.set(Names::new(table));
+            proxy.borrow(borrowing(layout));
             if let Some(failure) = proxy.set(&mut poller, &mut *store, &table.listeners) {
                 tracing::warn!("a port of the last table cannot be had: {failure:?}");
             }
@@ -173,11 +177,18 @@ impl Switchboard {
             tracing::warn!("this table would not survive the switchboard: {}", chain(&e));
         }
         self.dns.set(Names::new(&table));
+        self.proxy.borrow(borrowing(&self.layout));
         // Also when nothing changed: a port that was taken may be free by now.
         let failure = self.proxy.set(&mut self.poller, &mut *self.store, &table.listeners);
         self.table = table;
         failure.unwrap_or(Response::Done)
     }
+}
+
+/// Which containers can be dialled with their clients' addresses now.
+fn borrowing(layout: &Layout) -> Borrowing {
+    let subnets = transparent::subnets(layout);
+    Borrowing::new(subnets.inspect_err(|e| tracing::debug!("dialling plainly: {}", chain(e))).unwrap_or_default())
 }
 
 fn respond(outcome: Result<()>) -> Response {

@@ -24,7 +24,8 @@ pub(crate) fn run() {
         let answer = match words[..] {
             ["up", address, prefix_len, gateway] => up(address, prefix_len, gateway),
             ["serve", port, name] => serve(port, name),
-            ["connect", target] => connect(target),
+            ["connect", target] => connect(target, CONNECT_TIMEOUT),
+            ["connect-patiently", target] => connect(target, Duration::from_secs(5)),
             ["address", address] => add_address(address),
             ["connect-from", source, target] => connect_from(source, target),
             ["dns", run_dir, id] => hand_over_dns(run_dir, id),
@@ -83,9 +84,9 @@ fn echo(mut stream: TcpStream, name: &str) -> std::io::Result<()> {
 }
 
 /// The first line the server says, or why there is none.
-fn connect(target: &str) -> String {
+fn connect(target: &str, patience: Duration) -> String {
     let target = target.parse().expect("address:port");
-    outcome(TcpStream::connect_timeout(&target, CONNECT_TIMEOUT))
+    outcome(TcpStream::connect_timeout(&target, patience), patience)
 }
 
 /// As `connect`, from a source address.
@@ -100,12 +101,12 @@ fn connect_from(source: &str, target: &str) -> String {
     bind(fd.as_raw_fd(), &SockaddrIn::from(std::net::SocketAddrV4::new(source, 0))).expect("our address");
     setsockopt(&fd, SendTimeout, &nix::sys::time::TimeVal::new(0, 700_000)).expect("a timeout");
     let connected = connect(fd.as_raw_fd(), &SockaddrIn::from(target));
-    outcome(connected.map(|()| TcpStream::from(fd)).map_err(std::io::Error::from))
+    outcome(connected.map(|()| TcpStream::from(fd)).map_err(std::io::Error::from), CONNECT_TIMEOUT)
 }
 
-fn outcome(stream: std::io::Result<TcpStream>) -> String {
+fn outcome(stream: std::io::Result<TcpStream>, patience: Duration) -> String {
     let read = stream.and_then(|stream| {
-        stream.set_read_timeout(Some(CONNECT_TIMEOUT))?;
+        stream.set_read_timeout(Some(patience))?;
         let mut line = String::new();
         std::io::BufReader::new(stream).read_line(&mut line)?;
         Ok(line.trim_end().to_owned())

@@ -18,6 +18,15 @@ pub(crate) fn comes_and_goes_whole() {
     let shop = lab.network("shop", 1, false);
     let vault = lab.network("vault", 2, true);
     lab.network("shop", 1, false);
+    let rules = || {
+        let output = std::process::Command::new("ip").args(["rule", "list", "fwmark", "0x6278"]).output();
+        output.map_or_else(|_| "no ip program".into(), |o| String::from_utf8_lossy(&o.stdout).trim().to_owned())
+    };
+    assert!(
+        ["no ip program", "25208:\tfrom all fwmark 0x6278 lookup 25208"].contains(&rules().as_str()),
+        "{}",
+        rules()
+    );
     let listed = network::list(&lab.layout).unwrap();
     assert!(listed.iter().all(|n| n.intact), "{listed:?}");
     assert_eq!(listed.into_iter().map(|n| n.config).collect::<Vec<_>>(), [shop.clone(), vault]);
@@ -33,6 +42,7 @@ pub(crate) fn comes_and_goes_whole() {
     network::remove(&lab.layout, &name("vault")).unwrap();
     assert!(network::remove(&lab.layout, &shop.name).unwrap_err().is_not_found());
     assert_eq!(network::list(&lab.layout).unwrap(), []);
+    assert!(["no ip program", ""].contains(&rules().as_str()), "{}", rules());
 }
 
 /// Who reaches whom: the matrix of allowed and denied pairs.

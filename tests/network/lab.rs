@@ -31,6 +31,8 @@ pub(crate) fn enter_namespaces() -> Result<(), String> {
     assert_ne!(before, netns(), "these tests must not run in the host's network namespace");
     let private = nix::mount::MsFlags::MS_REC | nix::mount::MsFlags::MS_PRIVATE;
     nix::mount::mount(None::<&str>, "/", None::<&str>, private, None::<&str>).map_err(|e| e.to_string())?;
+    // A new namespace begins with the host's value, which may be anything.
+    std::fs::write("/proc/sys/net/ipv4/ip_forward", "0").map_err(|e| e.to_string())?;
     Netlink::open().and_then(|mut n| n.set_up(1)).map_err(|e| e.to_string())
 }
 
@@ -199,6 +201,12 @@ impl Agent {
     fn up(mut self, address: Ipv4Addr, prefix_len: u8, gateway: Ipv4Addr) -> Self {
         self.address = address;
         assert_eq!(self.ask(&format!("up {address} {prefix_len} {gateway}")), "ok");
+        // A new link loses packets until the kernel's linkwatch has run, which takes long on a busy machine.
+        let nobody = std::net::SocketAddr::new(address.into(), 9);
+        wait_until("packets get through", || {
+            let attempt = std::net::TcpStream::connect_timeout(&nobody, Duration::from_millis(100));
+            attempt.is_err_and(|e| e.kind() == std::io::ErrorKind::ConnectionRefused)
+        });
         self
     }
 

@@ -27,6 +27,7 @@ const CASES: &[Case] = &[
     ("port_parks_until_there_is_a_backend", ports::parks_until_there_is_a_backend),
     ("port_survives_kills_of_the_switchboard", ports::survives_kills_of_the_switchboard),
     ("port_loses_nothing_in_an_upgrade", ports::loses_nothing_in_an_upgrade),
+    ("port_shows_containers_the_clients_own_address", ports::shows_containers_the_clients_own_address),
     ("port_in_use_names_the_process", ports::in_use_names_the_process),
     ("names_by_udp_and_tcp_for_each_view", dns::names_by_udp_and_tcp_for_each_view),
     ("names_unknown_go_to_the_hosts_resolver", dns::unknown_names_go_to_the_hosts_resolver),

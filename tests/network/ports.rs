@@ -219,6 +219,35 @@ pub(crate) fn survives_kills_of_the_switchboard() {
     clear(stage);
 }
 
+/// The container sees who really connects: a host outside, but not a neighbour on its own bridge, nor loopback. When
+/// somebody takes down the way back, the port goes on with the bridge's address.
+pub(crate) fn shows_containers_the_clients_own_address() {
+    let stage = stage();
+    let (lab, switchboard, old, new) = &stage;
+    let outside = lab.outside();
+    let mut wanted = table(&[old], 0);
+    wanted.listeners[0].address = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+    switchboard.set(&wanted);
+    assert_eq!(outside.ask("connect-patiently 198.51.100.1:8080"), "old 198.51.100.2");
+    assert_eq!(new.ask("connect 10.77.1.1:8080"), "old 10.77.1.1");
+    let mut line = String::new();
+    BufReader::new(connect().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "old 10.77.1.1\n");
+
+    let mut netlink = runtime::network::link::Netlink::open().unwrap();
+    netlink.delete_mark_rule(0x6278, 0x6278).unwrap();
+    let seen: Vec<String> = (0..4).map(|_| outside.ask("connect-patiently 198.51.100.1:8080")).collect();
+    assert_eq!(seen, ["old 10.77.1.1"; 4]);
+    let began = Instant::now();
+    assert_eq!(outside.ask("connect 198.51.100.1:8080"), "old 10.77.1.1");
+    assert!(began.elapsed() < Duration::from_millis(700), "it has learned by now");
+    network::ensure(&lab.layout, &network::list(&lab.layout).unwrap()[0].config).unwrap();
+    switchboard.set(&wanted);
+    assert_eq!(outside.ask("connect 198.51.100.1:8080"), "old 198.51.100.2");
+    drop(outside);
+    clear(stage);
+}
+
 /// 5 upgrades in the middle of slow transfers, with a parked connection and clients that connect anew: every byte
 /// arrives, nobody is refused or reset.
 pub(crate) fn loses_nothing_in_an_upgrade() {

@@ -18,6 +18,9 @@ use message::{Message, attributes, messages};
 /// Longest interface name in bytes (IFNAMSIZ without its end, `linux/if.h`).
 pub const IFNAME_BYTES_MAX: usize = 15;
 
+/// Place of our routing rules: before the main table (32766), after the local one (0).
+const RULE_PRIORITY: u32 = 25_208;
+
 /// One network interface as the kernel reports it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Link {
@@ -339,7 +342,11 @@ impl Netlink {
 }
 
 fn mark_rule(kind: u16, mark: u32, table: u32) -> Message {
-    Message::rule(kind).number(message::FRA_FWMARK, mark).number(message::FRA_TABLE, table)
+    // With a priority of its own: the kernel gives each rule without one another, and never sees that it is there.
+    Message::rule(kind)
+        .number(message::FRA_PRIORITY, RULE_PRIORITY)
+        .number(message::FRA_FWMARK, mark)
+        .number(message::FRA_TABLE, table)
 }
 
 fn ignoring(answer: io::Result<()>, errno: i32) -> io::Result<()> {

@@ -208,6 +208,7 @@ impl Batch {
 
     fn chain(&mut self, table: &str, chain: &Chain) {
         let hook = match chain.hook {
+            super::ruleset::Hook::Prerouting => 0,
             super::ruleset::Hook::Input => 1,
             super::ruleset::Hook::Forward => 2,
             super::ruleset::Hook::Postrouting => 4,
@@ -253,6 +254,12 @@ fn encode_match(m: &mut Message, condition: &Match) {
         Match::Source { subnet, inside } => encode_address(m, 12, *subnet, *inside),
         Match::Destination(subnet) => encode_address(m, 16, *subnet, true),
         Match::Ipv6 => encode_family(m, NFPROTO_IPV6),
+        Match::Transparent => {
+            expression(m, "socket", |m| {
+                m.be32(1, 0).be32(2, REGISTER);
+            });
+            encode_compare(m, CMP_EQ, &[1]);
+        }
         Match::Established => {
             expression(m, "ct", |m| {
                 m.be32(1, REGISTER).be32(2, 0);
@@ -318,6 +325,7 @@ fn encode_compare(m: &mut Message, operator: u32, value: &[u8]) {
 fn encode_verdict(m: &mut Message, verdict: Verdict) {
     let code = match verdict {
         Verdict::Masquerade => return expression(m, "masq", |_| {}),
+        Verdict::Mark(mark) => return encode_mark(m, mark),
         Verdict::Drop => 0,
         Verdict::Accept => 1,
     };
@@ -328,6 +336,19 @@ fn encode_verdict(m: &mut Message, verdict: Verdict) {
                 m.be32(1, code);
             });
         });
+    });
+}
+
+/// The mark is a number in host order.
+fn encode_mark(m: &mut Message, mark: u32) {
+    expression(m, "immediate", |m| {
+        m.be32(1, REGISTER);
+        m.nested(2, |m| {
+            m.attribute(1, &mark.to_ne_bytes());
+        });
+    });
+    expression(m, "meta", |m| {
+        m.be32(2, 3).be32(3, REGISTER);
     });
 }
 

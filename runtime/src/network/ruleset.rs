@@ -20,6 +20,11 @@ const LOOPBACK: (Ipv4Addr, u8) = (Ipv4Addr::new(127, 0, 0, 0), 8);
 /// The table that exists exactly while we hold `ip_forward` on: it drops what is not ours. Shared by all data roots.
 pub const FORWARD_GUARD_TABLE: &str = "boxship-forward";
 
+/// The table that brings answers for borrowed addresses to the switchboard. Shared by all data roots.
+pub const TRANSPARENT_TABLE: &str = "boxship-transparent";
+/// The mark of such packets: "bx".
+pub const TRANSPARENT_MARK: u32 = 0x6278;
+
 /// One network as the rules see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RuleNetwork {
@@ -54,6 +59,8 @@ pub struct Chain {
 /// The hooks we use, each with its chain type and priority.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hook {
+    /// Before routing: type filter, priority -150 (mangle).
+    Prerouting,
     /// To the host: type filter, priority 0.
     Input,
     /// Through the host: type filter, priority 0.
@@ -93,6 +100,8 @@ pub enum Match {
     Ipv6,
     /// It belongs to a connection known already, or to an error about one.
     Established,
+    /// A socket of this host with IP_TRANSPARENT waits for it.
+    Transparent,
 }
 
 /// An interface, or a family of them.
@@ -115,6 +124,8 @@ pub enum Verdict {
     Drop,
     /// Gets the address of the interface it leaves by.
     Masquerade,
+    /// Gets this mark and goes on.
+    Mark(u32),
 }
 
 /// The name of a data root's table. `tag` is the data root's mark in interface names.
@@ -144,6 +155,16 @@ pub fn forward_guard() -> Ruleset {
     let matches = vec![Match::Input(not_ours.clone()), Match::Output(not_ours)];
     let rules = vec![rule(matches, Verdict::Drop, "boxship switched ip_forward on, only for its own networks")];
     Ruleset { table: FORWARD_GUARD_TABLE.to_owned(), chains: vec![Chain { hook: Hook::Forward, rules }] }
+}
+
+/// The table behind the switchboard's borrowed source addresses: what a container answers to a client's address, and a
+/// transparent socket of ours waits for, is marked; the mark's routing table delivers it here.
+#[must_use]
+pub fn transparent() -> Ruleset {
+    let ours = Interface { name: BRIDGES.to_owned(), prefix: true, is: true };
+    let matches = vec![Match::Input(ours), Match::Transparent];
+    let rules = vec![rule(matches, Verdict::Mark(TRANSPARENT_MARK), "answers to clients of published ports")];
+    Ruleset { table: TRANSPARENT_TABLE.to_owned(), chains: vec![Chain { hook: Hook::Prerouting, rules }] }
 }
 
 fn input(mine: &Interface, networks: &[RuleNetwork]) -> Vec<Rule> {
@@ -219,6 +240,7 @@ impl Hook {
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
+            Self::Prerouting => "prerouting",
             Self::Input => "input",
             Self::Forward => "forward",
             Self::Postrouting => "postrouting",
@@ -229,7 +251,7 @@ impl Hook {
     #[must_use]
     pub fn chain_type(self) -> &'static str {
         match self {
-            Self::Input | Self::Forward => "filter",
+            Self::Prerouting | Self::Input | Self::Forward => "filter",
             Self::Postrouting => "nat",
         }
     }
@@ -238,6 +260,7 @@ impl Hook {
     #[must_use]
     pub fn priority(self) -> i32 {
         match self {
+            Self::Prerouting => -150,
             Self::Input | Self::Forward => 0,
             Self::Postrouting => 100,
         }
@@ -265,12 +288,13 @@ impl fmt::Display for Rule {
         for condition in &self.matches {
             write!(f, "{condition} ")?;
         }
-        let verdict = match self.verdict {
-            Verdict::Accept => "accept",
-            Verdict::Drop => "drop",
-            Verdict::Masquerade => "masquerade",
-        };
-        write!(f, "{verdict} comment \"{}\"", self.comment)
+        match self.verdict {
+            Verdict::Accept => f.write_str("accept")?,
+            Verdict::Drop => f.write_str("drop")?,
+            Verdict::Masquerade => f.write_str("masquerade")?,
+            Verdict::Mark(mark) => write!(f, "meta mark set {mark:#x}")?,
+        }
+        write!(f, " comment \"{}\"", self.comment)
     }
 }
 
@@ -284,6 +308,7 @@ impl fmt::Display for Match {
             Self::Destination(subnet) => write!(f, "ip daddr {subnet}"),
             Self::Ipv6 => f.write_str("meta nfproto ipv6"),
             Self::Established => f.write_str("ct state established,related"),
+            Self::Transparent => f.write_str("socket transparent 1"),
         }
     }
 }

@@ -8,8 +8,9 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
+use rustix::net::{SocketFlags, sockopt};
 
+use super::dial::{Borrowing, connect};
 use super::fd_store::FdStore;
 use super::handover::Parcel;
 use super::poller::{Interest, Kind, Poller, Readiness, Token};
@@ -24,6 +25,9 @@ const TRIES_MAX: usize = 2;
 /// How long a try may take while another backend could be tried: the third SYN is sent after 3 s, neighbours answer in
 /// less than one millisecond.
 const TRY_MS: u64 = 1_000;
+/// How long a try with the client's address may take. A container's first packets may be lost while its link comes up
+/// (the kernel's linkwatch), and the second SYN is sent after 1 s: that alone must not look like a missing way back.
+const BORROWED_TRY_MS: u64 = 1_500;
 /// How long the last try may take.
 const LAST_TRY_MS: u64 = 10_000;
 /// Connections accepted from one port before others have their turn.
@@ -40,9 +44,31 @@ struct Flow {
 }
 
 enum Stage {
-    Parked { client: OwnedFd, until: u64 },
-    Dialling { client: OwnedFd, backend: OwnedFd, address: SocketAddr, tried: Vec<SocketAddr>, until: u64 },
+    Parked {
+        client: OwnedFd,
+        until: u64,
+    },
+    Dialling {
+        client: OwnedFd,
+        backend: OwnedFd,
+        address: SocketAddr,
+        /// With the client's address as source.
+        borrowed: bool,
+        tried: Vec<SocketAddr>,
+        until: u64,
+    },
     Open(Box<Relay>),
+}
+
+/// How to go on after a try in vain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Again {
+    /// With a backend that was not tried yet.
+    Elsewhere,
+    /// With any backend of the port.
+    Afresh,
+    /// With any backend, and our own address.
+    Plainly,
 }
 
 /// All published ports and their connections.
@@ -52,6 +78,7 @@ pub(super) struct Proxy {
     /// Flows that have more to move without waiting for an event.
     busy: VecDeque<u64>,
     pipes: Pipes,
+    borrowing: Borrowing,
     flows_max: usize,
 }
 
@@ -60,12 +87,18 @@ impl Proxy {
     pub(super) fn new(fds_max: u64) -> Self {
         let flows_max = usize::try_from((fds_max / 6).clamp(64, FLOWS_MAX)).unwrap_or(64);
         let (ports, pipes) = (Ports::default(), Pipes::default());
-        Self { ports, flows: HashMap::new(), busy: VecDeque::new(), pipes, flows_max }
+        let borrowing = Borrowing::default();
+        Self { ports, flows: HashMap::new(), busy: VecDeque::new(), pipes, borrowing, flows_max }
     }
 
     /// Takes over listening sockets from the store; they accept once a table names them.
     pub(super) fn inherit(&mut self, store: &mut dyn FdStore) -> crate::Result<()> {
         self.ports.inherit(store)
+    }
+
+    /// Which backends can be dialled with the client's address from now on.
+    pub(super) fn borrow(&mut self, borrowing: Borrowing) {
+        self.borrowing = borrowing;
     }
 
     /// Puts a table in force. Afterwards no connection is being made to a backend it does not name.
@@ -188,7 +221,11 @@ impl Proxy {
     pub(super) fn expired(&mut self, poller: &mut Poller, id: u64) {
         match self.flows.get(&id).map(|f| &f.stage) {
             Some(Stage::Parked { .. }) => self.refuse(poller, id),
-            Some(Stage::Dialling { .. }) => self.redial(poller, id, false),
+            Some(Stage::Dialling { borrowed: true, .. }) => {
+                self.borrowing.failed();
+                self.redial(poller, id, Again::Plainly);
+            }
+            Some(Stage::Dialling { .. }) => self.redial(poller, id, Again::Elsewhere),
             Some(Stage::Open(_)) | None => {}
         }
     }
@@ -210,12 +247,20 @@ impl Proxy {
         let _ = sockopt::set_tcp_nodelay(&client, true);
         let _ = sockopt::set_socket_keepalive(&client, true);
         if poller.watch(&client, Token { kind: Kind::Client, id }, Interest::Changes).is_ok() {
-            self.dial(poller, id, port, client, Vec::new());
+            self.dial(poller, id, port, client, Vec::new(), true);
         }
     }
 
     /// Dials the next backend for a client; parks it when there is none, refuses it when all tries were in vain.
-    fn dial(&mut self, poller: &mut Poller, id: u64, port_id: u64, client: OwnedFd, mut tried: Vec<SocketAddr>) {
+    fn dial(
+        &mut self,
+        poller: &mut Poller,
+        id: u64,
+        port_id: u64,
+        client: OwnedFd,
+        mut tried: Vec<SocketAddr>,
+        borrow: bool,
+    ) {
         let Some(port) = self.ports.get_mut(port_id) else { return reset(&client) };
         if port.spec.backends.is_empty() {
             return self.park(poller, id, port_id, client);
@@ -226,14 +271,25 @@ impl Proxy {
             tried.push(address);
             let last = tried.len() == TRIES_MAX.min(port.spec.backends.len());
             let token = Token { kind: Kind::Backend, id };
-            let Ok(backend) = connect(address) else { continue };
+            let source = if borrow { self.borrowing.source(&client, address) } else { None };
+            // Without CAP_NET_ADMIN nothing can be borrowed.
+            let plainly = |error| if source.is_some() { connect(address, None) } else { Err(error) };
+            let Ok(backend) = connect(address, source).or_else(plainly) else { continue };
+            let borrowed = source.is_some();
             if poller.watch(&backend, token, Interest::Changes).is_err() {
                 continue;
             }
-            let until = boot_ms() + if last { LAST_TRY_MS } else { TRY_MS };
+            let patience = match (borrowed, last) {
+                (true, _) => BORROWED_TRY_MS,
+                (false, true) => LAST_TRY_MS,
+                (false, false) => TRY_MS,
+            };
+            let until = boot_ms() + patience;
             poller.arm(until, token);
-            self.flows
-                .insert(id, Flow { port: port_id, stage: Stage::Dialling { client, backend, address, tried, until } });
+            self.flows.insert(
+                id,
+                Flow { port: port_id, stage: Stage::Dialling { client, backend, address, borrowed, tried, until } },
+            );
             return;
         }
         reset(&client);
@@ -259,21 +315,26 @@ impl Proxy {
         for id in std::mem::take(&mut port.parked) {
             if let Some(Flow { stage: Stage::Parked { client, until }, .. }) = self.flows.remove(&id) {
                 poller.disarm(until, Token { kind: Kind::Backend, id });
-                self.dial(poller, id, port_id, client, Vec::new());
+                self.dial(poller, id, port_id, client, Vec::new(), true);
             }
         }
     }
 
     /// The dialled socket woke: it is connected, or was refused.
     fn dialled(&mut self, poller: &mut Poller, id: u64, readiness: Readiness) {
-        let Some(Flow { stage: Stage::Dialling { backend, until, .. }, .. }) = self.flows.get(&id) else { return };
+        let Some(Flow { stage: Stage::Dialling { backend, borrowed, until, .. }, .. }) = self.flows.get(&id) else {
+            return;
+        };
         let failed = !matches!(sockopt::socket_error(backend), Ok(Ok(())));
         if failed {
-            return self.redial(poller, id, false);
+            return self.redial(poller, id, Again::Elsewhere);
         }
         // A late event of a socket dialled before says nothing about this one.
         if !readiness.writable || !matches!(rustix::net::getpeername(backend), Ok(Some(_))) {
             return;
+        }
+        if *borrowed {
+            self.borrowing.worked();
         }
         poller.disarm(*until, Token { kind: Kind::Backend, id });
         let Some(Flow { port, stage: Stage::Dialling { client, backend, .. } }) = self.flows.remove(&id) else {
@@ -284,12 +345,13 @@ impl Proxy {
         self.turn(poller, id);
     }
 
-    /// Gives up the backend being dialled and goes on to the next. `afresh`: what was tried before does not count.
-    fn redial(&mut self, poller: &mut Poller, id: u64, afresh: bool) {
+    /// Gives up the backend being dialled.
+    fn redial(&mut self, poller: &mut Poller, id: u64, again: Again) {
         let flow = self.flows.remove(&id);
         if let Some(Flow { port, stage: Stage::Dialling { client, tried, until, .. } }) = flow {
             poller.disarm(until, Token { kind: Kind::Backend, id });
-            self.dial(poller, id, port, client, if afresh { Vec::new() } else { tried });
+            let tried = if again == Again::Elsewhere { tried } else { Vec::new() };
+            self.dial(poller, id, port, client, tried, again != Again::Plainly);
         }
     }
 
@@ -302,7 +364,7 @@ impl Proxy {
         let dialling: Vec<(u64, u64, SocketAddr)> = dialling.collect();
         for (id, port, address) in dialling {
             if self.ports.get_mut(port).is_none_or(|port: &mut Port| !port.spec.backends.contains(&address)) {
-                self.redial(poller, id, true);
+                self.redial(poller, id, Again::Afresh);
             }
         }
     }
@@ -351,17 +413,5 @@ impl Proxy {
         if self.ports.is_paused() && self.flows.len() < self.flows_max {
             self.ports.pause(poller, false);
         }
-    }
-}
-
-/// Begins a connection to a backend.
-fn connect(address: SocketAddr) -> Result<OwnedFd, Errno> {
-    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))?;
-    sockopt::set_tcp_nodelay(&socket, true)?;
-    match rustix::net::connect(&socket, &address) {
-        Ok(()) | Err(Errno::INPROGRESS) => Ok(socket),
-        Err(other) => Err(other),
     }
 }

@@ -8,6 +8,8 @@ use std::io;
 pub(super) const VETH_INFO_PEER: u16 = 1;
 /// The mark a rule matches (`linux/fib_rules.h`).
 pub(super) const FRA_FWMARK: u16 = 10;
+/// `FRA_PRIORITY` of `linux/fib_rules.h`.
+pub(super) const FRA_PRIORITY: u16 = 6;
 /// The table a rule leads to (`linux/fib_rules.h`).
 pub(super) const FRA_TABLE: u16 = 15;
 

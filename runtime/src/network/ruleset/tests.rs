@@ -90,6 +90,19 @@ fn the_forward_guard() {
 }
 
 #[test]
+fn answers_for_borrowed_addresses() {
+    expect![[r#"
+        table inet boxship-transparent {
+        	chain prerouting {
+        		type filter hook prerouting priority -150; policy accept;
+        		iifname "bx-*" socket transparent 1 meta mark set 0x6278 comment "answers to clients of published ports"
+        	}
+        }
+    "#]]
+    .assert_eq(&transparent().to_string());
+}
+
+#[test]
 fn comments_are_unique_in_their_chain_and_short_enough() {
     let long = "x".repeat(63);
     let networks = [
