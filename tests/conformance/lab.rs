@@ -200,10 +200,7 @@ impl Lab {
         let held = held_names(&self.own().layout);
         let cgroups = cgroups_of(&self.own().layout);
         let Some(own) = &mut self.linux else { return };
-        if let Some(mut later) = own.later_keeper.take() {
-            end_keeper(&mut later);
-        }
-        end_keeper(&mut own.keeper);
+        own.end_keepers();
         assert_eq!(held, Vec::<String>::new(), "descriptors the keeper still holds");
         assert_eq!(cgroups, Vec::<PathBuf>::new(), "cgroups left");
         let exits = std::fs::read_dir(own.layout.run_dir.join("exits")).expect("it is there").count();
@@ -211,6 +208,38 @@ impl Lab {
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("procfs shows mounts");
         let root = own.layout.data_root.display().to_string();
         assert!(!mounts.contains(&root), "mounts left in the host's namespace");
+    }
+}
+
+impl Linux {
+    fn end_keepers(&mut self) {
+        if let Some(mut later) = self.later_keeper.take() {
+            end_keeper(&mut later);
+        }
+        end_keeper(&mut self.keeper);
+    }
+}
+
+impl Drop for Linux {
+    /// After a failed case: no keeper, no container stays behind.
+    fn drop(&mut self) {
+        if self.keeper.try_wait().is_ok_and(|ended| ended.is_none()) || self.later_keeper.borrow().is_some() {
+            self.end_keepers();
+        }
+        let Ok(hierarchies) = runtime::cgroup::Hierarchies::of_host() else { return };
+        let parent = runtime::linux::cgroup_parent(&self.layout);
+        for entry in std::fs::read_dir(hierarchies.unified.join(&parent)).into_iter().flatten().flatten() {
+            let path = format!("{parent}/{}", entry.file_name().display());
+            let cgroup = runtime::cgroup::Cgroup::new(hierarchies, &path);
+            let _ = cgroup.kill();
+            for _ in 0..100 {
+                if !entry.path().is_dir() || cgroup.remove().is_ok() {
+                    break;
+                }
+                std::thread::park_timeout(Duration::from_millis(10));
+            }
+        }
+        let _ = cgroups_of(&self.layout);
     }
 }
 
