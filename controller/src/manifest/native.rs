@@ -191,7 +191,7 @@ fn substitute(root: &mut Node, kind: Kind, context: &Context<'_>, file: &str, ou
             }
         }
         Value::List(items) => items.iter_mut().for_each(|item| substitute(item, kind, context, file, out)),
-        Value::Alias => {}
+        Value::Unknown => {}
         Value::Scalar(scalar) if !scalar.text.contains('$') => {}
         Value::Scalar(scalar) => match interpolate(&scalar.text, context.variables) {
             Ok(text) => scalar.text = text,
@@ -199,6 +199,8 @@ fn substitute(root: &mut Node, kind: Kind, context: &Context<'_>, file: &str, ou
                 let quote = usize::from(scalar.style == super::tree::Style::Quoted);
                 let one_line = root.extent.line == root.extent.end_line && !scalar.text.contains('\n');
                 let in_place = one_line && scalar.style != super::tree::Style::Block;
+                // Whatever format it should have had: that it is not set is the one thing to say.
+                root.value = Value::Unknown;
                 for bad in bad {
                     let place = if in_place { root.extent.part(bad.offset + quote, bad.len) } else { root.extent };
                     let diagnostic = Diagnostic::error(codes::VARIABLE, bad.what).at(place.in_file(file));
@@ -290,6 +292,3 @@ impl Lower<'_> {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

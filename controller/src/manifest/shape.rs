@@ -140,6 +140,9 @@ impl Walk<'_> {
 
     /// Checks one value and marks the scalars that are to be taken as text.
     pub(crate) fn check(&mut self, node: &mut Node, shape: &Shape, path: &Path) {
+        if node.value == Value::Unknown {
+            return;
+        }
         match shape {
             Shape::Format(name) => self.check_format(node, name, path),
             Shape::Text(words) => self.check_text(node, words, path),
@@ -156,7 +159,7 @@ impl Walk<'_> {
                         self.check(node, item, &path.index(i));
                     }
                 }
-                Value::Scalar(_) | Value::Map(_) | Value::Alias => self.wrong(path, "a list", node),
+                Value::Scalar(_) | Value::Map(_) | Value::Unknown => self.wrong(path, "a list", node),
             },
             Shape::Object(fields) => self.check_object(node, fields, path),
             Shape::Map(value) => match &mut node.value {
@@ -173,12 +176,12 @@ impl Walk<'_> {
                         }
                     }
                 }
-                Value::Scalar(_) | Value::List(_) | Value::Alias => self.wrong(path, "a mapping", node),
+                Value::Scalar(_) | Value::List(_) | Value::Unknown => self.wrong(path, "a mapping", node),
             },
             Shape::Either { scalar, map } => match node.value {
                 Value::Map(_) => self.check(node, map, path),
                 Value::Scalar(_) => self.check(node, scalar, path),
-                Value::List(_) | Value::Alias => self.wrong(path, "a single value or a mapping", node),
+                Value::List(_) | Value::Unknown => self.wrong(path, "a single value or a mapping", node),
             },
         }
     }
@@ -190,7 +193,7 @@ impl Walk<'_> {
                 scalar.as_text = true;
                 check(&scalar.text)
             }
-            Value::Scalar(_) | Value::List(_) | Value::Map(_) | Value::Alias => {
+            Value::Scalar(_) | Value::List(_) | Value::Map(_) | Value::Unknown => {
                 return self.wrong(path, "a single value", node);
             }
         };
@@ -216,7 +219,7 @@ impl Walk<'_> {
                 let diagnostic = Diagnostic::error(codes::WRONG_TYPE, what).why(format!("write {quoted}"));
                 return self.push(Diagnostic { suggestion: Some(quoted), ..diagnostic }, extent);
             }
-            Value::Scalar(_) | Value::List(_) | Value::Map(_) | Value::Alias => {
+            Value::Scalar(_) | Value::List(_) | Value::Map(_) | Value::Unknown => {
                 let expected = if words.is_empty() { "a text".to_owned() } else { one_of(words) };
                 return self.wrong(path, &expected, node);
             }
@@ -287,6 +290,10 @@ impl Walk<'_> {
     ) -> impl Iterator<Item = String> + use<> {
         let owner = if path.0.is_empty() { self.object.to_owned() } else { format!("`{path}`") };
         let key = &entry.key;
+        if key == "<<" {
+            // A merge key was refused as such.
+            return None.into_iter();
+        }
         if key == "command" && path.0.is_empty() {
             self.push(advice::command(), entry.key_extent);
             return None.into_iter();

@@ -51,8 +51,8 @@ pub(crate) enum Value {
     Scalar(Scalar),
     List(Vec<Node>),
     Map(Vec<Entry>),
-    /// An alias; what it stands for is not known here, since native manifests refuse it.
-    Alias,
+    /// An alias or an unset variable: what it stands for is not known, and that was reported.
+    Unknown,
 }
 
 /// One key with its value.
@@ -136,14 +136,14 @@ impl Node {
     pub(crate) fn get(&self, key: &str) -> Option<&Entry> {
         match &self.value {
             Value::Map(entries) => entries.iter().find(|entry| entry.key == key),
-            Value::Scalar(_) | Value::List(_) | Value::Alias => None,
+            Value::Scalar(_) | Value::List(_) | Value::Unknown => None,
         }
     }
 
     pub(crate) fn scalar(&self) -> Option<&Scalar> {
         match &self.value {
             Value::Scalar(scalar) => Some(scalar),
-            Value::List(_) | Value::Map(_) | Value::Alias => None,
+            Value::List(_) | Value::Map(_) | Value::Unknown => None,
         }
     }
 
@@ -163,7 +163,7 @@ impl fmt::Display for Node {
         let scalar = match &self.value {
             Value::List(_) => return f.write_str("a list"),
             Value::Map(_) => return f.write_str("a mapping"),
-            Value::Alias => return f.write_str("an alias"),
+            Value::Unknown => return f.write_str("something unknown"),
             Value::Scalar(scalar) => scalar,
         };
         let mut short: String = scalar.text.chars().take(40).collect();

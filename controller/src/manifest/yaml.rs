@@ -75,14 +75,14 @@ pub(crate) fn parse(text: &str) -> Parsed {
     }
 }
 
-/// The first `---` after a line (counted from 1), never the first line: its byte and the number of lines before it.
+/// The first `---` from a line on (counted from 1), never the first line: its byte and the number of lines before it.
 fn next_document(text: &str, line: u32) -> Option<(usize, u32)> {
     let mut offset = 0;
     for (number, content) in (0u32..).zip(text.split_inclusive('\n')) {
         let marker = content
             .strip_prefix("---")
             .is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']));
-        if marker && number >= line.max(1) {
+        if marker && number >= line.saturating_sub(1).max(1) {
             return Some((offset, number));
         }
         offset += content.len();
@@ -110,7 +110,7 @@ pub(crate) fn decode<T: DeserializeOwned>(root: &Node) -> Result<T, (Path, Strin
 fn to_value(node: &Node) -> serde_yaml::Value {
     use serde_yaml::Value as Yaml;
     match &node.value {
-        Value::Alias => Yaml::Null,
+        Value::Unknown => Yaml::Null,
         Value::List(items) => Yaml::Sequence(items.iter().map(to_value).collect()),
         Value::Map(entries) => {
             // A key without a value counts as a key that is not there.
@@ -167,6 +167,7 @@ impl Builder {
                         break;
                     }
                     let what = format!("not valid YAML: {}", error.info());
+                    let extent = tab_near(rest_of(text, error.marker()), extent).unwrap_or(extent);
                     let mut fatal = problem(codes::SYNTAX, what, extent);
                     fatal.help = syntax_help(text, point(error.marker()));
                     self.out.fatal.push(fatal);
@@ -199,7 +200,7 @@ impl Builder {
             }
             Event::Alias(_) => {
                 self.refuse("an alias", extent);
-                self.value(Node { extent, value: Value::Alias });
+                self.value(Node { extent, value: Value::Unknown });
             }
             Event::Scalar(text, style, anchor, tag) => {
                 self.marks(anchor, tag.is_some(), extent);
@@ -254,7 +255,7 @@ impl Builder {
                     let extent = node.extent;
                     let text = match node.value {
                         Value::Scalar(scalar) => scalar.text,
-                        Value::List(_) | Value::Map(_) | Value::Alias => {
+                        Value::List(_) | Value::Map(_) | Value::Unknown => {
                             let what = "a key must be a plain word".to_owned();
                             self.problems.push(problem(codes::YAML_FEATURE, what, extent));
                             String::new()
@@ -319,15 +320,29 @@ fn scalar_extent(text: &str, style: Style, extent: Extent) -> Extent {
     }
 }
 
+/// The text from the line of a marker on.
+fn rest_of<'a>(text: &'a str, marker: &saphyr_parser::Marker) -> impl Iterator<Item = &'a str> {
+    text.lines().skip(marker.line().saturating_sub(1))
+}
+
+/// A tab in the indentation of one of the next lines is what is wrong, wherever the parser noticed.
+fn tab_near<'a>(lines: impl Iterator<Item = &'a str>, extent: Extent) -> Option<Extent> {
+    let (line, at) = (extent.line..).zip(lines).take(3).find_map(|(line, content)| {
+        let indent = content.chars().take_while(|c| c.is_whitespace()).position(|c| c == '\t');
+        indent.map(|at| (line, at))
+    })?;
+    let column = u32::try_from(at).unwrap_or(0) + 1;
+    Some(Extent { line, column, end_line: line, end_column: column + 1 })
+}
+
 /// The usual reasons, found by looking at the line.
 fn syntax_help(text: &str, extent: Extent) -> Option<String> {
     let index = usize::try_from(extent.line).unwrap_or(1).saturating_sub(1);
+    if tab_near(text.lines().skip(index.saturating_sub(1)), extent).is_some() {
+        return Some("YAML does not allow tabs for indentation: use spaces".to_owned());
+    }
     let nearby = text.lines().skip(index.saturating_sub(1)).take(2);
     for line in nearby {
-        let indent: String = line.chars().take_while(|c| c.is_whitespace()).collect();
-        if indent.contains('\t') {
-            return Some("YAML does not allow tabs for indentation: use spaces".to_owned());
-        }
         if line.contains(" ${") && line.contains('{') {
             return Some("put `${…}` in quotes within braces".to_owned());
         }
@@ -338,6 +353,3 @@ fn syntax_help(text: &str, extent: Extent) -> Option<String> {
     }
     None
 }
-
-#[cfg(test)]
-mod tests;

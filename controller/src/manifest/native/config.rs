@@ -10,7 +10,8 @@ pub(super) fn lower(lower: &mut Lower<'_>, config: wire::Config) -> ConfigSpec {
     for (key, content) in config.data {
         let path = Path::default().key("data").key(&key);
         if let Err(bad) = super::text::FileName::parse(&key) {
-            let diagnostic = lower.error(bad.code, &path, format!("`{path}`: {}", bad.what));
+            let place = lower.entry_span(&Path::default().key("data"), &key);
+            let diagnostic = lower.error(bad.code, &path, bad.what).at(place);
             lower.push(diagnostic);
         }
         let span = lower.span(&path);

@@ -109,7 +109,7 @@ fn same(ours: &Node, theirs: &Yaml) -> bool {
             (ScalarType::Text, Yaml::Bool(_) | Yaml::Null) => false,
             _ => false,
         },
-        (Value::Alias | Value::List(_) | Value::Map(_), _) => false,
+        (Value::Unknown | Value::List(_) | Value::Map(_), _) => false,
     }
 }
 
