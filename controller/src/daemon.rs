@@ -4,6 +4,9 @@
 
 mod follow;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};

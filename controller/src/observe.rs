@@ -5,9 +5,6 @@
 
 mod host;
 
-#[cfg(test)]
-mod tests;
-
 use std::collections::{BTreeMap, BTreeSet};
 
 use runtime::id::ContainerId;

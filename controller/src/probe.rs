@@ -7,9 +7,6 @@
 mod ask;
 mod gate;
 
-#[cfg(test)]
-mod tests;
-
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -7,9 +7,6 @@
 mod merge;
 mod saved;
 
-#[cfg(test)]
-mod tests;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -277,6 +274,16 @@ impl Sources {
         });
         self.changed.send_modify(|version| *version += 1);
         changed
+    }
+
+    /// Writes the accepted state again if somebody deleted it, or if it could not be written before.
+    pub fn heal(&self) {
+        let mut inner = self.lock();
+        if inner.unsaved.is_some() || (!inner.written.is_empty() && !self.file.exists()) {
+            inner.written.clear();
+            self.save(&mut inner);
+            self.changed.send_modify(|version| *version += 1);
+        }
     }
 
     fn save(&self, inner: &mut Inner) {

@@ -15,6 +15,9 @@ use crate::api::types::SourceRequest;
 use crate::sources::{Sources, load};
 use crate::watch::{Trigger, WatchOptions, Watcher};
 
+/// Between two looks whether the accepted state is still on disk.
+const HEAL_EVERY: Duration = Duration::from_secs(30);
+
 /// Before the stream of exits is opened again: the supervisor is being restarted.
 const REOPEN_AFTER: Duration = Duration::from_millis(50);
 
@@ -25,6 +28,8 @@ pub(super) fn follow(sources: Arc<Sources>, mut stop: watch::Receiver<bool>) {
         let mut watching: BTreeMap<PathBuf, (SourceRequest, AbortHandle)> = BTreeMap::new();
         loop {
             changes.mark_unchanged();
+            let healing = Arc::clone(&sources);
+            let _ = tokio::task::spawn_blocking(move || healing.heal()).await;
             let wanted = sources.followed();
             watching.retain(|_, (request, task)| {
                 let keep = wanted.contains(request);
@@ -41,6 +46,7 @@ pub(super) fn follow(sources: Arc<Sources>, mut stop: watch::Receiver<bool>) {
             }
             tokio::select! {
                 _ = changes.changed() => {}
+                () = tokio::time::sleep(HEAL_EVERY) => {}
                 _ = stop.wait_for(|stop| *stop) => return watching.values().for_each(|(_, task)| task.abort()),
             }
         }

@@ -3,13 +3,14 @@
 use super::{Page, text};
 use crate::api::types::{ObjectStatus, Phase};
 use crate::model::{ObjectKey, RevisionResult, Workload};
+use crate::plan::Action;
 
 pub(super) fn phase(page: Page<'_>, key: &ObjectKey, app: &Workload, base: &ObjectStatus) -> (Phase, String) {
     if let Some(known) = page.back_off(key).or_else(|| port_taken(page, app)) {
         return known;
     }
     let revision = page.view.seen.state.revisions.get(key).and_then(|all| all.last());
-    if let Some(revision) = revision
+    if let Some(revision) = revision.filter(|_| !is_superseded(page, key))
         && let RevisionResult::Failed { why } = &revision.result
     {
         let serving = match base.ready {
@@ -34,10 +35,18 @@ pub(super) fn phase(page: Page<'_>, key: &ObjectKey, app: &Workload, base: &Obje
     if app.replicas == 0 { (Phase::Ready, "Scaled to 0".to_owned()) } else { (Phase::Ready, format!("Running{rev}")) }
 }
 
+/// A newer revision is about to be recorded: how the last one went is history.
+fn is_superseded(page: Page<'_>, key: &ObjectKey) -> bool {
+    page.view.plan.steps.iter().any(|step| {
+        matches!(&step.action, Action::RecordRevision { app, revision }
+            if app == key && revision.result == RevisionResult::Rolling)
+    })
+}
+
 /// A host port somebody else holds: its replicas may be ready, but nobody reaches them as asked.
 fn port_taken(page: Page<'_>, app: &Workload) -> Option<(Phase, String)> {
     app.ports.iter().find_map(|port| {
-        let subject = crate::plan::Action::listener_subject(port.address, port.host_port);
+        let subject = Action::listener_subject(port.address, port.host_port);
         let failure = page.view.seen.state.failures.get(&subject)?;
         Some((Phase::Failed, failure.message.clone()))
     })

@@ -88,7 +88,7 @@ impl SledStore {
             inbox,
             retry_at_boot_ms: 0,
             checkpoint_due_boot_ms: None,
-            _lock: lock,
+            lock,
         };
         let thread = std::thread::Builder::new()
             .name("state-writer".to_owned())
@@ -255,7 +255,8 @@ struct Writer {
     retry_at_boot_ms: u64,
     /// Set while something changed since the last checkpoint.
     checkpoint_due_boot_ms: Option<u64>,
-    _lock: Option<Flock<File>>,
+    /// Makes us the only writer.
+    lock: Option<Flock<File>>,
 }
 
 impl Writer {
@@ -342,6 +343,10 @@ impl Writer {
     }
 
     fn reopen(&mut self) -> Result<(), String> {
+        if !self.dir.join("lock").exists() {
+            // Somebody deleted the directory: the lock we hold guards nothing any more.
+            self.lock = lock(&self.dir).map_err(|e| e.to_string())?;
+        }
         let (database, _) = Database::open(&self.dir.join("sled"), clock::unix_ms())?;
         let model = self.shared.model.read().unwrap_or_else(PoisonError::into_inner).clone();
         bring_to(&database, &model)?;

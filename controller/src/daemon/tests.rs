@@ -1,0 +1,232 @@
+//! The whole controller but for the kernel: manifests on disk, the loop, the store, the socket, on a [`FakeRuntime`].
+
+use std::path::PathBuf;
+
+use runtime::FakeRuntime;
+use runtime::fake::Verb;
+use runtime::id::ContainerId;
+use runtime::runtime::{ContainerState, ExitStatus, ImageConfig};
+use tokio::io::AsyncReadExt as _;
+
+use super::*;
+use crate::api::client::Client;
+use crate::api::types::{Applied, ExecFrame, ExecRequest, ObjectStatus, Phase};
+use crate::store::VolatileStore;
+
+/// Longest wait for a state.
+const DEADLINE_MS: u64 = 20_000;
+
+/// A host whose containers outlive its controllers.
+struct Host {
+    dir: tempfile::TempDir,
+    fake: FakeRuntime,
+}
+
+/// One controller on it.
+struct Running {
+    parts: Parts,
+    client: Client,
+    options: Options,
+}
+
+impl Host {
+    fn new() -> Self {
+        let fake = FakeRuntime::new();
+        // Started long enough ago that "runs for a second" holds at once.
+        fake.set_now(clock::boot_ms().saturating_sub(5_000).max(1), clock::unix_ms());
+        for tag in ["1", "2"] {
+            let reference = format!("registry.example/web:{tag}").parse().unwrap();
+            fake.offer_image(&reference, ImageConfig { cmd: vec!["serve".to_owned()], ..ImageConfig::default() });
+        }
+        Self { dir: tempfile::tempdir().unwrap(), fake }
+    }
+
+    fn manifests(&self) -> PathBuf {
+        self.dir.path().join("manifests")
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        std::fs::create_dir_all(self.manifests()).unwrap();
+        std::fs::write(self.manifests().join(name), text).unwrap();
+    }
+
+    fn start(&self, run: &str) -> Running {
+        let layout = Layout::new(self.dir.path().join(run), self.dir.path().join(run));
+        std::fs::create_dir_all(layout.state_dir()).unwrap();
+        let options =
+            Options { layout, manifests: None, insecure_registries: vec![], registry_cas: vec![], kept: false };
+        let memory = Arc::new(Memory::open(Arc::new(VolatileStore::default()), "boot"));
+        let runtime: Arc<dyn Runtime> = Arc::new(self.fake.clone());
+        let listed = self.fake.list_containers().unwrap();
+        let owners = listed.iter().filter_map(|info| ObservedContainer::from_config(&info.config));
+        let owners = owners.map(|container| container.replica.workload).collect();
+        let parts = Parts::start(&options, runtime, memory, crate::plan::plan, owners).unwrap();
+        let client = Client::new(options.layout.socket("controller"));
+        Running { parts, client, options }
+    }
+
+    /// Names of the containers that run.
+    fn running(&self) -> Vec<ContainerId> {
+        let listed = self.fake.list_containers().unwrap();
+        let running = listed.into_iter().filter(|info| info.state == ContainerState::Running);
+        running.map(|info| info.config.id).collect()
+    }
+}
+
+impl Running {
+    async fn up(&self, host: &Host, watch: bool, confirm_removal: bool) -> Applied {
+        let request =
+            SourceRequest { path: host.manifests(), default_stack: "shop".to_owned(), watch, confirm_removal };
+        self.client.post("/v1/sources", &request).await.unwrap()
+    }
+
+    /// Waits until the page is as wanted.
+    async fn until(&self, what: &str, wanted: impl Fn(&Status) -> bool) -> Status {
+        let deadline = clock::boot_ms() + DEADLINE_MS;
+        let mut page: Status = self.client.get("/v1/status").await.unwrap();
+        while !wanted(&page) {
+            assert!(clock::boot_ms() < deadline, "not in time: {what}; {page:#?}");
+            let path = format!("/v1/status?after={}&timeout_ms=500", page.version);
+            page = self.client.get(&path).await.unwrap();
+        }
+        page
+    }
+
+    async fn end(self) {
+        self.parts.end(&self.options).await;
+    }
+}
+
+fn object<'a>(page: &'a Status, name: &str) -> Option<&'a ObjectStatus> {
+    page.objects.iter().find(|object| object.key.name == name)
+}
+
+fn is_ready(page: &Status, name: &str, replicas: u32) -> bool {
+    object(page, name).is_some_and(|o| o.phase == Phase::Ready && o.ready == replicas && o.desired == replicas)
+}
+
+fn app(name: &str, replicas: u32, rest: &str) -> String {
+    format!(
+        "apiVersion: boxship/v1\nkind: App\nname: {name}\nreplicas: {replicas}\nimage: registry.example/web:1\n{rest}\n---\n"
+    )
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replicas_converge_and_a_killed_one_is_replaced() {
+    let host = Host::new();
+    host.write("web.yaml", &app("web", 3, ""));
+    let running = host.start("a");
+    let applied = running.up(&host, false, false).await;
+    assert_eq!((applied.errors, applied.changed, applied.generation), (0, true, 1));
+    let page = running.until("ready", |page| is_ready(page, "web", 3) && page.converged_generation == 1).await;
+    let victim = object(&page, "web").unwrap().replicas[1].container.clone();
+
+    host.fake.end_container(&victim, ExitStatus::Signal(9));
+    let page = running
+        .until("replaced", |page| {
+            is_ready(page, "web", 3) && page.converged_generation == 1 && object(page, "web").unwrap().restarts == 1
+        })
+        .await;
+    assert_eq!(host.running().len(), 3);
+    assert!(!host.running().contains(&victim));
+    assert_eq!(object(&page, "web").unwrap().message, "Running rev 1");
+
+    let again = running.up(&host, false, false).await;
+    assert_eq!((again.changed, again.generation), (false, 1));
+    running.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failing_app_delays_no_other() {
+    let host = Host::new();
+    let bad = app("bad", 1, "entrypoint: [sh, -c, \"exit 3\"]");
+    let missing = app("missing", 1, "").replace("web:1", "nowhere:1");
+    host.write("all.yaml", &format!("{bad}{missing}{}", app("web", 2, "")));
+    let running = host.start("a");
+    running.up(&host, false, false).await;
+    let page = running
+        .until("one ready, two failing", |page| {
+            is_ready(page, "web", 2)
+                && object(page, "bad").is_some_and(|o| o.message.starts_with("Backoff"))
+                && object(page, "missing").is_some_and(|o| o.phase == Phase::Failed)
+        })
+        .await;
+    assert!(object(&page, "bad").unwrap().message.ends_with("exit 3"), "{page:#?}");
+    assert!(object(&page, "missing").unwrap().message.contains("nowhere"), "{page:#?}");
+    running.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lost_state_touches_no_container() {
+    let host = Host::new();
+    host.write("web.yaml", &app("web", 2, ""));
+    let running = host.start("a");
+    running.up(&host, false, false).await;
+    running.until("ready", |page| is_ready(page, "web", 2) && page.converged_generation == 1).await;
+    running.end().await;
+    let before = host.running();
+    host.fake.take_calls();
+
+    let running = host.start("lost");
+    let page = running.until("held", |page| object(page, "web").is_some_and(|o| o.phase == Phase::Held)).await;
+    assert!(page.notices.iter().any(|notice| notice.message.contains("not known any more")), "{page:#?}");
+    running.up(&host, false, false).await;
+    running.until("ready again", |page| is_ready(page, "web", 2) && page.converged_generation == page.generation).await;
+    running.end().await;
+    assert_eq!(host.running(), before);
+    let touching = [Verb::CreateContainer, Verb::StartContainer, Verb::StopContainer, Verb::RemoveContainer];
+    let touched: Vec<_> = host.fake.take_calls().into_iter().filter(|(verb, _)| touching.contains(verb)).collect();
+    assert_eq!(touched, []);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_empty_source_is_held_until_confirmed_and_a_followed_one_is_followed() {
+    let host = Host::new();
+    host.write("web.yaml", &app("web", 1, ""));
+    host.write("db.yaml", &app("db", 1, ""));
+    let running = host.start("a");
+    running.up(&host, true, false).await;
+    running.until("ready", |page| is_ready(page, "web", 1) && is_ready(page, "db", 1)).await;
+
+    std::fs::remove_file(host.manifests().join("db.yaml")).unwrap();
+    running.until("removed", |page| object(page, "db").is_none() && is_ready(page, "web", 1)).await;
+
+    std::fs::remove_file(host.manifests().join("web.yaml")).unwrap();
+    let page = running.until("held", |page| object(page, "web").is_some() && page.sources[0].held.is_some()).await;
+    assert!(page.notices.iter().any(|n| n.help.as_deref().is_some_and(|help| help.contains("--confirm-removal"))));
+    assert_eq!(host.running().len(), 1);
+
+    running.up(&host, true, true).await;
+    running.until("gone", |page| page.objects.is_empty()).await;
+    assert_eq!(host.running().len(), 0);
+    running.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_program_runs_over_the_socket_and_its_exit_comes_back() {
+    let host = Host::new();
+    host.write("web.yaml", &app("web", 1, ""));
+    let running = host.start("a");
+    running.up(&host, false, false).await;
+    running.until("ready", |page| is_ready(page, "web", 1)).await;
+    let request = ExecRequest {
+        stack: "shop".to_owned(),
+        target: "web".to_owned(),
+        args: vec!["sh".to_owned(), "-c".to_owned(), "exit 7".to_owned()],
+        tty: None,
+        stdin: false,
+        user: None,
+        working_dir: None,
+        env: Vec::new(),
+    };
+    let mut stream = running.client.upgrade("/v1/exec", "boxship-exec", &request).await.unwrap();
+    let (kind, len) = (stream.read_u8().await.unwrap(), stream.read_u32().await.unwrap());
+    assert_eq!(ExecFrame::from_byte(kind), Some(ExecFrame::Exit));
+    let mut payload = vec![0; len as usize];
+    stream.read_exact(&mut payload).await.unwrap();
+    assert_eq!(serde_json::from_slice::<ExitStatus>(&payload).unwrap(), ExitStatus::Code(7));
+    let error =
+        running.client.upgrade("/v1/exec", "boxship-exec", &ExecRequest { target: "no".into(), ..request }).await;
+    assert!(error.is_err());
+    running.end().await;
+}
