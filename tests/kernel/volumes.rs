@@ -19,6 +19,7 @@ pub(crate) const CASES: &[Case] = &[
     ("memory_file_systems_have_their_size", memory_file_systems_have_their_size),
     ("missing_host_paths_are_named", missing_host_paths_are_named),
     ("a_file_system_that_cannot_show_other_ids_is_named", a_file_system_that_cannot_show_other_ids_is_named),
+    ("the_matrix_of_users_and_mounts", the_matrix_of_users_and_mounts),
     ("targets_stay_inside", targets_stay_inside),
 ];
 
@@ -136,4 +137,50 @@ fn targets_stay_inside(lab: &Lab) {
     config.mounts = vec![mount("/proc/self/root/tmp/escape", MountSource::Bind { path: host })];
     assert!(lab.start(&config).is_err());
     assert!(!std::path::Path::new("/tmp/escape").exists());
+}
+
+/// Who may write where, and as whom it lands on disk: user × kind of mount, over an image directory of `app` and one
+/// that is not there.
+fn the_matrix_of_users_and_mounts(lab: &Lab) {
+    let mut table = String::new();
+    for user in ["root", "app", "12345:6"] {
+        for kind in ["volume over /seed", "volume over /new", "bind", "tmpfs"] {
+            let number = table.lines().count();
+            let (mounted, on_disk) = match kind {
+                "volume over /seed" => volume(lab, &format!("matrix-{number}"), "/seed"),
+                "volume over /new" => volume(lab, &format!("matrix-{number}"), "/new"),
+                "bind" => {
+                    let path = lab.host_dir(&format!("matrix-{number}"));
+                    fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+                    (mount("/bind", MountSource::Bind { path: path.clone() }), path)
+                }
+                _ => (mount("/tmpfs", MountSource::Tmpfs { size_bytes: None }), PathBuf::from("/nowhere")),
+            };
+            let target = mounted.target.clone();
+            let script =
+                format!("touch {target}/x 2>/dev/null && echo wrote || echo refused; stat -c %u:%g:%a {target}");
+            let mut config = lab.script(&script);
+            config.user = Some(user.into());
+            config.mounts = vec![mounted];
+            let inside = lab.run(&config).output.trim().replace('\n', ", directory ");
+            let file = on_disk.join("x");
+            let owner = if file.exists() { format!("{:?} on disk", owner(&file)) } else { "-".into() };
+            table.push_str(&format!("{user:8} {kind:18} {inside}, {owner}\n"));
+        }
+    }
+    expect_test::expect![[r#"
+        root     volume over /seed  wrote, directory 1000:1001:750, (0, 0) on disk
+        root     volume over /new   wrote, directory 0:0:755, (0, 0) on disk
+        root     bind               wrote, directory 0:0:777, (0, 0) on disk
+        root     tmpfs              wrote, directory 0:0:1777, -
+        app      volume over /seed  wrote, directory 1000:1001:750, (1000, 1001) on disk
+        app      volume over /new   refused, directory 0:0:755, -
+        app      bind               wrote, directory 0:0:777, (1000, 1001) on disk
+        app      tmpfs              wrote, directory 0:0:1777, -
+        12345:6  volume over /seed  refused, directory 1000:1001:750, -
+        12345:6  volume over /new   refused, directory 0:0:755, -
+        12345:6  bind               wrote, directory 0:0:777, (12345, 6) on disk
+        12345:6  tmpfs              wrote, directory 0:0:1777, -
+    "#]]
+    .assert_eq(&table);
 }
