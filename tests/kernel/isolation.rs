@@ -12,6 +12,7 @@ pub(crate) const CASES: &[Case] = &[
     ("capabilities_seccomp_and_no_new_privs_are_in_force", privileges_are_in_force),
     ("relaxations_are_what_they_say", relaxations_are_what_they_say),
     ("users_come_from_the_images_files", users_come_from_the_images_files),
+    ("standard_files_can_be_opened_again", standard_files_can_be_opened_again),
     ("paths_are_masked_and_read_only", paths_are_masked_and_read_only),
     ("dev_is_complete", dev_is_complete),
     ("generated_files_are_there_and_writable", generated_files_are_there_and_writable),
@@ -95,6 +96,17 @@ fn users_come_from_the_images_files(lab: &Lab) {
         outcome.output,
         "uid=1000(app) gid=1001(app) groups=44(video)\n/home/app\n/home/app\nCapEff:\t0000000000000000\n"
     );
+}
+
+/// As web servers' logs linked to /dev/stdout are.
+fn standard_files_can_be_opened_again(lab: &Lab) {
+    let mut config = lab.script("echo one > /dev/stdout; echo two > /dev/stderr; exec sleep 1000");
+    config.user = Some("app".into());
+    let running = lab.start(&config).unwrap();
+    let mut exec = super::lab::shell("echo three > /dev/stdout");
+    exec.user = Some("app".into());
+    assert_eq!(running.exec(&exec).unwrap().output, "three\n");
+    assert_eq!(running.kill().output, "one\ntwo\n");
 }
 
 fn paths_are_masked_and_read_only(lab: &Lab) {

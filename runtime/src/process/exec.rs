@@ -35,6 +35,7 @@ fn join(target: &ExecTarget<'_>, config: &ExecConfig, stdio: &Stdio, report: Bor
     let doing = || format!("join container {}", target.launch.id);
     if let Stdio::Fds([stdin, stdout, stderr]) = stdio {
         clone::set_stdio([stdin.as_fd(), stdout.as_fd(), stderr.as_fd()]).doing(doing)?;
+        program::share_pipes();
     }
     // SAFETY: whatever else is open belongs to the caller's copy of the state, which this child never touches.
     unsafe { clone::close_others(&[report, target.pidfd]) }.doing(doing)?;

@@ -83,6 +83,7 @@ fn clear_up(stdio: &Stdio, ends: &Ends<'_>) -> Result<()> {
     let doing = || "set up standard files";
     if let Stdio::Fds([stdin, stdout, stderr]) = stdio {
         clone::set_stdio([stdin.as_fd(), stdout.as_fd(), stderr.as_fd()]).doing(doing)?;
+        program::share_pipes();
     }
     // SAFETY: whatever else is open belongs to the caller's copy of the state, which this child never touches.
     unsafe { clone::close_others(&[ends.report, ends.supplies]) }.doing(doing)?;

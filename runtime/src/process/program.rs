@@ -3,7 +3,7 @@
 //! Works from inside the container's root; reads the container's own files and treats them as hostile text.
 
 use std::ffi::CString;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::Path;
 
 use oci_spec::runtime::{Process, Spec};
@@ -96,6 +96,19 @@ impl Privileges {
         self.filter
             .as_deref()
             .map_or(Ok(()), |filter| privilege::install_seccomp(filter).doing(|| "install the seccomp filter"))
+    }
+}
+
+/// Lets programs of any user open /dev/stdout and its like again when they are anonymous pipes, which belong to the
+/// host's root. Nobody can reach such a pipe but through these descriptors. To be called with the host's ids.
+pub(super) fn share_pipes() {
+    const PIPEFS: i64 = 0x5049_5045;
+    let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
+    for fd in [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()] {
+        if rustix::fs::fstatfs(fd).is_ok_and(|stat| stat.f_type == PIPEFS) {
+            // A pipe of another user stays as it is.
+            let _ = rustix::fs::fchmod(fd, Mode::from_raw_mode(0o666));
+        }
     }
 }
 
