@@ -14,6 +14,7 @@ pub(super) const ALL: &[Scenario] = &[
     on_images("an_image_alone_is_held_and_starts_with_the_registry_off", 120, an_image_alone_is_held),
     on_images("postgres_makes_its_cluster_as_its_own_user", 120, postgres_makes_its_cluster),
     on_images("a_removed_manifest_removes_its_app_and_keeps_its_volume", 120, a_removed_manifest),
+    on_images("limits_and_hardening_hold", 120, limits_and_hardening),
     on_images("down_leaves_nothing_behind", 120, down_leaves_nothing),
 ];
 
@@ -180,4 +181,79 @@ fn down_leaves_nothing(lab: &mut Lab) -> Result {
     lab.nothing_is_left()?;
     ensure!(http::get(8080, "/").is_err(), "nobody listens on the published port");
     Ok(())
+}
+
+/// Docker's 14 capabilities as the kernel prints them.
+const CAPABILITIES: &str = "00000000a80425fb";
+
+/// What the kernel says of a container, and what happens to one that wants too much memory.
+fn limits_and_hardening(lab: &mut Lab) -> Result {
+    let image = lab.image("busybox:1");
+    lab.write(
+        "small.yaml",
+        &format!(
+            "apiVersion: boxship/v1\nkind: App\nname: small\nimage: {image}\nentrypoint: [/bin/sleep, \"1000000\"]\n\
+             resources: {{cpu: 250m, memory: 48Mi}}\n"
+        ),
+    )?;
+    lab.write(
+        "greedy.yaml",
+        &format!(
+            "apiVersion: boxship/v1\nkind: Job\nname: greedy\nimage: {image}\nbackoffLimit: 0\n\
+             entrypoint: [/bin/sh, -c]\nargs: [\"x=0123456789abcdef; while :; do x=$x$x; done\"]\n\
+             resources: {{memory: 24Mi}}\n"
+        ),
+    )?;
+    lab.start_controller()?;
+    lab.ready("app/small", 1, CONVERGE)?;
+    let (_, pid) = lab.pids("app/small")?[0].clone();
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).map_err(|error| error.to_string())?;
+    let field = |name: &str| {
+        let line = status.lines().find(|line| line.starts_with(name)).unwrap_or_default();
+        line.split_whitespace().nth(1).unwrap_or_default().to_owned()
+    };
+    ensure!(field("CapEff:") == CAPABILITIES, "capabilities {}", field("CapEff:"));
+    ensure!(field("Seccomp:") == "2", "no seccomp filter: {}", field("Seccomp:"));
+    ensure!(field("NoNewPrivs:") == "1", "new privileges are possible");
+    for kind in ["user", "pid", "mnt", "net", "ipc", "uts", "cgroup"] {
+        let link = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/{kind}")).map_err(|error| error.to_string());
+        ensure!(link(&pid.to_string())? != link("self")?, "shares the {kind} namespace");
+    }
+    let memory = limit(pid, &["memory/{}/memory.limit_in_bytes", "{}/memory.max"])?;
+    ensure!(memory == (48 << 20).to_string(), "memory limit {memory}");
+    let hidden =
+        lab.ok(&["exec", "small", "--", "sh", "-c", "cat /proc/kcore /proc/keys 2>/dev/null | head -c 10 | wc -c"])?;
+    ensure!(hidden.trim() == "0", "/proc/kcore can be read: {hidden}");
+    let refused = lab.boxship(&["exec", "small", "--", "mount", "-t", "tmpfs", "x", "/tmp"]);
+    ensure!(!refused.status.success(), "a container mounts");
+    wait_for("the greedy job is killed for memory", Duration::from_secs(20), || {
+        let object = lab.object("job/greedy")?;
+        ensure!(object["phase"] == "failed", "{object}");
+        let why = lab.ok(&["why", "job/greedy"])?;
+        ensure!(why.to_lowercase().contains("memory") || why.contains("OOM"), "the cause is not told: {why}");
+        Ok(())
+    })?;
+    Ok(())
+}
+
+/// A value of a process's cgroup: the first of the files that exists, `{}` being the cgroup's path in that hierarchy.
+fn limit(pid: i32, files: &[&str]) -> Result<String> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).map_err(|error| error.to_string())?;
+    let mut tried = Vec::new();
+    for file in files {
+        let controller = file.split('/').next().unwrap_or_default();
+        let path =
+            text.lines().filter_map(|line| line.split_once(':')?.1.split_once(':')).find_map(|(controllers, path)| {
+                let fits = controllers.split(',').any(|name| name == controller)
+                    || (controllers.is_empty() && controller == "{}");
+                fits.then(|| path.trim_start_matches('/').to_owned())
+            });
+        let Some(path) = path else { continue };
+        let full = format!("/sys/fs/cgroup/{}", file.replace("{}", &path));
+        match std::fs::read_to_string(&full) {
+            Ok(text) => return Ok(text.trim().to_owned()),
+            Err(_) => tried.push(full),
+        }
+    }
+    Err(format!("none of {tried:?}"))
 }
