@@ -11,7 +11,7 @@ pub(super) const ALL: &[Scenario] = &[
         run: demo_passes,
         images: false,
         root: true,
-        alone: false,
+        alone: true,
         limit_secs: 120,
     },
     Scenario {
@@ -19,7 +19,7 @@ pub(super) const ALL: &[Scenario] = &[
         run: sabotage,
         images: false,
         root: true,
-        alone: false,
+        alone: true,
         limit_secs: 400,
     },
 ];

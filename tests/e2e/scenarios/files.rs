@@ -103,17 +103,17 @@ fn users_and_volumes(lab: &mut Lab) -> Result {
             let name = format!("{kind}-{starts_as}");
             let bind = lab.manifests.join(format!("data-{name}"));
             let mount = match kind {
-                "named" => format!("mounts: [{{path: /data, volume: {name}}}]\n"),
+                "named" => format!("mounts: [{{path: /data, volume: data-of-{name}}}]\n"),
                 "bind" => format!("mounts: [{{path: /data, bind: ./data-{name}}}]\n"),
                 _ => String::new(),
             };
             if kind == "bind" {
-                // owned by the image's user, as people prepare it
+                // owned by the image's user (Debian's first system account), as people prepare it
                 std::fs::create_dir(&bind).map_err(failed)?;
-                std::os::unix::fs::chown(&bind, Some(101), Some(102)).map_err(failed)?;
+                std::os::unix::fs::chown(&bind, Some(100), Some(101)).map_err(failed)?;
             }
             let volume = if kind == "named" {
-                format!("apiVersion: boxship/v1\nkind: Volume\nname: {name}\n---\n")
+                format!("apiVersion: boxship/v1\nkind: Volume\nname: data-of-{name}\n---\n")
             } else {
                 String::new()
             };
