@@ -149,9 +149,10 @@ impl Lab {
     pub(crate) fn ready(&self, key: &str, count: usize, limit: Duration) -> Result<Duration> {
         let ((), took) = wait_for(&format!("{key} {count}/{count} ready"), limit, || {
             let object = self.object(key)?;
-            let all = object["replicas"].as_array().map_or(0, Vec::len);
+            // an ended container may stay for its logs
+            let live = replicas(&object).filter(|replica| replica["state"] != "stopped").count();
             let good = replicas(&object).filter(|replica| replica["ready"] == true).count();
-            ensure!(good == count && all == count && object["phase"] == "ready", "{object}");
+            ensure!(good == count && live == count && object["phase"] == "ready", "{object}");
             Ok(())
         })?;
         Ok(took)
@@ -174,11 +175,18 @@ impl Lab {
         Ok(pids)
     }
 
-    /// The pid of `keeper`, `supervisor`, `switchboard` or `controller`.
+    /// The pid of `keeper`, `supervisor`, `switchboard` or `controller`. `boxship controller` itself is the keeper; the one it
+    /// starts has `--kept`.
     pub(crate) fn daemon(&self, role: &str) -> Result<i32> {
         let found = audit::processes().into_iter().find(|(_, command)| {
-            let mut words = command.split(' ');
-            words.next().is_some_and(|program| program.ends_with("boxship")) && words.any(|word| word == role)
+            let words: Vec<&str> = command.split(' ').collect();
+            let kept = words.contains(&"--kept");
+            let fits = match role {
+                "controller" => kept && words.contains(&"controller"),
+                "keeper" => !kept && (words.contains(&"keeper") || words.contains(&"controller")),
+                other => words.contains(&other),
+            };
+            words[0].ends_with("boxship") && fits
         });
         found.map(|(pid, _)| pid).ok_or_else(|| format!("no process `{role}`"))
     }

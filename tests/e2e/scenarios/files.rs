@@ -169,7 +169,7 @@ fn host_directory(lab: &Lab, name: &str, pid: i32) -> Result<std::path::PathBuf>
 fn a_full_disk(lab: &mut Lab) -> Result {
     std::fs::create_dir_all(&lab.data_root).map_err(|error| error.to_string())?;
     let mounted =
-        Command::new("mount").args(["-t", "tmpfs", "-o", "size=64m,mode=0700", "tmpfs"]).arg(&lab.data_root).status();
+        Command::new("mount").args(["-t", "tmpfs", "-o", "size=160m,mode=0700", "tmpfs"]).arg(&lab.data_root).status();
     ensure!(mounted.is_ok_and(|status| status.success()), "mount a small data root");
     lab.write(
         "small.yaml",
@@ -194,7 +194,7 @@ fn a_full_disk(lab: &mut Lab) -> Result {
     // nothing half-done stays: the space is free again
     let free = nix::sys::statvfs::statvfs(&lab.data_root).map_err(|error| error.to_string())?;
     let free_bytes = free.blocks_available() * free.fragment_size();
-    ensure!(free_bytes > 16 << 20, "only {free_bytes} bytes are free after the failed pull");
+    ensure!(free_bytes > 100 << 20, "only {free_bytes} bytes are free after the failed pull");
     // a smaller wish is still granted
     lab.write(
         "large.yaml",

@@ -24,7 +24,7 @@ fn rolled(lab: &Lab, page: &str, count: usize) -> Result {
     wait_for(&format!("{count} replicas with {page:?}"), ROLL, || {
         let object = lab.object("app/web")?;
         let good = replicas(&object).filter(|replica| replica["ready"] == true).count();
-        let all = replicas(&object).count();
+        let all = replicas(&object).filter(|replica| replica["state"] != "stopped").count();
         ensure!(good == count && all == count && object["phase"] == "ready", "{object}");
         let body = http::get(8080, "/")?.body;
         ensure!(body == page, "answers {body:?}");
