@@ -105,9 +105,9 @@ impl Tally {
     /// Counts and prints one.
     fn add(&mut self, scenario: &Scenario, outcome: &Outcome, secs: f32) {
         match outcome {
-            Outcome::Ok => {
+            Outcome::Ok(measured) => {
                 self.passed += 1;
-                println!("test {} ... ok ({secs:.1} s)", scenario.name);
+                println!("test {} ... ok ({secs:.1} s{measured})", scenario.name);
             }
             Outcome::Skipped(why) => {
                 self.skipped += 1;
@@ -130,7 +130,8 @@ impl Tally {
 }
 
 enum Outcome {
-    Ok,
+    /// With what it measured.
+    Ok(String),
     Skipped(String),
     Failed(String),
 }
@@ -163,8 +164,12 @@ fn outside(scenario: &Scenario) -> Outcome {
     };
     match std::fs::read_to_string(&result) {
         Ok(text) if text == "ok" && status.success() => {
+            let said = std::fs::read_to_string(&log).unwrap_or_default();
+            let measured =
+                said.lines().filter_map(|line| line.strip_prefix("measured: ")).map(|text| format!("; {text}"));
+            let measured = measured.collect();
             lab::remove(&dir);
-            Outcome::Ok
+            Outcome::Ok(measured)
         }
         Ok(text) => Outcome::Failed(format!("  {}\n{}  kept: {}", text.trim_end(), tail(&log), dir.display())),
         Err(_) => {

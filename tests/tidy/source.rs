@@ -195,7 +195,7 @@ fn literal_end(bytes: &[u8], at: usize) -> Option<usize> {
     if rest.starts_with(b"/*") {
         return Some(block_comment_end(bytes, at));
     }
-    if rest[0] == b'r' && !in_word || rest.starts_with(b"br") && !in_word {
+    if !in_word && (rest[0] == b'r' || rest.starts_with(b"br")) {
         let prefix = if rest[0] == b'b' { 2 } else { 1 };
         let hashes = rest[prefix..].iter().take_while(|byte| **byte == b'#').count();
         if rest.get(prefix + hashes) == Some(&b'"') {

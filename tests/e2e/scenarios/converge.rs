@@ -103,7 +103,7 @@ fn a_killed_replica_is_back(lab: &mut Lab) -> Result {
         Ok(())
     })?;
     ensure!(took < Duration::from_secs(1), "{name} was ready again after {took:?}");
-    println!("{name} ready again after {took:?}");
+    println!("measured: {name} ready again after {took:?}");
     let others = lab.pids("app/web")?.iter().filter(|(_, now)| pids.iter().any(|(_, before)| before == now)).count();
     ensure!(others == 2, "only the killed one was replaced: {others} of 2 others kept");
     Ok(())

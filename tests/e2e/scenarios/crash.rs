@@ -49,7 +49,7 @@ fn killing(lab: &mut Lab, role: &str) -> Result {
     }
     let seen = load.stop();
     outcome?;
-    println!("whole again within {slowest:?}; {} requests, slowest {:?}", seen.requests, seen.slowest);
+    println!("measured: whole again within {slowest:?}; {} requests, slowest {:?}", seen.requests, seen.slowest);
     ensure!(seen.failed() == 0, "{} of {} requests failed: {:?}", seen.failed(), seen.requests, seen.failures);
     ensure!(slowest < WHOLE, "whole again only after {slowest:?}");
     ensure!(lab.pids("app/web")? == web && lab.pids("app/cache")? == cache, "containers were touched");
@@ -77,7 +77,7 @@ fn killing_the_switchboard(lab: &mut Lab) -> Result {
     }
     let seen = load.stop();
     outcome?;
-    println!("whole again within {slowest:?}; {} requests, failures {:?}", seen.requests, seen.failures);
+    println!("measured: whole again within {slowest:?}; {} requests, failures {:?}", seen.requests, seen.failures);
     ensure!(slowest < WHOLE, "whole again only after {slowest:?}");
     let refused: usize = seen.failures.iter().filter(|(why, _)| why.contains("connect")).map(|(_, count)| count).sum();
     ensure!(refused == 0, "{refused} connections refused: {:?}", seen.failures);

@@ -52,7 +52,10 @@ fn no_line_is_lost(lab: &mut Lab) -> Result {
     })?;
     ensure!(lab.pids("app/count")? == before, "the container was touched");
     let read = reader.stop()?;
-    println!("{} lines, {} kills, {} repeats, the longest {} bytes", read.lines, kills, read.repeats, read.longest);
+    println!(
+        "measured: {} lines, {} kills, {} repeats, the longest {} bytes",
+        read.lines, kills, read.repeats, read.longest
+    );
     ensure!(read.missing.is_empty(), "missing: {:?}", read.missing);
     ensure!(read.repeats <= kills, "{} repeats in {kills} kills", read.repeats);
     ensure!(read.longest <= REPEAT_BYTES_MAX, "{} bytes were there twice", read.longest);

@@ -54,7 +54,7 @@ fn a_new_tag_rolls(lab: &mut Lab) -> Result {
     });
     holds_for(Duration::from_millis(500), || Ok(()))?;
     let seen = load.stop();
-    println!("{} requests, slowest {:?}, failures {:?}", seen.requests, seen.slowest, seen.failures);
+    println!("measured: {} requests, slowest {:?}, failures {:?}", seen.requests, seen.slowest, seen.failures);
     rolled_over?;
     ensure!(seen.requests >= 2_000, "only {} requests", seen.requests);
     ensure!(seen.failed() == 0, "{} of {} requests failed: {:?}", seen.failed(), seen.requests, seen.failures);

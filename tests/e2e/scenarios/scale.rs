@@ -49,7 +49,7 @@ fn a_hundred_replicas(lab: &mut Lab) -> Result {
     let begin = Instant::now();
     lab.ok(&["down", &path])?;
     let down = begin.elapsed();
-    println!("100 replicas: up {up:?}, down {down:?}");
+    println!("measured: 100 replicas: up {up:?}, down {down:?}");
     wait_for("all is gone", Duration::from_secs(10), || lab.nothing_is_left())?;
     ensure!(up.as_millis() < UP_MS * SLACK, "up took {up:?}");
     ensure!(down.as_millis() < DOWN_MS * SLACK, "down took {down:?}");
