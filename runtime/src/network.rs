@@ -48,11 +48,19 @@ pub fn veth_name(layout: &Layout, container: &ContainerId) -> String {
 /// Where the host has no nf_tables the network works without a way out; [`findings`] says so.
 ///
 /// # Errors
-/// `Unsupported` names the missing right or kernel feature; `Conflict` when another interface has the bridge's name.
+/// `Unsupported` names the missing right or kernel feature; `Conflict` when another interface has the bridge's name, or
+/// the subnet of a new network (nothing was changed then).
 pub fn ensure(layout: &Layout, config: &NetworkConfig) -> Result<()> {
     let _lock = lock(layout)?;
-    record::write(layout, config)?;
     let mut netlink = Netlink::open()?;
+    if !record::exists(layout, &config.name) {
+        let subnet = ipam::Subnet::containing(config.gateway, config.prefix_len);
+        let bridge = bridge_name(layout, &config.name);
+        if let Some(other) = bridge::Snapshot::take(&mut netlink)?.with_address_in(subnet, &bridge) {
+            return Err(Error::Conflict(format!("subnet {subnet} of network `{}` is in use on {other}", config.name)));
+        }
+    }
+    record::write(layout, config)?;
     bridge::ensure(&mut netlink, &bridge_of(layout, config))?;
     if let Err(e) = transparent::ensure(&mut netlink) {
         tracing::debug!("containers will not see the addresses of clients: {}", chain(&e));

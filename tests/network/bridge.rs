@@ -106,6 +106,9 @@ pub(crate) fn drift_is_noticed_and_repaired() {
     repair();
     assert!(intact());
 
+    let refused = network::ensure(&other.layout, &shop).unwrap_err().to_string();
+    assert_eq!(refused, format!("subnet 10.77.1.0/24 of network `shop` is in use on {bridge}"));
+    assert_eq!(network::list(&other.layout).unwrap(), []);
     // Another data root on the same host neither disturbs nor is disturbed.
     let blog = other.network("blog", 4, false);
     assert!(intact() && network::list(&other.layout).unwrap()[0].intact);

@@ -47,6 +47,13 @@ impl Snapshot {
         self.links.iter().map(|l| l.name.as_str()).filter(move |name| name.starts_with(prefix))
     }
 
+    /// The name of a link that has an address in a subnet, other than this one.
+    pub(super) fn with_address_in(&self, subnet: Subnet, but: &str) -> Option<&str> {
+        let inside = |a: &&LinkAddress| Subnet::containing(a.address, a.prefix_len).overlaps(subnet);
+        let indexes: Vec<u32> = self.addresses.iter().filter(inside).map(|a| a.index).collect();
+        self.links.iter().find(|l| indexes.contains(&l.index) && l.name != but).map(|l| l.name.as_str())
+    }
+
     /// Names of the links attached to a bridge.
     pub(super) fn attached(&self, bridge: &str) -> Vec<&str> {
         let index = self.links.iter().find(|l| l.name == bridge).map(|l| l.index);
