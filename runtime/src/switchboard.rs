@@ -45,6 +45,9 @@ use proxy::Proxy;
 use relay::Side;
 use wire::{Request, Response};
 
+/// How long an upgrade waits for answers of the host's resolvers. Their clients ask again after 5 s, which is longer.
+const LAST_ANSWERS_MS: u64 = 500;
+
 /// Runs the switchboard until SIGTERM, upon which its connections go to its successor by way of the keeper; `args` are those after `boxship switchboard`:
 /// `--data-root D --run-dir R [--boot-id-path F]`. Sockets are kept by the keeper of that run directory, if there is one.
 ///
@@ -79,8 +82,9 @@ struct Switchboard {
     dns: Dns,
     control: Control,
     /// Tells of SIGTERM.
-    _signals: SignalFd,
-    ending: bool,
+    signals: SignalFd,
+    /// When the process ends at the latest, in milliseconds of boot time, once it was asked to.
+    ends_at: Option<u64>,
 }
 
 impl Switchboard {
@@ -108,7 +112,7 @@ impl Switchboard {
         }
         let control = Control::bind(layout, &poller)?;
         let table = table.unwrap_or_default();
-        Ok(Self { layout: layout.clone(), poller, store, table, proxy, dns, control, _signals: signals, ending: false })
+        Ok(Self { layout: layout.clone(), poller, store, table, proxy, dns, control, signals, ends_at: None })
     }
 
     fn serve(mut self) -> Result<()> {
@@ -122,7 +126,7 @@ impl Switchboard {
                 self.expired(token);
             }
             self.proxy.resume(&mut self.poller);
-            if self.ending {
+            if self.ends_at.is_some_and(|at| boot_ms() >= at || self.dns.is_idle()) {
                 handover::store(&mut *self.store, self.proxy.pack());
                 return Ok(());
             }
@@ -140,7 +144,7 @@ impl Switchboard {
             Kind::DnsTcp => self.dns.accept(&mut self.poller, id),
             Kind::DnsPeer => self.dns.converse(&mut self.poller, id),
             Kind::Upstream => self.dns.upstream_event(&mut self.poller, id),
-            Kind::Signal => self.ending = true,
+            Kind::Signal => self.end_soon(),
         }
     }
 
@@ -152,6 +156,17 @@ impl Switchboard {
             Kind::Upstream => self.dns.upstream_expired(&mut self.poller, id),
             Kind::Control | Kind::ControlPeer | Kind::Client | Kind::DnsUdp | Kind::DnsTcp | Kind::Signal => {}
         }
+    }
+
+    /// Questions on their way to a resolver cannot be handed over: they get a moment to be answered.
+    fn end_soon(&mut self) {
+        if self.ends_at.is_none() {
+            let at = boot_ms() + LAST_ANSWERS_MS;
+            self.ends_at = Some(at);
+            self.poller.arm(at, Token { kind: Kind::Signal, id: 0 });
+        }
+        // Read, or it would wake the loop again and again.
+        let _ = self.signals.read_signal();
     }
 
     fn requests(&mut self, peer: u64) {

@@ -185,6 +185,11 @@ impl Dns {
         self.settle(poller, settled);
     }
 
+    /// Whether no question is on its way to a resolver.
+    pub(super) fn is_idle(&self) -> bool {
+        self.upstream.is_idle()
+    }
+
     fn serve(&mut self, poller: &mut Poller, id: ContainerId, udp: OwnedFd, tcp: OwnedFd) -> Result<()> {
         let doing = || format!("serve names to {id}");
         self.close(poller, &id);

@@ -129,6 +129,11 @@ impl Upstream {
         self.retry(poller, id)
     }
 
+    /// Whether no question is on its way.
+    pub(super) fn is_idle(&self) -> bool {
+        self.questions.is_empty()
+    }
+
     /// Whether a connection still waits for an answer.
     pub(super) fn has_asker(&self, peer: u64) -> bool {
         self.questions.values().any(|q| matches!(q.asker, Asker::Tcp { peer: p, .. } if p == peer))
