@@ -20,6 +20,7 @@ pub(crate) const CASES: &[Case] = &[
     ("layer_nonsense_is_refused_with_the_entry", nonsense),
     ("layer_devices_are_left_out", devices),
     ("layer_bomb_is_refused", bombs),
+    ("layer_unpacker_is_walled_in", sandbox),
 ];
 
 /// Pulls an image of one layer; its unpacked directory.
@@ -255,5 +256,51 @@ fn bombs() -> std::result::Result<(), String> {
     let lab = Lab::new();
     let message = pull(&lab.store(), &fake.name("a:1")).expect_err("it must be refused").to_string();
     assert!(message.contains("unpacks to more than 1073741824 bytes"), "{message}");
+    Ok(())
+}
+
+/// The unpacker as it waits for its archive: what it could reach if the archive took it over.
+fn sandbox() -> std::result::Result<(), String> {
+    let target = tempfile::tempdir().expect("make a directory");
+    let mut child = std::process::Command::new(std::env::current_exe().expect("our own path"))
+        .arg("unpack")
+        .current_dir(target.path())
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("start the unpacker");
+    let proc = PathBuf::from(format!("/proc/{}", child.id()));
+    let status = || std::fs::read_to_string(proc.join("status")).expect("its status");
+    crate::lab::wait_until("it is walled in", || status().contains("Seccomp:\t2"));
+    let field = |name: &str| {
+        let text = status();
+        let line = text.lines().find(|l| l.starts_with(name)).expect("a field").to_owned();
+        line.split_whitespace().last().expect("a value").to_owned()
+    };
+    // chown, dac_override, fowner, fsetid, setfcap: no mount, no device nodes, no network
+    let kept = (1_u64 << 0) | (1 << 1) | (1 << 3) | (1 << 4) | (1 << 31);
+    for set in ["CapEff:", "CapPrm:", "CapBnd:"] {
+        assert_eq!(u64::from_str_radix(&field(set), 16), Ok(kept), "{set}");
+    }
+    assert_eq!(field("CapInh:"), "0000000000000000");
+    for space in ["net", "mnt", "ipc", "uts"] {
+        let own = std::fs::read_link(format!("/proc/self/ns/{space}")).expect("our namespace");
+        assert_ne!(std::fs::read_link(proc.join("ns").join(space)).expect("its namespace"), own, "{space}");
+    }
+    assert_eq!(crate::lab::names(&proc.join("root")), [] as [String; 0], "its root is the empty target");
+    let mounts = std::fs::read_to_string(proc.join("mountinfo")).expect("its mounts");
+    assert_eq!(mounts.lines().count(), 1, "{mounts}");
+    // the runner itself may have been given descriptors that are passed on; ours are not
+    let is_passed_on = |fd: &String| {
+        let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).unwrap_or_default();
+        let flags = info.lines().find_map(|l| l.strip_prefix("flags:")).unwrap_or("02000000").trim();
+        u32::from_str_radix(flags, 8).is_ok_and(|flags| flags & 0o2_000_000 == 0) && !matches!(&**fd, "0" | "1" | "2")
+    };
+    let given = crate::lab::names(Path::new("/proc/self/fd")).iter().filter(|fd| is_passed_on(fd)).count();
+    let fds = crate::lab::names(&proc.join("fd")).len();
+    assert!(fds <= 4 + given, "the three and its root, not {fds}");
+    assert_eq!(field("Seccomp:"), "2");
+    drop(child.stdin.take());
+    assert!(child.wait().expect("it ends with its input").success(), "nothing is an empty archive");
     Ok(())
 }

@@ -48,13 +48,15 @@ fn tag_is_locked() -> Result<(), String> {
     assert_eq!(fake.log().len(), requests, "the registry was not asked");
     assert_eq!(refresh(&store, &name).expect("it is pulled").digest, two.digest());
     assert_eq!(store.resolve(&reference(&name)).expect("it is here").digest, two.digest());
-    // the old one stays for an undo until somebody collects
-    assert_eq!(store.get(&one.digest()).expect("it is here").references, []);
-    let freed = store.collect(&BTreeSet::from([one.digest()])).expect("collect");
-    assert_eq!(freed.images, 0, "it is in use");
-    let freed = store.collect(&BTreeSet::new()).expect("collect");
-    assert_eq!((freed.images, freed.layers, freed.blobs), (1, 1, 3));
+    // the old one stays for an undo, whoever collects, until its own name is removed
+    let old = reference(&name).at(one.digest());
+    assert_eq!(store.get(&one.digest()).expect("it is here").references, std::slice::from_ref(&old));
+    assert_eq!(store.collect(&BTreeSet::new()).expect("collect").images, 0);
+    assert_eq!(store.resolve(&old).expect("it is here").digest, one.digest());
+    store.remove(&old, &BTreeSet::new()).expect("it is forgotten");
+    assert!(store.get(&one.digest()).is_err_and(|e| e.is_not_found()));
     assert_eq!(store.list().expect("list").len(), 1);
+    assert_eq!((names(&lab.images().join("layers")).len(), names(&lab.images().join("blobs/sha256")).len()), (1, 3));
     Ok(())
 }
 

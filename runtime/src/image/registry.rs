@@ -221,6 +221,3 @@ impl Origin for Registry {
         Ok(Box::new(answer.body))
     }
 }
-
-#[cfg(test)]
-mod tests;

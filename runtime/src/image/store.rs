@@ -165,7 +165,7 @@ impl Store {
         self.edit_index(|index| {
             let exact = index.entries.iter().find(|e| e.reference.as_ref() == Some(reference));
             let found = exact.cloned().ok_or_else(|| not_found(reference))?;
-            index.forget(&found);
+            index.forget(&found, in_use.contains(&found.digest));
             Ok(())
         })?;
         self.collect(in_use).map(|_| ())
@@ -269,6 +269,3 @@ pub(super) fn write_durably(path: &Path, bytes: &[u8]) -> Result<()> {
     std::fs::rename(&staged, path).doing(|| format!("rename {} to {}", staged.display(), path.display()))?;
     sync_dir(parent)
 }
-
-#[cfg(test)]
-mod tests;

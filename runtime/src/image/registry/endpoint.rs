@@ -89,3 +89,37 @@ fn split_port(host: &str) -> Option<(String, Option<u16>)> {
     }
     .filter(|(name, _)| !name.is_empty() && !name.contains(['[', ']', ':']))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn api(host: &str) -> String {
+        let insecure = BTreeSet::from(["plain.example:5000".to_owned()]);
+        Endpoint::of_registry(host, &insecure).unwrap().to_string()
+    }
+
+    #[test]
+    fn plain_http_is_for_loopback_and_the_named() {
+        assert_eq!(api("docker.io"), "https://registry-1.docker.io");
+        assert_eq!(api("registry.example:5000"), "https://registry.example:5000");
+        assert_eq!(api("plain.example:5000"), "http://plain.example:5000");
+        assert_eq!(api("plain.example"), "https://plain.example");
+        assert_eq!(api("localhost:5000"), "http://localhost:5000");
+        assert_eq!(api("127.9.0.1"), "http://127.9.0.1");
+        assert_eq!(api("[::1]:5000"), "http://[::1]:5000");
+        assert_eq!(api("localhost.example"), "https://localhost.example");
+    }
+
+    #[test]
+    fn addresses_in_answers_are_joined_or_refused() {
+        let at = Endpoint::of_registry("r.example", &BTreeSet::new()).unwrap();
+        let join = |to: &str| at.join(to).map(|(e, path)| format!("{e} {path}")).ok();
+        assert_eq!(join("/v2/x?y=z").as_deref(), Some("https://r.example /v2/x?y=z"));
+        assert_eq!(join("https://CDN.example:8443/b?sig=1").as_deref(), Some("https://cdn.example:8443 /b?sig=1"));
+        assert_eq!(join("https://r.example:443/b").as_deref(), Some("https://r.example /b"), "the same origin");
+        for bad in ["", "//evil.example/x", "ftp://r.example/x", "file:///etc/passwd", "relative", "https://"] {
+            assert_eq!(join(bad), None, "{bad}");
+        }
+    }
+}

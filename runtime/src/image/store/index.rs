@@ -86,25 +86,25 @@ impl Index {
         })
     }
 
-    /// Adds an entry; the same reference moves to it. What it pointed to before stays, nameless, until collected.
+    /// Adds an entry; its reference moves to it. The image it pointed to before stays under its digest form
+    /// (`web:1@sha256:…`), for an undo, until somebody removes that.
     pub(crate) fn set(&mut self, entry: IndexEntry) {
-        if let Some(old) = self.entries.iter().position(|e| e.reference.is_some() && e.reference == entry.reference) {
-            let old = self.entries.remove(old);
-            self.keep_nameless(old);
+        if let Some(at) = self.entries.iter().position(|e| e.reference.is_some() && e.reference == entry.reference) {
+            let mut old = self.entries.remove(at);
+            old.reference = old.reference.map(|r| r.at(old.digest.clone()));
+            if old.digest != entry.digest && !self.entries.iter().any(|e| e.reference == old.reference) {
+                self.entries.push(old);
+            }
         }
         self.entries.retain(|e| e.reference.is_some() || e.digest != entry.digest);
         self.entries.push(entry);
     }
 
-    /// Takes the name from an entry.
-    pub(super) fn forget(&mut self, entry: &IndexEntry) {
+    /// Takes the name from an entry; an image that is in use stays without one.
+    pub(super) fn forget(&mut self, entry: &IndexEntry, is_in_use: bool) {
         self.entries.retain(|e| e != entry);
-        self.keep_nameless(entry.clone());
-    }
-
-    fn keep_nameless(&mut self, entry: IndexEntry) {
-        if !self.entries.iter().any(|e| e.digest == entry.digest) {
-            self.entries.push(IndexEntry { reference: None, ..entry });
+        if is_in_use && !self.entries.iter().any(|e| e.digest == entry.digest) {
+            self.entries.push(IndexEntry { reference: None, ..entry.clone() });
         }
     }
 }

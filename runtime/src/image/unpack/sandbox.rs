@@ -1,15 +1,18 @@
 //! The walls around the extraction: own mount, network, IPC and host name namespaces, the target as root, few
-//! capabilities, no new ones, bounded memory. Called in a process of one thread.
+//! capabilities, no new ones, few system calls, bounded memory. Called in a process of one thread.
 
 use std::collections::HashSet;
 
 use caps::{CapSet, Capability};
 use nix::sched::CloneFlags;
+use oci_spec::runtime::{Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompBuilder, LinuxSyscallBuilder};
 use rustix::mount::{MountPropagationFlags, UnmountFlags};
 use rustix::process::{Resource, Rlimit};
 
 use super::LAYER_BYTES_MAX;
 use super::report::Refusal;
+use crate::security::seccomp;
+use crate::sys::privilege::install_seccomp;
 
 /// Address space of the child in bytes: a parser led astray dies here.
 const MEMORY_BYTES_MAX: u64 = 1 << 30;
@@ -21,6 +24,50 @@ const KEPT: [Capability; 5] = [
     Capability::CAP_FOWNER,
     Capability::CAP_FSETID,
     Capability::CAP_SETFCAP,
+];
+
+/// Files by descriptor, memory, signals, the end.
+const ALLOWED: &[&str] = &[
+    "brk",
+    "close",
+    "exit",
+    "exit_group",
+    "fchmod",
+    "fchown",
+    "fchownat",
+    "fcntl",
+    "fsetxattr",
+    "fstat",
+    "futex",
+    "getdents64",
+    "getpid",
+    "getrandom",
+    "gettid",
+    "linkat",
+    "lseek",
+    "madvise",
+    "mkdirat",
+    "mknodat",
+    "mmap",
+    "mprotect",
+    "mremap",
+    "munmap",
+    "newfstatat",
+    "openat",
+    "openat2",
+    "read",
+    "readv",
+    "rt_sigaction",
+    "rt_sigprocmask",
+    "rt_sigreturn",
+    "sigaltstack",
+    "statx",
+    "symlinkat",
+    "tgkill",
+    "unlinkat",
+    "utimensat",
+    "write",
+    "writev",
 ];
 
 /// Closes the door behind this process.
@@ -45,7 +92,23 @@ pub(super) fn enter() -> Result<(), Refusal> {
     rustix::mount::unmount(".", UnmountFlags::DETACH).map_err(|e| step(e.into()))?;
     rustix::process::chdir("/").map_err(|e| step(e.into()))?;
     limit()?;
-    drop_rights()
+    drop_rights()?;
+    let filter = seccomp::compile(&calls()).map_err(|e| Refusal::Unsupported(format!("limit system calls: {e}")))?;
+    install_seccomp(&filter).map_err(|e| Refusal::io("limit system calls", &e))
+}
+
+/// What extraction calls, what an allocator and a panic call, and nothing else.
+fn calls() -> LinuxSeccomp {
+    let names = ALLOWED.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+    let rule = LinuxSyscallBuilder::default().names(names).action(LinuxSeccompAction::ScmpActAllow).build();
+    let arch = if cfg!(target_arch = "aarch64") { Arch::ScmpArchAarch64 } else { Arch::ScmpArchX86_64 };
+    LinuxSeccompBuilder::default()
+        .default_action(LinuxSeccompAction::ScmpActErrno)
+        .default_errno_ret(libc::EPERM.cast_unsigned())
+        .architectures(vec![arch])
+        .syscalls(vec![rule.expect("every field without a default is set")])
+        .build()
+        .expect("every field without a default is set")
 }
 
 fn limit() -> Result<(), Refusal> {

@@ -59,7 +59,8 @@ const DIR: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXE
 
 impl Root {
     pub(super) fn open() -> Outcome<Self> {
-        let fd = rustix::fs::open("/", DIR, Mode::empty()).map_err(|e| Refusal::io("open the root", &e.into()))?;
+        let fd = rustix::fs::openat(rustix::fs::CWD, "/", DIR, Mode::empty())
+            .map_err(|e| Refusal::io("open the root", &e.into()))?;
         Ok(Self { fd, last: None, over_whiteouts: Vec::new(), implied: Vec::new() })
     }
 
