@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use oci_spec::runtime::Spec;
+use runtime::cgroup::{Cgroup, Hierarchies};
 use runtime::layout::Layout;
 use runtime::process::{self, ExecConfig, ExecEvent, ExecTarget, InitEvent, Spawned, Stdio};
 use runtime::runtime::{ContainerConfig, IdRange, ImageConfig, LogConfig, NetworkMode, Resources, SecurityConfig};
@@ -224,7 +225,7 @@ impl Lab {
 
     /// Directories of this lab's cgroups that still exist.
     pub(crate) fn cgroups(&self) -> Vec<PathBuf> {
-        let found = runtime::cgroup::Hierarchies::of_host().unwrap();
+        let found = Hierarchies::of_host().unwrap();
         std::iter::once(&found.unified)
             .chain(found.controllers.iter().map(|(_, root)| root))
             .map(|root| root.join(&self.cgroup_parent))
@@ -234,9 +235,13 @@ impl Lab {
 }
 
 impl Drop for Lab {
+    /// A case that failed may have left its container running.
     fn drop(&mut self) {
-        for path in self.cgroups() {
-            let _ = fs::remove_dir(path);
+        let all = Cgroup::new(Hierarchies::of_host().unwrap(), &self.cgroup_parent);
+        let _ = all.kill();
+        let until = Instant::now() + DEADLINE;
+        while all.remove().is_err() && Instant::now() < until {
+            let _ = poll(&mut [], PollTimeout::from(5_u8));
         }
     }
 }
