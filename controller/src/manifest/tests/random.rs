@@ -74,7 +74,7 @@ proptest! {
             return Ok(());
         }
         let theirs: Result<Vec<Yaml>, _> = serde_yaml::Deserializer::from_str(text)
-            .map(|document| <Yaml as serde::Deserialize>::deserialize(document))
+            .map(<Yaml as serde::Deserialize>::deserialize)
             .take(yaml::DOCUMENTS_MAX)
             .collect();
         let Ok(theirs) = theirs else { return Ok(()) };
