@@ -9,6 +9,7 @@
 pub mod cgroup;
 pub mod clock;
 pub mod error;
+mod exit;
 pub mod fake;
 pub mod id;
 pub mod image;
