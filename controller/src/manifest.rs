@@ -36,6 +36,9 @@ pub use fingerprint::{Scan, scan};
 pub use render::{Look, render, render_all, to_json};
 pub use schema::schemas;
 
+/// Most problems kept of one file: nobody reads more, and a 1 MiB list can have half a million.
+const DIAGNOSTICS_MAX: usize = 1_000;
+
 /// What a load needs besides the files.
 #[derive(Debug, Clone, Default)]
 pub struct LoadOptions {
@@ -89,6 +92,7 @@ fn load_found(root: &str, found: &Found, options: &LoadOptions) -> Loaded {
         let place = |d: &Diagnostic| d.span.as_ref().map(|span| (span.line, span.column));
         loaded.diagnostics[before..].sort_by_key(place);
         let failed = loaded.diagnostics[before..].iter().any(Diagnostic::is_error);
+        loaded.diagnostics.truncate(before + DIAGNOSTICS_MAX);
         loaded.files.insert(name.clone(), if failed { FileKind::Broken } else { kind });
     }
     loaded.fingerprint = fingerprint::hash(found, &contents, &loaded.file_refs);

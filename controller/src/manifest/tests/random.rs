@@ -134,3 +134,17 @@ fn bounds_hold() {
         assert_eq!(loaded.files["a.yaml"], FileKind::Broken);
     }
 }
+
+#[test]
+fn line_ends_and_byte_order_marks_of_other_systems() {
+    let crlf = format!("\u{feff}{}", EXAMPLE.replace('\n', "\r\n"));
+    let loaded = load_bytes(crlf.as_bytes());
+    assert_eq!((loaded.diagnostics.as_slice(), loaded.objects.len()), (&[][..], 7));
+}
+
+#[test]
+fn problems_are_bounded() {
+    let text = format!("apiVersion: boxship/v1\nkind: App\nname: x\nimage: a\nargs: [{}]\n", "1,".repeat(5_000));
+    let loaded = load_bytes(text.as_bytes());
+    assert_eq!((loaded.diagnostics.len(), loaded.files["a.yaml"]), (1_000, FileKind::Broken));
+}
