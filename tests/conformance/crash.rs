@@ -221,3 +221,11 @@ pub(crate) fn counts(lab: &Lab) -> BTreeMap<&'static str, usize> {
         ("containers", entries(lab.own().layout.containers_dir().display().to_string())),
     ])
 }
+
+/// Processor time one of the keeper's children has used.
+pub(crate) fn cpu_ms(lab: &Lab, name: &str) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", child_pid(lab, name))).expect("it lives");
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_ascii_whitespace().collect();
+    // utime and stime, in hundredths of a second (USER_HZ)
+    [fields[11], fields[12]].iter().map(|ticks| ticks.parse::<u64>().unwrap_or(0) * 10).sum()
+}

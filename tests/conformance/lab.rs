@@ -40,7 +40,7 @@ pub(crate) struct Linux {
     pub(crate) layout: Layout,
     pub(crate) keeper: Child,
     /// The keeper of after a kill.
-    later_keeper: std::cell::RefCell<Option<Child>>,
+    later_keeper: std::sync::Mutex<Option<Child>>,
     _dir: tempfile::TempDir,
 }
 
@@ -188,7 +188,7 @@ pub(crate) fn on_linux(case: fn(&Lab)) {
 impl Lab {
     /// Ends this keeper too when the lab ends.
     pub(crate) fn adopt_keeper(&self, keeper: Child) {
-        self.own().later_keeper.replace(Some(keeper));
+        *self.own().later_keeper.lock().expect("not poisoned") = Some(keeper);
     }
 
     fn tear_down(mut self) {
@@ -213,7 +213,7 @@ impl Lab {
 
 impl Linux {
     fn end_keepers(&mut self) {
-        if let Some(mut later) = self.later_keeper.take() {
+        if let Some(mut later) = self.later_keeper.get_mut().expect("not poisoned").take() {
             end_keeper(&mut later);
         }
         end_keeper(&mut self.keeper);
@@ -223,7 +223,9 @@ impl Linux {
 impl Drop for Linux {
     /// After a failed case: no keeper, no container stays behind.
     fn drop(&mut self) {
-        if self.keeper.try_wait().is_ok_and(|ended| ended.is_none()) || self.later_keeper.borrow().is_some() {
+        if self.keeper.try_wait().is_ok_and(|ended| ended.is_none())
+            || self.later_keeper.get_mut().expect("not poisoned").is_some()
+        {
             self.end_keepers();
         }
         let Ok(hierarchies) = runtime::cgroup::Hierarchies::of_host() else { return };

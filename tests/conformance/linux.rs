@@ -21,6 +21,7 @@ pub(crate) const CASES: &[Case] = &[
     ("a_container_with_a_terminal_logs", a_container_with_a_terminal_logs),
     ("a_directory_deleted_by_hand_ends_its_process", a_directory_deleted_by_hand_ends_its_process),
     ("a_hundred_lives_leave_nothing", a_hundred_lives_leave_nothing),
+    ("many_at_once", many_at_once),
     ("a_killed_supervisor_loses_no_line_and_no_exit", crash::a_killed_supervisor_loses_no_line_and_no_exit),
     ("an_exit_nobody_was_there_for_is_true", crash::an_exit_nobody_was_there_for_is_true),
     ("a_created_container_survives_its_supervisor", crash::a_created_container_survives_its_supervisor),
@@ -152,4 +153,38 @@ fn a_hundred_lives_leave_nothing(lab: &Lab) {
         std::thread::yield_now();
     }
     assert_eq!(grown(), Vec::<&str>::new(), "before {before:?}, after {:?}", crash::counts(lab));
+}
+
+/// What one `up` of many replicas does, from many threads.
+fn many_at_once(lab: &Lab) {
+    const THREADS: u8 = 8;
+    const EACH: u8 = 6;
+    let replica = |n: u8| {
+        let mut config = lab.config(&format!("many-{n}"), &["/bin/graceful"]);
+        config.network =
+            NetworkMode::Bridge { network: lab.network.name.clone(), address: Ipv4Addr::new(10, 79, 0, 10 + n) };
+        config
+    };
+    let in_threads = |act: &(dyn Fn(u8) + Sync)| {
+        let begun = Instant::now();
+        std::thread::scope(|scope| {
+            for thread in 0..THREADS {
+                scope.spawn(move || (0..EACH).for_each(|n| act(thread * EACH + n)));
+            }
+        });
+        begun.elapsed().as_millis()
+    };
+    let before = crash::cpu_ms(lab, "supervisor");
+    let up = in_threads(&|n| drop(lab.run(&replica(n))));
+    let running = ok("list", lab.runtime().list_containers());
+    assert!(running.iter().all(|info| info.state == ContainerState::Running));
+    assert_eq!(running.len(), usize::from(THREADS * EACH));
+    let down = in_threads(&|n| {
+        let id = replica(n).id;
+        ok("stop", lab.runtime().stop_container(&id, Duration::from_secs(10)));
+        ok("remove", lab.runtime().remove_container(&id));
+    });
+    let cpu = crash::cpu_ms(lab, "supervisor") - before;
+    println!("  {} up in {up} ms, down in {down} ms; supervisor {cpu} ms of processor", THREADS * EACH);
+    assert_eq!(ok("list", lab.runtime().list_containers()), []);
 }
