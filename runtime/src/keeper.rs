@@ -8,9 +8,7 @@ mod children;
 mod store;
 
 use std::ffi::OsString;
-use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::os::fd::AsFd;
 
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -18,9 +16,11 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::clock;
 use crate::error::{Doing, Error, Result};
+pub use crate::fd_store::{Held, KeeperStore};
 use crate::layout::{Layout, make_private_dir};
+use crate::supervisor::identity::record_exit;
+pub use crate::sys::daemon::lock;
 use children::{Child, Image};
-pub use store::KeeperStore;
 
 /// Processes it can hold, in the order of a stop.
 const NAMES: [&str; 3] = ["controller", "switchboard", "supervisor"];
@@ -36,10 +36,10 @@ const STOP_MS: u64 = 10_000;
 pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<()> {
     let (layout, with, extra) = parse(args)?;
     make_private_dir(&layout.run_dir)?;
-    make_private_dir(&exits_dir(&layout))?;
+    make_private_dir(&layout.exits_dir())?;
     let _lock = lock(&layout.run_dir.join("keeper.lock"), "keeper")?;
     rustix::process::set_child_subreaper(Some(rustix::process::getpid())).doing(|| "become subreaper")?;
-    raise_fd_limit();
+    crate::sys::daemon::raise_fd_limit();
     let mut mask = SigSet::empty();
     for signal in [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
         mask.add(signal);
@@ -51,28 +51,6 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<()> {
     let children = NAMES.iter().filter(|name| with.iter().any(|w| w == *name)).map(|name| Child::new(name));
     let store = store::Server::bind(&layout)?;
     Keeper { children: children.collect(), store, image, signals, extra, layout, stopping: false }.run()
-}
-
-/// Where ends of orphans are written, `<pid>-<start time in clock ticks>`.
-#[must_use]
-pub fn exits_dir(layout: &Layout) -> PathBuf {
-    layout.run_dir.join("exits")
-}
-
-/// Takes an exclusive lock that lives as long as the returned file.
-///
-/// # Errors
-/// `Conflict` when it is held.
-pub fn lock(path: &Path, who: &str) -> Result<File> {
-    let file = File::options().create(true).truncate(false).write(true).open(path);
-    let file = file.doing(|| format!("open {}", path.display()))?;
-    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => {
-            Err(Error::Conflict(format!("another {who} runs here: {} is locked", path.display())))
-        }
-        Err(error) => Err(Error::io(format!("lock {}", path.display()), error)),
-    }
 }
 
 fn parse(args: impl IntoIterator<Item = OsString>) -> Result<(Layout, Vec<String>, Vec<OsString>)> {
@@ -91,14 +69,6 @@ fn parse(args: impl IntoIterator<Item = OsString>) -> Result<(Layout, Vec<String
         }
     }
     Ok((Layout::from_args(layout)?, with, extra))
-}
-
-/// Five descriptors per container: the default of 1024 would end at 200.
-pub(crate) fn raise_fd_limit() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let maximum = getrlimit(Resource::Nofile).maximum;
-    // best effort: a lower limit shows later as EMFILE on the call that hits it
-    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
 }
 
 struct Keeper {
@@ -183,7 +153,7 @@ impl Keeper {
             let child = self.children.iter_mut().find(|child| child.pid == Some(exit.pid));
             match child {
                 Some(child) => child.ended(clock::boot_ms(), exit),
-                None => children::record_exit(&exits_dir(&self.layout), exit),
+                None => record_exit(&self.layout.exits_dir(), exit),
             }
             if let Some(pid) = rustix::process::Pid::from_raw(exit.pid) {
                 let _ = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::NOHANG);
@@ -191,6 +161,3 @@ impl Keeper {
         }
     }
 }
-
-/// Descriptors with their name.
-pub type Held = (String, Vec<OwnedFd>);

@@ -111,6 +111,12 @@ impl Layout {
         self.run_dir.join("containers").join(id.as_str())
     }
 
+    /// `RUN/exits/`: ends of orphans as the keeper saw them, `<pid>-<start time in clock ticks>`.
+    #[must_use]
+    pub fn exits_dir(&self) -> PathBuf {
+        self.run_dir.join("exits")
+    }
+
     /// `RUN/<process>.sock` for `keeper`, `supervisor`, `switchboard`, `controller`.
     #[must_use]
     pub fn socket(&self, process: &str) -> PathBuf {

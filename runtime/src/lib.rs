@@ -11,6 +11,7 @@ pub mod clock;
 pub mod error;
 mod exit;
 pub mod fake;
+mod fd_store;
 pub mod id;
 pub mod image;
 pub mod keeper;

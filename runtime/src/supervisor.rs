@@ -55,7 +55,7 @@ const BLOCKS_PER_TURN: usize = 4;
 pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<()> {
     let layout = Layout::from_args(args)?;
     let _ = rustix::thread::set_name(c"bx-supervisor");
-    keeper::raise_fd_limit();
+    crate::sys::daemon::raise_fd_limit();
     Supervisor::open(layout)?.run()
 }
 
@@ -82,7 +82,7 @@ struct Supervisor {
 impl Supervisor {
     fn open(layout: Layout) -> Result<Self> {
         make_private_dir(&layout.run_dir.join("containers"))?;
-        make_private_dir(&keeper::exits_dir(&layout))?;
+        make_private_dir(&layout.exits_dir())?;
         let lock = keeper::lock(&layout.run_dir.join("supervisor.lock"), "supervisor")?;
         let keeper = KeeperStore::connect(&layout)?;
         let poller = Poller::new()?;

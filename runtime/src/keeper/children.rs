@@ -1,21 +1,15 @@
-//! The keeper's own children: started from a sealed copy of the binary, restarted with back-off. And the ends of
-//! those that became its children because their parent died.
+//! The keeper's own children: started from a sealed copy of the binary, restarted with back-off.
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::Write as _;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::process::CommandExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
-use rustix::fs::{MemfdFlags, SealFlags};
-
-use crate::clock;
 use crate::error::{Doing, Result};
 use crate::layout::Layout;
-use crate::supervisor::identity;
-use crate::sys::daemon::{RawExit, prepare_child};
+use crate::sys::daemon::{RawExit, prepare_child, sealed_copy};
 
 const BACKOFF_MIN_MS: u64 = 50;
 const BACKOFF_MAX_MS: u64 = 5_000;
@@ -32,25 +26,14 @@ pub(super) struct Image {
 impl Image {
     pub(super) fn open() -> Result<Self> {
         let path = std::env::current_exe().doing(|| "find the own binary")?;
-        let memory = Self::copy(&path)?;
+        let memory = sealed_copy(&path)?;
         Ok(Self { path, memory })
     }
 
     /// Takes a new copy of the file at the same path.
     pub(super) fn reload(&mut self) -> Result<()> {
-        self.memory = Self::copy(&self.path)?;
+        self.memory = sealed_copy(&self.path)?;
         Ok(())
-    }
-
-    fn copy(path: &Path) -> Result<File> {
-        let doing = || format!("copy {} into memory", path.display());
-        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-        let mut memory = File::from(rustix::fs::memfd_create("boxship", flags).doing(doing)?);
-        let mut file = File::open(path).doing(doing)?;
-        std::io::copy(&mut file, &mut memory).doing(doing)?;
-        let seals = SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE;
-        rustix::fs::fcntl_add_seals(&memory, seals).doing(doing)?;
-        Ok(memory)
     }
 }
 
@@ -147,20 +130,5 @@ impl Child {
     fn back_off(&mut self, now_ms: u64) {
         self.backoff_ms = (self.backoff_ms * 2).clamp(BACKOFF_MIN_MS, BACKOFF_MAX_MS);
         self.start_at_ms = now_ms + self.backoff_ms;
-    }
-}
-
-/// Writes down how an orphan ended, before it is reaped: its start time is still in /proc.
-pub(super) fn record_exit(dir: &Path, exit: RawExit) {
-    let Some(start_time) = identity::start_time(exit.pid) else { return };
-    let record = identity::ExitFile::new(exit, clock::boot_ms(), clock::unix_ms());
-    let path = dir.join(identity::exit_file_name(exit.pid, start_time));
-    let temporary = path.with_extension("tmp");
-    let written = File::create(&temporary)
-        .and_then(|mut file| file.write_all(&record.to_bytes()))
-        .and_then(|()| std::fs::rename(&temporary, &path));
-    if let Err(error) = written {
-        // the supervisor will report this end as unknown
-        tracing::error!(pid = exit.pid, %error, "end of an orphan is lost");
     }
 }

@@ -10,6 +10,7 @@ use std::os::fd::OwnedFd;
 use rustix::fs::OFlags;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
+use super::Supervisor;
 use super::container::{Container, StateRecord, read_record};
 use super::event_loop::Source;
 use super::identity::{ExitFile, exit_file_name, start_time};
@@ -17,7 +18,6 @@ use super::logs::format::StreamName;
 use super::logs::{self, Stream};
 use super::stop::kill_all;
 use super::wire::Create;
-use super::{Supervisor, keeper};
 use crate::error::{Doing, Result};
 use crate::id::ContainerId;
 use crate::process::{self, Channel};
@@ -147,7 +147,7 @@ impl Supervisor {
             .filter(|container| container.lives())
             .map(|c| exit_file_name(c.record.identity.pid, c.record.identity.start_time))
             .collect();
-        for entry in std::fs::read_dir(keeper::exits_dir(&self.layout)).into_iter().flatten().flatten() {
+        for entry in std::fs::read_dir(self.layout.exits_dir()).into_iter().flatten().flatten() {
             let name = entry.file_name();
             if !waited.iter().any(|waited| name == waited.as_str()) && entry.path().extension().is_none() {
                 let _ = std::fs::remove_file(entry.path());

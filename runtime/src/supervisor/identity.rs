@@ -2,8 +2,12 @@
 //!
 //! A bare pid is never kept: the kernel gives it to somebody else.
 
+use std::io::Write as _;
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
 
+use crate::clock;
 use crate::runtime::ExitStatus;
 use crate::sys::daemon::RawExit;
 
@@ -39,6 +43,21 @@ impl ExitFile {
 
     pub(crate) fn to_bytes(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("a struct of numbers serializes")
+    }
+}
+
+/// Writes down how an orphan ended, before it is reaped: its start time is still in /proc.
+pub(crate) fn record_exit(dir: &Path, exit: RawExit) {
+    let Some(start_time) = start_time(exit.pid) else { return };
+    let record = ExitFile::new(exit, clock::boot_ms(), clock::unix_ms());
+    let path = dir.join(exit_file_name(exit.pid, start_time));
+    let temporary = path.with_extension("tmp");
+    let written = std::fs::File::create(&temporary)
+        .and_then(|mut file| file.write_all(&record.to_bytes()))
+        .and_then(|()| std::fs::rename(&temporary, &path));
+    if let Err(error) = written {
+        // the supervisor will report this end as unknown
+        tracing::error!(pid = exit.pid, %error, "end of an orphan is lost");
     }
 }
 

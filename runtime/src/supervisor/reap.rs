@@ -8,11 +8,11 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::fs::inotify;
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 
+use super::Supervisor;
 use super::container::{Container, read_record, write_record};
 use super::event_loop::Timer;
 use super::identity::{ExitFile, exit_file_name, exit_status};
 use super::logs::Pumped;
-use super::{Supervisor, keeper};
 use crate::clock;
 use crate::error::{Doing, Result};
 use crate::id::ContainerId;
@@ -28,7 +28,7 @@ const BLOCKS_AT_END: usize = 4_096;
 
 /// Hears of files that appear in `RUN/exits/`.
 pub(super) fn watch_exits(layout: &Layout) -> Result<OwnedFd> {
-    let dir = keeper::exits_dir(layout);
+    let dir = layout.exits_dir();
     let doing = || format!("watch {}", dir.display());
     let fd = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK).doing(doing)?;
     inotify::add_watch(&fd, &dir, inotify::WatchFlags::MOVED_TO).doing(doing)?;
@@ -90,7 +90,7 @@ impl Supervisor {
     pub(super) fn seen_by_keeper(&self, id: &ContainerId) -> Option<ExitFile> {
         let identity = &self.containers.get(id)?.record.identity;
         let name = exit_file_name(identity.pid, identity.start_time);
-        read_record(&keeper::exits_dir(&self.layout).join(name)).ok()
+        read_record(&self.layout.exits_dir().join(name)).ok()
     }
 
     /// Files appeared in `RUN/exits/`: some container may be waiting for one.
@@ -145,7 +145,7 @@ impl Supervisor {
         }
         container.streams.clear();
         let identity = &container.record.identity;
-        let exit_file = keeper::exits_dir(&self.layout).join(exit_file_name(identity.pid, identity.start_time));
+        let exit_file = self.layout.exits_dir().join(exit_file_name(identity.pid, identity.start_time));
         let _ = std::fs::remove_file(exit_file);
         for kind in ["log", "tty", "chan"] {
             let _ = self.keeper.drop_name(&format!("{kind}/{id}"));

@@ -3,10 +3,14 @@
 //!
 //! Knows nothing of containers.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::process::CommandExt as _;
+use std::path::Path;
 use std::process::Command;
+
+use crate::error::{Doing, Error, Result};
 
 /// Makes a child start with an empty signal mask and die by `death_signal` when the calling thread's process dies.
 ///
@@ -28,6 +32,46 @@ pub(crate) fn prepare_child(command: &mut Command, death_signal: i32) {
             Ok(())
         });
     }
+}
+
+/// Takes an exclusive lock that lives as long as the returned file.
+///
+/// # Errors
+/// `Conflict` when it is held.
+pub fn lock(path: &Path, who: &str) -> Result<File> {
+    let file = File::options().create(true).truncate(false).write(true).open(path);
+    let file = file.doing(|| format!("open {}", path.display()))?;
+    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            Err(Error::Conflict(format!("another {who} runs here: {} is locked", path.display())))
+        }
+        Err(error) => Err(Error::io(format!("lock {}", path.display()), error)),
+    }
+}
+
+/// Five descriptors per container: the default of 1024 would end at 200.
+pub(crate) fn raise_fd_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    // best effort: a lower limit shows later as EMFILE on the call that hits it
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+}
+
+/// Copies a file into sealed memory, to be executed from there.
+///
+/// # Errors
+/// `Io`.
+pub(crate) fn sealed_copy(path: &Path) -> Result<File> {
+    use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+    let doing = || format!("copy {} into memory", path.display());
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let mut memory = File::from(memfd_create("boxship", flags).doing(doing)?);
+    let mut file = File::open(path).doing(doing)?;
+    io::copy(&mut file, &mut memory).doing(doing)?;
+    let seals = SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE;
+    fcntl_add_seals(&memory, seals).doing(doing)?;
+    Ok(memory)
 }
 
 /// The raw end of a process: `si_code` and `si_status` of its SIGCHLD.
