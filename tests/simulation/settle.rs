@@ -1,7 +1,7 @@
 //! The end of a seed: faults stop, and within a bounded number of passes everything is as wanted and nothing is planned
 //! any more (I8), the last good revision serving where the wanted one failed (I13).
 
-use controller::model::{ObjectKey, OnFailure, RevisionResult, TemplateHash, Workload};
+use controller::model::{MountWhat, ObjectKey, OnFailure, RevisionResult, TemplateHash, VolumeAccess, Workload};
 use controller::plan::{network_name, template_hash};
 use runtime::image::Digest;
 use runtime::runtime::ContainerState;
@@ -15,12 +15,12 @@ const PASSES_MAX: u64 = 300;
 pub(crate) fn settle(sim: &mut Sim) -> Result<(), String> {
     calm(sim);
     until_nothing_is_planned(sim)?;
-    as_wanted(sim)?;
+    as_wanted(sim).map_err(|error| format!("{error}; there is {}", host(sim)))?;
     if sim.rng.chance(350) {
         // A day later unused images go, and a nightly job may run.
         sim.world.advance(25 * 3_600_000);
         until_nothing_is_planned(sim)?;
-        as_wanted(sim)?;
+        as_wanted(sim).map_err(|error| format!("a day later {error}; there is {}", host(sim)))?;
     }
     Ok(())
 }
@@ -128,9 +128,16 @@ fn expected(sim: &Sim, key: &ObjectKey, app: &Workload) -> Option<TemplateHash> 
 }
 
 fn app_is_as_wanted(sim: &Sim, key: &ObjectKey, app: &Workload) -> Result<(), String> {
-    let Some(hash) = expected(sim, key, app) else { return Err(format!("{key} has no image or no history")) };
     let of_app = sim.world.containers.values().filter(|c| c.seen.replica.workload == *key);
     let live: Vec<_> = of_app.filter(|c| c.seen.state != ContainerState::Stopped).collect();
+    if live.is_empty() && !app.depends_on.is_empty() {
+        // It may rightly wait for an App that went back to fewer replicas than wanted.
+        return Ok(());
+    }
+    let Some(hash) = expected(sim, key, app) else { return Err(format!("{key} has no image or no history")) };
+    if app.replicas > 1 && has_one_writer(sim, key, &hash) {
+        return Ok(());
+    }
     for container in &live {
         let id = &container.config.id;
         let seen = &container.seen;
@@ -163,4 +170,33 @@ fn app_is_as_wanted(sim: &Sim, key: &ObjectKey, app: &Workload) -> Result<(), St
         }
     }
     Ok(())
+}
+
+/// An undo to a revision that writes to a volume for one, when more replicas were wanted only later: it goes back as far
+/// as the volume allows, and what else serves goes on serving.
+fn has_one_writer(sim: &Sim, key: &ObjectKey, hash: &TemplateHash) -> bool {
+    let mut revisions = sim.memory.revisions.get(key).into_iter().flatten();
+    let mounts = revisions.find(|revision| revision.template_hash == *hash).map(|revision| &revision.template.mounts);
+    mounts.into_iter().flatten().filter(|mount| !mount.read_only).any(|mount| match &mount.what {
+        MountWhat::Volume(volume) => {
+            sim.desired.volumes.get(volume).is_none_or(|volume| volume.access == VolumeAccess::Single)
+        }
+        MountWhat::Bind(_) | MountWhat::File { .. } | MountWhat::Tmpfs { .. } => false,
+    })
+}
+
+/// Every container, for a failing seed.
+fn host(sim: &Sim) -> String {
+    let line = |c: &crate::world::Container| {
+        let seen = &c.seen;
+        format!(
+            "\n  {} {} {:?} ready since {:?}, {:?}",
+            c.config.id,
+            seen.template_hash,
+            seen.state,
+            seen.ready_since_boot_ms,
+            program_of(&seen.image)
+        )
+    };
+    sim.world.containers.values().map(line).collect()
 }

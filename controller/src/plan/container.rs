@@ -142,6 +142,8 @@ impl<'a> Pass<'a> {
         let config = Box::new(container_config(make, id.clone(), ids, network));
         let create = Action::CreateContainer { config };
         let step = self.push(create, Some(make.object), reason.clone(), Some(make.source), after)?;
+        // The name may be that of a half-made one that goes first: it is back now (simulation seed 9494).
+        self.stopped.remove(&id);
         for name in writes {
             self.writers.entry(name).or_default().push(id.clone());
         }

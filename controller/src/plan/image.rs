@@ -8,7 +8,7 @@ use runtime::runtime::ImageConfig;
 
 use super::bug::Bug;
 use super::pass::Pass;
-use super::{Action, Reason, WaitingOn};
+use super::{Action, Reason, StepId, WaitingOn};
 use crate::model::{DesiredState, ObjectKey, ObservedState, RevisionResult, SourceRef};
 
 /// How long an image may go unused before it is removed.
@@ -109,23 +109,30 @@ pub(super) fn remove_images(pass: &mut Pass<'_>) {
         digests.clear();
     }
     for (reference, image) in &observed.images {
+        let mut after = Vec::new();
         for previous in image.previous.iter().filter(|previous| !digests.contains(&previous.digest)) {
             let since = if careless { Some(0) } else { previous.unused_since_boot_ms };
-            remove_when_due(pass, reference.at(previous.digest.clone()), since);
+            after.extend(remove_when_due(pass, reference.at(previous.digest.clone()), since, Vec::new()));
         }
-        if !references.contains(reference) && !digests.contains(&image.digest) {
+        // The reference goes last: earlier digests are known by it.
+        let is_last = after.len() == image.previous.len();
+        if is_last && !references.contains(reference) && !digests.contains(&image.digest) {
             let since = if careless { Some(0) } else { image.unused_since_boot_ms };
-            remove_when_due(pass, reference.clone(), since);
+            remove_when_due(pass, reference.clone(), since, after);
         }
     }
 }
 
-fn remove_when_due(pass: &mut Pass<'_>, reference: ImageRef, unused_since_boot_ms: Option<u64>) {
-    let Some(since) = unused_since_boot_ms else { return };
-    let due = since.saturating_add(UNUSED_MS);
+fn remove_when_due(
+    pass: &mut Pass<'_>,
+    reference: ImageRef,
+    unused_since_boot_ms: Option<u64>,
+    after: Vec<StepId>,
+) -> Option<StepId> {
+    let due = unused_since_boot_ms?.saturating_add(UNUSED_MS);
     if due <= pass.now() || pass.has_bug(Bug::NeededImageCollected) {
-        pass.push(Action::RemoveImage { reference }, None, Reason::Unused, None, Vec::new());
-    } else {
-        pass.wake(due);
+        return pass.push(Action::RemoveImage { reference }, None, Reason::Unused, None, after);
     }
+    pass.wake(due);
+    None
 }

@@ -14,7 +14,7 @@ use super::pass::{Found, Pass};
 use super::template_hash::template_hash;
 use super::{Action, Reason, StepId, WaitingOn, dependency};
 use crate::model::{
-    ConcurrencyPolicy, DesiredJob, JobOutcome, JobRecord, ObjectKey, ReplicaKey, Schedule, TemplateHash,
+    ConcurrencyPolicy, DesiredJob, ExitRecord, JobOutcome, JobRecord, ObjectKey, ReplicaKey, Schedule, TemplateHash,
 };
 
 /// How late a scheduled run may start.
@@ -27,11 +27,21 @@ struct Run<'a> {
     number: u32,
     hash: TemplateHash,
     live: Vec<Found<'a>>,
-    /// The container of its last try that ended.
-    ended: Option<Found<'a>>,
+    /// The end of its last try.
+    ended: Option<End>,
     /// Tries that ended so far.
     tries: u32,
     outcome: JobOutcome,
+}
+
+/// How a try ended.
+#[derive(Clone, Copy)]
+struct End {
+    attempt: u32,
+    exit: Option<ExitStatus>,
+    finished_boot_ms: u64,
+    /// We stopped it: its exit code says nothing.
+    asked: bool,
 }
 
 /// Plans one Job.
@@ -54,10 +64,18 @@ pub(super) fn plan_job<'a>(pass: &mut Pass<'a>, key: &'a ObjectKey, job: &'a Des
         resources: &job.template.resources,
         source: &job.source,
     };
-    let run = run.map(|run| decide(pass, key, job, run));
-    match &job.schedule {
+    let mut run = run;
+    let decided = run.as_mut().and_then(|run| decide(pass, key, job, run));
+    let recorded = match &job.schedule {
         Some(schedule) => plan_scheduled(pass, job, schedule, run, make),
-        None => plan_once(pass, job, run, make),
+        None => {
+            plan_once(pass, job, run, make);
+            false
+        }
+    };
+    // One record of a Job in one plan: that of a new run tells how the old one ended, too.
+    if let Some(record) = decided.filter(|_| !recorded) {
+        put(pass, key, job, record, Reason::JobDecided);
     }
 }
 
@@ -83,7 +101,10 @@ fn clear<'a>(pass: &mut Pass<'a>, key: &'a ObjectKey, job: &DesiredJob) {
 pub(super) fn latest_run(pass: &Pass<'_>, key: &ObjectKey) -> u32 {
     let recorded = pass.observed.jobs.get(key).map_or(0, |record| record.run);
     let found = pass.owned.get(key).into_iter().flatten().map(|(_, c)| c.replica.ordinal).max();
-    recorded.max(found.unwrap_or(0))
+    let slot = |ordinal| ReplicaKey { workload: key.clone(), ordinal };
+    let mut ended = pass.observed.exits.range(slot(0)..=slot(u32::MAX));
+    let ended = ended.next_back().map_or(0, |(replica, _)| replica.ordinal);
+    recorded.max(found.unwrap_or(0)).max(ended)
 }
 
 /// Whether the newest run has succeeded.
@@ -92,8 +113,17 @@ pub(super) fn has_succeeded(pass: &Pass<'_>, key: &ObjectKey) -> bool {
 }
 
 impl Run<'_> {
+    /// Later tries win; what memory says of a try wins over its container.
+    fn note_end(&mut self, end: End) {
+        self.tries = self.tries.max(end.attempt + 1);
+        if self.ended.is_none_or(|before| before.attempt < end.attempt) {
+            self.ended = Some(end);
+        }
+    }
+
     fn has_exited_with_0(&self) -> bool {
-        self.live.is_empty() && self.ended.is_some_and(|(_, c)| c.exit == Some(ExitStatus::Code(0)))
+        let succeeded = |end: End| end.exit == Some(ExitStatus::Code(0)) && !end.asked;
+        self.live.is_empty() && self.ended.is_some_and(succeeded)
     }
 }
 
@@ -111,13 +141,19 @@ fn newest_run<'a>(pass: &Pass<'a>, key: &ObjectKey) -> Option<Run<'a>> {
         tries: record.map_or(0, |record| record.failures),
         outcome: record.map_or(JobOutcome::Active, |record| record.outcome),
     };
+    let replica = ReplicaKey { workload: key.clone(), ordinal: number };
+    for exit in pass.observed.exits.get(&replica).into_iter().flatten() {
+        let ExitRecord { attempt, exit: how, finished_boot_ms, asked, ref template_hash, .. } = *exit;
+        run.note_end(End { attempt, exit: Some(how), finished_boot_ms, asked });
+        if record.is_none() {
+            run.hash = template_hash.clone();
+        }
+    }
     let found = pass.owned.get(key).into_iter().flatten().copied();
     for (id, container) in found.filter(|(_, c)| c.replica.ordinal == number) {
         if container.state == ContainerState::Stopped {
-            run.tries = run.tries.max(container.attempt + 1);
-            if run.ended.is_none_or(|(_, before)| before.attempt < container.attempt) {
-                run.ended = Some((id, container));
-            }
+            let (attempt, finished_boot_ms) = (container.attempt, container.finished_boot_ms);
+            run.note_end(End { attempt, exit: container.exit, finished_boot_ms, asked: false });
         } else if !pass.leaving.contains(id) {
             run.live.push((id, container));
         }
@@ -125,34 +161,29 @@ fn newest_run<'a>(pass: &Pass<'a>, key: &ObjectKey) -> Option<Run<'a>> {
             run.hash = container.template_hash.clone();
         }
     }
-    let replica = ReplicaKey { workload: key.clone(), ordinal: number };
-    let ended = pass.observed.exits.get(&replica).into_iter().flatten().map(|exit| exit.attempt + 1).max();
-    run.tries = run.tries.max(ended.unwrap_or(0));
     Some(run)
 }
 
-/// Records how the newest run went, once that is known.
-fn decide<'a>(pass: &mut Pass<'a>, key: &ObjectKey, job: &DesiredJob, mut run: Run<'a>) -> Run<'a> {
+/// How the newest run went, once that is known and as long as it is not recorded.
+fn decide(pass: &Pass<'_>, key: &ObjectKey, job: &DesiredJob, run: &mut Run<'_>) -> Option<JobRecord> {
     let recorded = pass.observed.jobs.get(key).filter(|record| record.run == run.number);
     if run.outcome != JobOutcome::Active || !run.live.is_empty() {
-        return run;
+        return None;
     }
     run.outcome = match run.has_exited_with_0() {
         true => JobOutcome::Succeeded,
         false if run.tries > job.backoff_limit => JobOutcome::Failed,
-        false => return run,
+        false => return None,
     };
     let failures = run.tries - u32::from(run.outcome == JobOutcome::Succeeded && run.tries > 0);
-    let record = JobRecord {
+    Some(JobRecord {
         run: run.number,
         template_hash: run.hash.clone(),
         outcome: run.outcome,
-        last_exit: run.ended.and_then(|(_, c)| c.exit).or_else(|| recorded.and_then(|record| record.last_exit)),
+        last_exit: run.ended.and_then(|end| end.exit).or_else(|| recorded.and_then(|record| record.last_exit)),
         failures,
         considered_unix_ms: considered(pass, key),
-    };
-    put(pass, key, job, record, Reason::JobDecided);
-    run
+    })
 }
 
 fn considered(pass: &Pass<'_>, key: &ObjectKey) -> u64 {
@@ -212,12 +243,10 @@ fn go_on<'a>(pass: &mut Pass<'a>, job: &DesiredJob, run: &Run<'a>, make: Make<'a
         start(pass, job, make, Reason::Missing, Vec::new());
         return;
     }
-    let finished = run.ended.map_or(0, |(_, container)| container.finished_boot_ms);
+    let finished = run.ended.map_or(0, |end| end.finished_boot_ms);
     let until_boot_ms = if finished == 0 { 0 } else { finished.saturating_add(backoff::delay_ms(run.tries)) };
     if until_boot_ms > pass.now() && !pass.has_bug(Bug::BackOffIgnored) {
-        let message = run.ended.map_or_else(String::new, |(_, container)| {
-            container.exit.map_or_else(String::new, |exit| exit.to_string())
-        });
+        let message = run.ended.and_then(|end| end.exit).map_or_else(String::new, |exit| exit.to_string());
         pass.wait(make.object, WaitingOn::BackOff { until_boot_ms, failures: run.tries, message });
         return;
     }
@@ -230,26 +259,30 @@ fn start<'a>(pass: &mut Pass<'a>, job: &DesiredJob, make: Make<'a>, reason: Reas
     }
 }
 
-/// With a schedule: a run when a time has come, else what the newest run still needs.
+/// With a schedule: a run when a time has come, else what the newest run still needs. Says whether it planned a record.
 fn plan_scheduled<'a>(
     pass: &mut Pass<'a>,
     job: &'a DesiredJob,
     schedule: &Schedule,
     run: Option<Run<'a>>,
     make: Make<'a>,
-) {
+) -> bool {
     let key = make.object;
     // Both were checked when the manifest was read; a zone this binary does not know any more is not guessed.
     let (Ok(cron), Some(zone)) = (schedule.cron.parse::<Cron>(), time_zone(&schedule.time_zone)) else {
         pass.wait(key, WaitingOn::Exhausted { what: format!("schedule `{}`", schedule.cron) });
-        return;
+        return false;
     };
     let now = pass.observed.now_unix_ms;
     let base = JobRecord {
         run: run.as_ref().map_or(0, |run| run.number),
         template_hash: run.as_ref().map_or_else(|| make.hash.clone(), |run| run.hash.clone()),
         outcome: run.as_ref().map_or(JobOutcome::Active, |run| run.outcome),
-        last_exit: pass.observed.jobs.get(key).and_then(|record| record.last_exit),
+        last_exit: run
+            .as_ref()
+            .and_then(|run| run.ended)
+            .and_then(|end| end.exit)
+            .or_else(|| pass.observed.jobs.get(key).and_then(|record| record.last_exit)),
         failures: run.as_ref().map_or(0, |run| run.tries),
         considered_unix_ms: now,
     };
@@ -258,7 +291,7 @@ fn plan_scheduled<'a>(
         // First seen, or the clock was set back far: times from here on count.
         put(pass, key, job, base, Reason::Scheduled);
         wake_at_next(pass, &cron, &zone, now);
-        return;
+        return true;
     }
     let due = cron.latest_until(now, LATE_MS_MAX, &zone).filter(|&due| due > seen || pass.has_bug(Bug::JobRunTwice));
     let Some(due) = due else {
@@ -266,7 +299,7 @@ fn plan_scheduled<'a>(
         if let Some(run) = run.filter(|run| run.number > 0) {
             go_on(pass, job, &run, make);
         }
-        return;
+        return false;
     };
     wake_at_next(pass, &cron, &zone, now);
     let is_active = run.as_ref().is_some_and(|run| !run.live.is_empty() || run.outcome == JobOutcome::Active);
@@ -278,18 +311,18 @@ fn plan_scheduled<'a>(
             if let Some(run) = run {
                 go_on(pass, job, &run, make);
             }
-            return;
+            return true;
         }
         ConcurrencyPolicy::Replace => {
             if let Some(run) = &run {
-                let Some(stops) = stop_run(pass, job, run, &make) else { return };
+                let Some(stops) = stop_run(pass, job, run, &make) else { return false };
                 after.extend(stops);
             }
         }
         ConcurrencyPolicy::Forbid | ConcurrencyPolicy::Allow => {}
     }
     if dependency::wait_for(pass, key, &job.depends_on) {
-        return;
+        return false;
     }
     let make = Make { ordinal: base.run + 1, ..make };
     let record = JobRecord {
@@ -300,9 +333,10 @@ fn plan_scheduled<'a>(
         ..base
     };
     // The record first: a crash between leaves a run to be started, not one to be started twice.
-    let Some(step) = put(pass, key, job, record, Reason::Scheduled) else { return };
+    let Some(step) = put(pass, key, job, record, Reason::Scheduled) else { return true };
     after.push(step);
     pass.make(&make, Reason::Scheduled, after);
+    true
 }
 
 fn wake_at_next(pass: &mut Pass<'_>, cron: &Cron, zone: &jiff::tz::TimeZone, after_unix_ms: u64) {

@@ -66,13 +66,16 @@ impl Networks {
         Self { subnets, nets }
     }
 
-    /// The subnet its containers still live in, when the network was removed under them, else a free one.
+    /// The subnet its containers still live in, when the network was removed under them, else one that is free and that
+    /// no other network's containers live in (simulation seed 12632).
     fn pick(&self, name: &NetworkName) -> Option<Subnet> {
-        let lived_in = self.nets.get(name).and_then(|net| net.live.first());
-        let lived_in = lived_in.map(|address| Subnet::containing(*address, PREFIX_LEN));
-        lived_in
-            .filter(|subnet| !self.subnets.iter().any(|taken| taken.prefix_len() > 0 && taken.overlaps(*subnet)))
-            .or_else(|| ipam::pick_subnet(&ipam::DEFAULT_POOL, PREFIX_LEN, &self.subnets))
+        let lived_in = |net: &Net| net.live.first().map(|address| Subnet::containing(*address, PREFIX_LEN));
+        let mut taken = self.subnets.clone();
+        let others = self.nets.iter().filter(|(other, net)| *other != name && net.config.is_none());
+        taken.extend(others.filter_map(|(_, net)| lived_in(net)));
+        let is_free = |subnet: &Subnet| !taken.iter().any(|t| t.prefix_len() > 0 && t.overlaps(*subnet));
+        let own = self.nets.get(name).and_then(lived_in).filter(is_free);
+        own.or_else(|| ipam::pick_subnet(&ipam::DEFAULT_POOL, PREFIX_LEN, &taken))
     }
 }
 

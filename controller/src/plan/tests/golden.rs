@@ -2,9 +2,11 @@
 
 use expect_test::{Expect, expect};
 
+use runtime::runtime::ContainerState;
+
 use super::world::*;
-use crate::model::{DesiredState, ObservedState};
-use crate::plan::plan;
+use crate::model::{DesiredImage, DesiredState, EnvValue, Failure, Hold, Kind, ObservedState, Workload};
+use crate::plan::{Action, plan, template_hash};
 
 fn check(desired: &DesiredState, observed: &ObservedState, want: Expect) {
     let plan = plan(desired, observed);
@@ -17,12 +19,12 @@ fn an_image_is_pulled_before_anything_else() {
     check(
         &desire(web(2, "1")),
         &ObservedState { now_boot_ms: NOW, ..Default::default() },
-        expect![[r##"
-        #0 CreateNetwork shop 10.88.0.1/22  Missing
-        #1 PullImage registry.example/shop/web:1  Missing
-        #2 PublishEndpoints web=0  views=0  EndpointsChanged
-        waiting shop/app/web: Image { reference: ImageRef { host: "registry.example", repository: "shop/web", tag: Some("1"), digest: None } }
-    "##]],
+        expect![[r#"
+            #0 CreateNetwork shop 10.88.0.1/22  Missing
+            #1 PullImage registry.example/shop/web:1  Missing
+            #2 PublishEndpoints web=0  views=0  EndpointsChanged
+            waiting shop/app/web: image registry.example/shop/web:1
+        "#]],
     );
 }
 
@@ -74,10 +76,10 @@ fn a_dead_replica_leaves_the_table_and_comes_back() {
     check(
         &desired,
         &observed,
-        expect![[r##"
-        #0 PublishEndpoints web=1 web-2=1  views=1  EndpointsChanged
-        waiting shop/app/web: BackOff { until_boot_ms: 1001000, failures: 1, message: "Code(1)" }
-    "##]],
+        expect![[r#"
+            #0 PublishEndpoints web=1 web-2=1  views=1  EndpointsChanged
+            waiting shop/app/web: back-off of 1000 ms after failure 1
+        "#]],
     );
     observed.now_boot_ms += 1_000;
     check(
@@ -104,4 +106,446 @@ fn a_removed_manifest_takes_all_but_data() {
         #3 RemoveNetwork shop  Undeclared  after #2
     "#]],
     );
+}
+
+#[test]
+fn a_ready_successor_takes_its_slot() {
+    let observed = settled(&desire(web(2, "1")), host(&["1", "2"]));
+    let desired = desire(web(2, "2"));
+    let mut observed = observed;
+    apply(&plan(&desired, &observed), &mut observed);
+    check(
+        &desired,
+        &observed,
+        expect![[r#"
+        waiting shop/app/web: ready shop-web-1
+    "#]],
+    );
+    all_ready(&mut observed);
+    check(
+        &desired,
+        &observed,
+        expect![[r#"
+        #0 RecordRevision 2 Rolling  Progressed
+        #1 PublishEndpoints web=2 web-1=1 web-2=1  views=4  Draining
+        #2 StopContainer shop-web-1  TemplateChanged(image: registry.example/shop/web:1 -> registry.example/shop/web:2)  after #1
+        #3 CreateContainer shop-web-2 try 1 at 10.88.0.5  TemplateChanged(image: registry.example/shop/web:1 -> registry.example/shop/web:2)  after #2
+        #4 StartContainer shop-web-2  TemplateChanged(image: registry.example/shop/web:1 -> registry.example/shop/web:2)  after #1 #3
+    "#]],
+    );
+}
+
+#[test]
+fn what_one_may_write_is_replaced_stop_first() {
+    let mount = |app: &mut Workload| {
+        app.exclusive = true;
+        app.template.mounts.push(volume_mount("data"));
+    };
+    let state = |tag: &str| {
+        let mut app = web(1, tag);
+        mount(&mut app);
+        let mut desired = desire(app);
+        desired.volumes.insert(key(Kind::Volume, "data"), single(9));
+        desired
+    };
+    let observed = settled(&state("1"), host(&["1", "2"]));
+    check(
+        &state("2"),
+        &observed,
+        expect![[r#"
+        #0 RecordRevision 2 Rolling  NewRevision
+        #1 PublishEndpoints web=0  views=2  Draining
+        #2 StopContainer shop-web-1  TemplateChanged(image: registry.example/shop/web:1 -> registry.example/shop/web:2)  after #1
+        #3 CreateContainer shop-web-1 try 1 at 10.88.0.3  TemplateChanged(image: registry.example/shop/web:1 -> registry.example/shop/web:2)  after #2
+        #4 StartContainer shop-web-1  TemplateChanged(image: registry.example/shop/web:1 -> registry.example/shop/web:2)  after #1 #3
+    "#]],
+    );
+}
+
+#[test]
+fn a_failed_revision_is_undone_and_not_retried() {
+    let mut observed = settled(&desire(web(2, "1")), host(&["1", "2"]));
+    let desired = desire(web(2, "2"));
+    apply(&plan(&desired, &observed), &mut observed);
+    apply(&plan(&desired, &observed), &mut observed);
+    observed.now_boot_ms += 120_000;
+    check(
+        &desired,
+        &observed,
+        expect![[r##"
+        #0 RecordRevision 2 Failed { why: "0 of 2 replicas available after 120 s without progress" }  RevisionDecided
+        waiting shop/app/web: ready shop-web-1
+    "##]],
+    );
+    apply(&plan(&desired, &observed), &mut observed);
+    check(
+        &desired,
+        &observed,
+        expect![[r#"
+        #0 StopContainer shop-web-1  Undo(to 1)
+    "#]],
+    );
+    apply(&plan(&desired, &observed), &mut observed);
+    check(
+        &desired,
+        &observed,
+        expect![[r#"
+        #0 PublishEndpoints web=2 web-1=1 web-2=1  views=2  EndpointsChanged
+    "#]],
+    );
+}
+
+#[test]
+fn the_wanted_image_cannot_be_had_and_the_old_one_goes_on() {
+    let mut observed = settled(&desire(web(2, "1")), host(&["1"]));
+    end(observed.containers.values_mut().next().unwrap(), NOW - 60_000, 1);
+    check(
+        &desire(web(2, "2")),
+        &observed,
+        expect![[r#"
+        #0 PullImage registry.example/shop/web:2  Missing
+        #1 CreateContainer shop-web-1 try 1 at 10.88.0.4  Exited
+        #2 PublishEndpoints web=1 web-2=1  views=2  EndpointsChanged
+        #3 StartContainer shop-web-1  Exited  after #1 #2
+        waiting shop/app/web: image registry.example/shop/web:2
+    "#]],
+    );
+}
+
+#[test]
+fn surplus_goes_from_the_top_and_stays_while_the_kept_are_down() {
+    let mut observed = settled(&desire(web(3, "1")), host(&["1"]));
+    check(
+        &desire(web(1, "1")),
+        &observed,
+        expect![[r#"
+        #0 PublishEndpoints web=1 web-1=1  views=3  Draining
+        #1 StopContainer shop-web-3  Surplus  after #0
+        #2 RemoveContainer shop-web-3  Surplus  after #1
+        #3 StopContainer shop-web-2  Surplus  after #0
+        #4 RemoveContainer shop-web-2  Surplus  after #3
+    "#]],
+    );
+    end(observed.containers.values_mut().next().unwrap(), NOW, 1);
+    check(
+        &desire(web(1, "1")),
+        &observed,
+        expect![[r#"
+        #0 PublishEndpoints web=1 web-2=1  views=2  Draining
+        #1 StopContainer shop-web-3  Surplus  after #0
+        #2 RemoveContainer shop-web-3  Surplus  after #1
+        waiting shop/app/web: back-off of 1000 ms after failure 1
+    "#]],
+    );
+}
+
+#[test]
+fn limits_change_in_place() {
+    let observed = settled(&desire(web(1, "1")), host(&["1"]));
+    let mut app = web(1, "1");
+    app.template.resources.memory_bytes = Some(64 << 20);
+    check(
+        &desire(app),
+        &observed,
+        expect![[r#"
+        #0 UpdateResources shop-web-1  LimitsChanged
+    "#]],
+    );
+}
+
+#[test]
+fn what_a_crash_left_half_made() {
+    let desired = desire(web(1, "1"));
+    let mut observed = host(&["1"]);
+    apply(&plan(&desired, &observed), &mut observed);
+    observed.containers.values_mut().for_each(|c| c.state = ContainerState::Creating);
+    check(
+        &desired,
+        &observed,
+        expect![[r#"
+        #0 RemoveContainer shop-web-1  HalfMade
+        #1 CreateContainer shop-web-1 try 0 at 10.88.0.3  Missing  after #0
+        #2 StartContainer shop-web-1  Missing  after #1
+    "#]],
+    );
+    observed.containers.values_mut().for_each(|c| c.state = ContainerState::Created);
+    check(
+        &desired,
+        &observed,
+        expect![[r#"
+        #0 StartContainer shop-web-1  Missing
+        waiting shop/app/web: ready shop-web-1
+    "#]],
+    );
+    observed.containers.values_mut().for_each(|c| c.state = ContainerState::Creating);
+    let id = observed.containers.keys().next().unwrap().clone();
+    observed.in_flight.insert(format!("create {id}"));
+    check(
+        &desired,
+        &observed,
+        expect![[r#"
+        waiting shop/app/web: ready shop-web-1
+    "#]],
+    );
+}
+
+#[test]
+fn an_unreadable_file_holds_what_it_defined() {
+    let observed = settled(&desire(web(1, "1")), host(&["1"]));
+    let hold = |file: Option<&str>| DesiredState {
+        holds: vec![Hold { file: file.map(str::to_owned), reason: "cannot be read".to_owned() }],
+        ..DesiredState::default()
+    };
+    check(
+        &hold(Some("shop/web.yaml")),
+        &observed,
+        expect![[r#"
+        waiting shop/app/web: held, cannot be read
+    "#]],
+    );
+    check(
+        &hold(None),
+        &observed,
+        expect![[r#"
+        waiting shop/app/web: held, cannot be read
+    "#]],
+    );
+    check(
+        &hold(Some("other.yaml")),
+        &observed,
+        expect![[r#"
+        #0 PublishEndpoints views=1  Draining
+        #1 StopContainer shop-web-1  Undeclared  after #0
+        #2 RemoveContainer shop-web-1  Undeclared  after #1
+        #3 RemoveNetwork shop  Undeclared  after #2
+    "#]],
+    );
+}
+
+#[test]
+fn a_taken_port_is_left_out_and_delays_nobody() {
+    let mut app = web(1, "1");
+    app.ports.push(port(8080));
+    app.ports.push(port(8081));
+    let desired = desire(app);
+    let mut observed = settled(&desired, host(&["1"]));
+    let subject = Action::listener_subject("127.0.0.1".parse().unwrap(), 8080);
+    let failure = Failure { attempts: 3, last_boot_ms: NOW, message: "port 8080 is in use by nginx".to_owned() };
+    observed.failures.insert(subject, failure);
+    check(
+        &desired,
+        &observed,
+        expect![[r#"
+        #0 PublishEndpoints web=1 web-1=1 :8081=1 views=1  EndpointsChanged
+        waiting shop/app/web: back-off of 4000 ms after failure 3
+    "#]],
+    );
+}
+
+#[test]
+fn an_image_volume_stays_with_its_replica() {
+    let desired = desire(web(2, "1"));
+    let mut empty = host(&["1"]);
+    empty.images.values_mut().for_each(|image| image.config.volumes = vec!["/data/".to_owned()]);
+    check(
+        &desired,
+        &empty,
+        expect![[r#"
+        #0 CreateVolume shop-web-1-162dd617  Missing
+        #1 CreateContainer shop-web-1 try 0 at 10.88.0.2  Missing  after #0
+        #2 CreateVolume shop-web-2-94f6190c  Missing
+        #3 CreateContainer shop-web-2 try 0 at 10.88.0.3  Missing  after #2
+        #4 RecordRevision 1 Rolling  NewRevision
+        #5 PublishEndpoints web=0  views=2  EndpointsChanged
+        #6 StartContainer shop-web-1  Missing  after #1 #5
+        #7 StartContainer shop-web-2  Missing  after #3 #5
+    "#]],
+    );
+    let mut observed = settled(&desired, empty);
+    observed.now_boot_ms += 60_000;
+    observed.images.extend(host(&["2"]).images);
+    observed.images.values_mut().for_each(|image| image.config.volumes = vec!["/data".to_owned()]);
+    check(
+        &desire(web(2, "2")),
+        &observed,
+        expect![[r#"
+        #0 RecordRevision 2 Rolling  NewRevision
+        #1 PublishEndpoints web=1 web-2=1  views=3  Draining
+        #2 StopContainer shop-web-1  TemplateChanged(image: registry.example/shop/web:1 -> registry.example/shop/web:2)  after #1
+        #3 CreateContainer shop-web-1 try 1 at 10.88.0.4  TemplateChanged(image: registry.example/shop/web:1 -> registry.example/shop/web:2)  after #2
+        #4 StartContainer shop-web-1  TemplateChanged(image: registry.example/shop/web:1 -> registry.example/shop/web:2)  after #1 #3
+    "#]],
+    );
+    check(
+        &DesiredState::default(),
+        &observed,
+        expect![[r#"
+        #0 PublishEndpoints views=2  Draining
+        #1 StopContainer shop-web-1  Undeclared  after #0
+        #2 RemoveContainer shop-web-1  Undeclared  after #1
+        #3 StopContainer shop-web-2  Undeclared  after #0
+        #4 RemoveContainer shop-web-2  Undeclared  after #3
+        #5 RemoveNetwork shop  Undeclared  after #2 #4
+        #6 RemoveVolume shop-web-1-162dd617  Undeclared  after #2
+        #7 RemoveVolume shop-web-2-94f6190c  Undeclared  after #4
+    "#]],
+    );
+}
+
+#[test]
+fn a_job_runs_once_and_failures_are_tried_again() {
+    let desired = DesiredState { jobs: [(key(Kind::Job, "sweep"), job("1", None))].into(), ..Default::default() };
+    let mut observed = host(&["1"]);
+    check(
+        &desired,
+        &observed,
+        expect![[r#"
+        #0 CreateContainer shop-sweep-1 try 0 at 10.88.0.2  Missing
+        #1 PublishEndpoints views=1  EndpointsChanged
+        #2 StartContainer shop-sweep-1  Missing  after #0 #1
+    "#]],
+    );
+    apply(&plan(&desired, &observed), &mut observed);
+    end(observed.containers.values_mut().next().unwrap(), NOW, 3);
+    check(
+        &desired,
+        &observed,
+        expect![[r#"
+        #0 PublishEndpoints views=0  EndpointsChanged
+        waiting shop/job/sweep: back-off of 1000 ms after failure 1
+    "#]],
+    );
+    observed.now_boot_ms += 1_000;
+    check(
+        &desired,
+        &observed,
+        expect![[r#"
+        #0 CreateContainer shop-sweep-1 try 1 at 10.88.0.3  Retry
+        #1 PublishEndpoints views=1  EndpointsChanged
+        #2 StartContainer shop-sweep-1  Retry  after #0 #1
+    "#]],
+    );
+    apply(&plan(&desired, &observed), &mut observed);
+    end(observed.containers.values_mut().find(|c| c.attempt == 1).unwrap(), NOW, 0);
+    check(
+        &desired,
+        &observed,
+        expect![[r#"
+        #0 RemoveContainer shop-sweep-1  Replaced
+        #1 RecordJob run 1 Succeeded failures 1  JobDecided
+        #2 PublishEndpoints views=0  EndpointsChanged
+    "#]],
+    );
+    apply(&plan(&desired, &observed), &mut observed);
+    check(&desired, &observed, expect![[""]]);
+}
+
+#[test]
+fn a_schedule_starts_a_run_and_forbids_a_second_one() {
+    let scheduled = job("1", Some("* * * * *"));
+    let desired = DesiredState { jobs: [(key(Kind::Job, "sweep"), scheduled)].into(), ..Default::default() };
+    let mut observed = host(&["1"]);
+    check(
+        &desired,
+        &observed,
+        expect![[r#"
+        #0 RecordJob run 0 Active failures 0  Scheduled
+        #1 PublishEndpoints views=0  EndpointsChanged
+    "#]],
+    );
+    apply(&plan(&desired, &observed), &mut observed);
+    observed.now_unix_ms += 60_000;
+    check(
+        &desired,
+        &observed,
+        expect![[r#"
+        #0 RecordJob run 1 Active failures 0  Scheduled
+        #1 CreateContainer shop-sweep-1 try 0 at 10.88.0.2  Scheduled  after #0
+        #2 PublishEndpoints views=1  EndpointsChanged
+        #3 StartContainer shop-sweep-1  Scheduled  after #1 #2
+    "#]],
+    );
+    apply(&plan(&desired, &observed), &mut observed);
+    observed.now_unix_ms += 60_000;
+    check(
+        &desired,
+        &observed,
+        expect![[r#"
+        #0 RecordJob run 1 Active failures 0  Scheduled
+    "#]],
+    );
+}
+
+#[test]
+fn images_are_followed_and_removed_a_day_after_their_last_use() {
+    let image = DesiredImage { source: source(1), reference: reference("1"), follow_ms: Some(60_000), keep: 0 };
+    let desired = DesiredState { images: [(key(Kind::Image, "base"), image)].into(), ..Default::default() };
+    let mut observed = host(&["1", "2"]);
+    observed.networks.clear();
+    observed.published = Some(runtime::runtime::EndpointTable::default());
+    observed.images.get_mut(&reference("2")).unwrap().unused_since_boot_ms = Some(1);
+    check(
+        &desired,
+        &observed,
+        expect![[r#"
+        #0 PullImage registry.example/shop/web:1  FollowDue
+    "#]],
+    );
+    observed.now_boot_ms += crate::plan::UNUSED_MS;
+    check(
+        &desired,
+        &observed,
+        expect![[r#"
+        #0 PullImage registry.example/shop/web:1  FollowDue
+        #1 RemoveImage registry.example/shop/web:2  Unused
+    "#]],
+    );
+}
+
+/// Contract: a changed hash replaces every container of every host. A new field at its default must leave these alone.
+#[test]
+fn template_hashes_are_golden() {
+    let plain = template("1");
+    let mut full = template("1");
+    full.entrypoint = Some(vec!["/bin/web".to_owned()]);
+    full.args = Some(vec!["serve".to_owned(), "--port".to_owned()]);
+    full.env.insert("LOG".to_owned(), EnvValue::Plain("info".to_owned()));
+    full.working_dir = Some("/srv".to_owned());
+    full.user = Some("www".to_owned());
+    full.hostname = Some("shop".to_owned());
+    full.stop_signal = Some("SIGINT".to_owned());
+    full.shm_bytes = Some(1 << 20);
+    full.init = true;
+    full.tty = true;
+    full.host_network = true;
+    full.security.read_only_root = true;
+    full.security.cap_drop = vec!["ALL".to_owned()];
+    full.mounts.push(volume_mount("data"));
+    let mut in_place = template("1");
+    in_place.resources.cpu_millis = Some(500);
+    in_place.stop_grace_ms = 1;
+    let hash = |template| template_hash(template, &digest("1")).0;
+    assert_eq!(hash(&plain), hash(&in_place));
+    expect![[r#"
+        v1-9b5b950c5cb9da4b
+        v1-08dbef2734a1f3e1"#]]
+    .assert_eq(&format!("{}\n{}", hash(&plain), hash(&full)));
+    let changed = crate::plan::changed_fields((&plain, &digest("1")), (&full, &digest("2")));
+    expect![[r#"
+        image: 6b86b273ff34 -> d4735e3a265e
+        args
+        entrypoint
+        env.LOG
+        hostNetwork
+        hostname
+        init
+        mounts./data
+        security.capDrop
+        security.readOnlyRoot
+        shmBytes
+        stopSignal
+        tty
+        user
+        workingDir"#]]
+    .assert_eq(&changed.join("\n"));
 }

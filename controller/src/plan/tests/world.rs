@@ -9,10 +9,11 @@ use runtime::runtime::{
 };
 
 use crate::model::{
-    ContainerTemplate, DesiredState, ImageSource, Kind, ObjectKey, ObservedContainer, ObservedImage, ObservedNetwork,
-    ObservedState, OnFailure, Revision, RevisionResult, SourceRef, UpdateStrategy, Workload,
+    ConcurrencyPolicy, ContainerTemplate, DesiredJob, DesiredState, DesiredVolume, ImageSource, Kind, Mount, MountWhat,
+    ObjectKey, ObservedContainer, ObservedImage, ObservedNetwork, ObservedState, OnChange, OnFailure, PublishedPort,
+    Schedule, SourceRef, UpdateStrategy, VolumeAccess, Workload,
 };
-use crate::plan::{Action, Plan, network_name, plan, template_hash};
+use crate::plan::{Action, Plan, WaitingOn, network_name, plan};
 
 /// Boot time of every look, unless a test says otherwise.
 pub(super) const NOW: u64 = 1_000_000;
@@ -175,29 +176,39 @@ pub(super) fn all_ready(observed: &mut ObservedState) {
 /// A host on which this was carried out until nothing was left to do.
 pub(super) fn settled(desired: &DesiredState, mut observed: ObservedState) -> ObservedState {
     for _ in 0..40 {
+        all_ready(&mut observed);
         let next = plan(desired, &observed);
         next.check(&observed).unwrap();
         if next.steps.is_empty() {
             return observed;
         }
         apply(&next, &mut observed);
-        all_ready(&mut observed);
     }
     panic!("does not settle: {}", text(&plan(desired, &observed)));
 }
 
-/// A revision that went like this.
-pub(super) fn revision(number: u32, tag: &str, result: RevisionResult) -> Revision {
-    Revision {
-        number,
-        template_hash: template_hash(&template(tag), &digest(tag)),
-        template: template(tag),
-        image: digest(tag),
-        available_max: u32::from(result == RevisionResult::Ready) * 9,
-        result,
-        progress_boot_ms: NOW,
-        created_unix_ms: 0,
-    }
+pub(super) fn volume_mount(name: &str) -> Mount {
+    let what = MountWhat::Volume(key(Kind::Volume, name));
+    Mount { path: "/data".to_owned(), what, read_only: false, on_change: OnChange::Roll, source: source(5) }
+}
+
+/// A volume for one writer, declared in this line.
+pub(super) fn single(line: u32) -> DesiredVolume {
+    DesiredVolume { source: source(line), access: VolumeAccess::Single }
+}
+
+pub(super) fn port(host_port: u16) -> PublishedPort {
+    PublishedPort { address: "127.0.0.1".parse().unwrap(), host_port, container_port: 80, source: source(6) }
+}
+
+pub(super) fn job(tag: &str, cron: Option<&str>) -> DesiredJob {
+    let schedule = cron.map(|cron| Schedule {
+        cron: cron.to_owned(),
+        time_zone: "UTC".to_owned(),
+        concurrency: ConcurrencyPolicy::Forbid,
+    });
+    let depends_on = BTreeMap::new();
+    DesiredJob { source: source(1), template: template(tag), schedule, backoff_limit: 2, depends_on }
 }
 
 /// A plan as people would read it: a line for each step, then what is waited for. Ids lose their hash.
@@ -209,9 +220,28 @@ pub(super) fn text(plan: &Plan) -> String {
         writeln!(out, "#{id} {}  {}{after}", action(&step.action), reason(&step.reason)).unwrap();
     }
     for waiting in &plan.waiting {
-        writeln!(out, "waiting {}: {:?}", waiting.object, waiting.on).unwrap();
+        writeln!(out, "waiting {}: {}", waiting.object, waited(&waiting.on)).unwrap();
     }
     out
+}
+
+fn waited(on: &WaitingOn) -> String {
+    match on {
+        WaitingOn::Image { reference } => format!("image {reference}"),
+        WaitingOn::Dependency { on } => format!("dependency {on}"),
+        WaitingOn::Ready { id } => format!("ready {}", short(id)),
+        WaitingOn::BackOff { until_boot_ms, failures, .. } => {
+            format!("back-off of {} ms after failure {failures}", until_boot_ms.saturating_sub(NOW))
+        }
+        WaitingOn::Exclusive { id } => format!("the end of {}", short(id)),
+        WaitingOn::Held { reason } => format!("held, {reason}"),
+        WaitingOn::LostImage { digest } => format!("lost image {}", digest.short()),
+        WaitingOn::Exhausted { what } => format!("no more {what}"),
+    }
+}
+
+fn short(id: &runtime::id::ContainerId) -> String {
+    id.as_str().rsplit_once('-').map_or("", |(head, _)| head).to_owned()
 }
 
 fn reason(reason: &crate::plan::Reason) -> String {
@@ -223,7 +253,6 @@ fn reason(reason: &crate::plan::Reason) -> String {
 }
 
 fn action(action: &Action) -> String {
-    let short = |id: &runtime::id::ContainerId| id.as_str().rsplit_once('-').map_or("", |(head, _)| head).to_owned();
     let what = match action {
         Action::PullImage { reference, .. } | Action::RemoveImage { reference } => reference.to_string(),
         Action::CreateNetwork { config } => format!("{} {}/{}", config.name, config.gateway, config.prefix_len),
