@@ -158,8 +158,14 @@ impl Lab {
         Ok(took)
     }
 
-    /// Host pids of an object's containers, by replica name; every one of them alive.
+    /// Host pids of an object's live containers, by container; every one of them alive. A status that was overtaken by an exit
+    /// is asked for again.
     pub(crate) fn pids(&self, key: &str) -> Result<Vec<(String, i32)>> {
+        let (pids, _) = wait_for("live processes as the status says", Duration::from_secs(3), || self.pids_now(key))?;
+        Ok(pids)
+    }
+
+    fn pids_now(&self, key: &str) -> Result<Vec<(String, i32)>> {
         let object = self.object(key)?;
         let mut pids: Vec<(String, i32)> = replicas(&object)
             .filter_map(|replica| {
