@@ -1,13 +1,15 @@
 //! Kills in the middle of everything, and what must be true afterwards.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use runtime::Runtime as _;
-use runtime::runtime::{ContainerState, ExitStatus, LogConfig};
+use runtime::runtime::{ContainerState, ExitStatus, LogConfig, NetworkMode};
 
 use crate::lab::{DEADLINE, Lab, end_keeper, ok, open, start_keeper, wait_for};
 
@@ -111,6 +113,57 @@ pub(crate) fn an_exit_nobody_was_there_for_is_true(lab: &Lab) {
 
 fn is_zombie(pid: i32) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, |stat| stat.contains(") Z "))
+}
+
+/// Threads make and remove containers; whatever call the kill hits may fail, and afterwards everything can go.
+pub(crate) fn kills_during_creations_leave_what_can_be_removed(lab: &Lab) {
+    let over = AtomicBool::new(false);
+    let (done, cut) = (AtomicU32::new(0), AtomicU32::new(0));
+    let work = |thread: u8| {
+        for n in 0_u32.. {
+            if over.load(Ordering::Relaxed) {
+                return;
+            }
+            let mut config = lab.config(&format!("storm-{thread}-{n}"), &["/bin/sleep"]);
+            let address = Ipv4Addr::new(10, 79, 0, 20 + thread);
+            config.network = NetworkMode::Bridge { network: lab.network.name.clone(), address };
+            let runtime = lab.runtime();
+            let life = runtime
+                .create_container(&config)
+                .and_then(|()| runtime.start_container(&config.id))
+                .and_then(|()| runtime.stop_container(&config.id, Duration::ZERO));
+            let tally = if life.is_ok() { &done } else { &cut };
+            tally.fetch_add(1, Ordering::Relaxed);
+            // what a plan does with whatever it finds
+            wait_for("it to be removed", || {
+                let _ = runtime.stop_container(&config.id, Duration::ZERO);
+                match runtime.remove_container(&config.id) {
+                    Ok(()) => Some(()),
+                    Err(error) => error.is_not_found().then_some(()),
+                }
+            });
+        }
+    };
+    std::thread::scope(|scope| {
+        for thread in 0..3 {
+            let work = &work;
+            scope.spawn(move || work(thread));
+        }
+        for _ in 0..15 {
+            kill_supervisor(lab);
+            let before = done.load(Ordering::Relaxed);
+            let begun = Instant::now();
+            while done.load(Ordering::Relaxed) < before + 2 && begun.elapsed() < Duration::from_secs(2) {
+                std::thread::yield_now();
+            }
+        }
+        over.store(true, Ordering::Relaxed);
+    });
+    println!("  {} lives whole, {} cut", done.load(Ordering::Relaxed), cut.load(Ordering::Relaxed));
+    assert_eq!(ok("list", lab.runtime().list_containers()), []);
+    let empty = |dir: std::path::PathBuf| std::fs::read_dir(dir).map_or(0, Iterator::count);
+    assert_eq!(empty(lab.own().layout.run_dir.join("containers")), 0);
+    assert_eq!(empty(lab.own().layout.containers_dir()), 0);
 }
 
 pub(crate) fn a_created_container_survives_its_supervisor(lab: &Lab) {
