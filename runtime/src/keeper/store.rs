@@ -103,3 +103,49 @@ enum Drained {
     Get(String),
     Gone,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fd_store::KeeperStore;
+
+    /// Runs a store beside a client of it.
+    fn with_store(act: impl FnOnce(&Layout)) {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::new(dir.path().join("data"), dir.path());
+        let mut server = Server::bind(&layout).unwrap();
+        let over = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                    server.serve();
+                    std::thread::yield_now();
+                }
+            });
+            act(&layout);
+            over.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
+    }
+
+    fn names(store: &KeeperStore, prefix: &str) -> Vec<(String, usize)> {
+        store.get(prefix).unwrap().into_iter().map(|(name, fds)| (name, fds.len())).collect()
+    }
+
+    #[test]
+    fn what_one_puts_another_gets_and_drops_by_exact_name() {
+        with_store(|layout| {
+            let (one, other) = (KeeperStore::connect(layout).unwrap(), KeeperStore::connect(layout).unwrap());
+            let null = std::fs::File::open("/dev/null").unwrap();
+            one.put("dns/web-1", &[null.as_fd(), null.as_fd()]).unwrap();
+            one.put("dns/web-10", &[null.as_fd()]).unwrap();
+            one.put("log/web-1", &[null.as_fd()]).unwrap();
+            // sent before the get, seen by it, though on another connection
+            assert_eq!(names(&other, "dns/"), [("dns/web-1".to_owned(), 2), ("dns/web-10".to_owned(), 1)]);
+            drop(one);
+            other.drop_name("dns/web-1").unwrap();
+            other.put("log/web-1", &[null.as_fd(), null.as_fd()]).unwrap();
+            assert_eq!(names(&other, ""), [("dns/web-10".to_owned(), 1), ("log/web-1".to_owned(), 2)]);
+            assert!(other.put(&"x".repeat(200), &[]).is_err());
+        });
+    }
+}
