@@ -25,14 +25,17 @@ fn main() -> ExitCode {
     match args.first().map(String::as_str) {
         Some("unpack") => return runtime::image::unpack_child(&args[1..]),
         Some("pull") => return lab::pull_process(&args[1..]),
-        Some("--list") => {
-            all().for_each(|(name, _)| println!("{name}: test"));
-            return ExitCode::SUCCESS;
-        }
         _ => {}
     }
+    let has = |flag: &str| args.iter().any(|a| a == flag);
+    if has("--list") {
+        // asked for the ignored ones only, there are none
+        all().filter(|_| !has("--ignored")).for_each(|(name, _)| println!("{name}: test"));
+        return ExitCode::SUCCESS;
+    }
     let wanted: Vec<&String> = args.iter().filter(|a| !a.starts_with('-')).collect();
-    let chosen = all().filter(|(name, _)| wanted.is_empty() || wanted.iter().any(|w| name.contains(w.as_str())));
+    let fits = |name: &str, wanted: &str| if has("--exact") { name == wanted } else { name.contains(wanted) };
+    let chosen = all().filter(|(name, _)| wanted.is_empty() || wanted.iter().any(|w| fits(name, w)));
     let (mut passed, mut failed, mut skipped) = (0, 0, 0);
     for (name, case) in chosen {
         let began = std::time::Instant::now();

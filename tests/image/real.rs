@@ -6,8 +6,10 @@ use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use runtime::runtime::{PullPhase, PullRequest};
+
 use crate::Case;
-use crate::lab::{Lab, pull, reference, refusal};
+use crate::lab::{Lab, Phases, pull, reference, refusal};
 
 pub(crate) const CASES: &[Case] = &[
     ("real_images_unpack_as_umoci_unpacks_them", same_as_umoci),
@@ -89,12 +91,16 @@ fn same_as_umoci() -> Result<(), String> {
     let lab = Lab::new();
     let registry = Registry::start(lab.dir.path())?;
     let store = lab.store();
-    let names = ["nginx:1", "redis:7", "postgres:15", "busybox:1"];
-    for name in names {
+    let names = ["busybox:1", "nginx:1", "redis:7", "postgres:15"];
+    for (n, name) in names.iter().enumerate() {
         let full = format!("{}/debian/{name}", registry.address);
         let began = std::time::Instant::now();
         let info = pull(&store, &full).expect("it is pulled");
         println!("  {name}: {} bytes in {:?}", info.size_bytes, began.elapsed());
+        // umoci takes its time: the small ones are compared
+        if n > 1 {
+            continue;
+        }
         let bundle = lab.dir.path().join(name.replace(':', "-"));
         let tag = name.replace(':', "-");
         let image = format!("{}:{tag}", cache().join("oci").display());
@@ -128,20 +134,20 @@ fn same_as_umoci() -> Result<(), String> {
     Ok(())
 }
 
-/// `nginx:zstd` is `nginx:1`, packed otherwise.
+/// `nginx:zstd` is `nginx:1`, packed otherwise: what was unpacked from one serves the other.
 fn gzip_and_zstd() -> Result<(), String> {
     let lab = Lab::new();
     let registry = Registry::start(lab.dir.path())?;
-    let (one, two) = (Lab::new(), Lab::new());
-    let (first, second) = (one.store(), two.store());
-    let gzip = pull(&first, &format!("{}/debian/nginx:1", registry.address)).expect("it is pulled");
-    let zstd = pull(&second, &format!("{}/debian/nginx:zstd", registry.address)).expect("it is pulled");
-    let ids = |store: &runtime::image::Store, digest| -> Vec<PathBuf> {
-        let dirs = store.layer_dirs(digest).expect("its layers");
-        dirs.into_iter().map(|d| d.components().rev().nth(1).expect("a name").as_os_str().into()).collect()
-    };
+    let store = lab.store();
+    let zstd = pull(&store, &format!("{}/debian/nginx:zstd", registry.address)).expect("it is pulled");
+    let phases = Phases::default();
+    let request = PullRequest { reference: reference(&format!("{}/debian/nginx:1", registry.address)), refresh: false };
+    let gzip = store.pull(&request, &phases).expect("it is pulled");
     assert_ne!(gzip.digest, zstd.digest);
-    assert_eq!(ids(&first, &gzip.digest), ids(&second, &zstd.digest));
+    let phases = phases.0.into_inner().expect("nobody panics here");
+    assert!(phases.values().all(|p| p[0] == PullPhase::Shared), "{phases:?}");
+    let dirs = |digest| store.layer_dirs(digest).expect("its layers");
+    assert_eq!(dirs(&gzip.digest), dirs(&zstd.digest));
     Ok(())
 }
 
