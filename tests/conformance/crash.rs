@@ -190,6 +190,7 @@ pub(crate) fn a_killed_keeper_leaves_containers_running(lab: &Lab) {
     ok("stop", lab.runtime().stop_container(&id, Duration::from_secs(10)));
     // nobody of ours is its parent: the kernel tells by pidfd (Linux 6.15), or nobody does
     let exit = lab.find(&id).unwrap().exit;
+    println!("  told as {exit:?}");
     assert!(matches!(exit, Some(ExitStatus::Code(0) | ExitStatus::Unknown)), "{exit:?}");
     assert!(lab.log(&id).ends_with("goodbye\n"));
     ok("remove", lab.runtime().remove_container(&id));

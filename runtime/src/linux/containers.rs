@@ -1,7 +1,7 @@
 //! Containers on disk: `containers/<id>/` with `config.json` from the first moment and `created.json` once the creation
 //! is complete. A directory without the latter, of which no supervisor knows better, is `Creating`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -27,6 +27,8 @@ pub(super) struct CreatedRecord {
 pub(super) struct Containers {
     layout: Layout,
     cache: Mutex<BTreeMap<ContainerId, Cached>>,
+    /// Directories whose config cannot be read, as already reported.
+    bad: Mutex<BTreeSet<ContainerId>>,
 }
 
 struct Cached {
@@ -38,7 +40,7 @@ struct Cached {
 impl Containers {
     pub(super) fn open(layout: &Layout) -> Result<Self> {
         make_private_dir(&layout.containers_dir())?;
-        Ok(Self { layout: layout.clone(), cache: Mutex::default() })
+        Ok(Self { layout: layout.clone(), cache: Mutex::default(), bad: Mutex::default() })
     }
 
     /// Every container with a readable config.
@@ -51,8 +53,11 @@ impl Containers {
             match self.get(&id) {
                 Ok(config) => all.push(config),
                 Err(error) if error.is_not_found() => {}
-                // one bad directory must not hide the others
-                Err(error) => tracing::error!(container = %id, error = %crate::error::chain(&error), "unreadable"),
+                // one bad directory must not hide the others, nor fill the log
+                Err(error) if self.bad.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone()) => {
+                    tracing::error!(container = %id, error = %crate::error::chain(&error), "unreadable, left alone");
+                }
+                Err(_) => {}
             }
         }
         Ok(all)

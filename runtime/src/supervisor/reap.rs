@@ -78,9 +78,11 @@ impl Supervisor {
             End::Alive => {}
             End::NotOurs => {
                 init.mute();
-                match self.seen_by_keeper(id) {
-                    Some(record) => self.record_end(id, record),
-                    None => self.timers.add(clock::boot_ms() + KEEPER_MS, Timer::ExitUnseen(id.clone())),
+                let told_by_kernel = pidfd_exit_status(init).map(from_wait_status);
+                match (self.seen_by_keeper(id), told_by_kernel) {
+                    (Some(record), _) => self.record_end(id, record),
+                    (None, Some(exit)) => self.ended(id, exit),
+                    (None, None) => self.timers.add(clock::boot_ms() + KEEPER_MS, Timer::ExitUnseen(id.clone())),
                 }
             }
         }
