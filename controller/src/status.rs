@@ -175,7 +175,12 @@ impl<'a> Page<'a> {
 
     fn waiting(self, key: &ObjectKey) -> impl Iterator<Item = &'a WaitingOn> {
         let key = key.clone();
-        self.view.plan.waiting.iter().filter(move |waiting| waiting.object == key).map(|waiting| &waiting.on)
+        self.view
+            .plan
+            .waiting
+            .iter()
+            .filter(move |waiting| waiting.object.as_ref() == Some(&key))
+            .map(|waiting| &waiting.on)
     }
 
     /// Whether the plan has something to do for it.

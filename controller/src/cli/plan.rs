@@ -42,7 +42,11 @@ fn print(view: &PlanView) {
         anstream::println!("{}", line(number, step));
     }
     for waiting in &view.plan.waiting {
-        anstream::println!("  {YELLOW}! waits{YELLOW:#}    {} on {:?}", short(&waiting.object), waiting.on);
+        anstream::println!(
+            "  {YELLOW}! waits{YELLOW:#}    {} on {:?}",
+            waiting.object.as_ref().map_or_else(|| "the host".to_owned(), short),
+            waiting.on
+        );
     }
     let (steps, same) = (view.plan.steps.len(), view.unchanged.len());
     anstream::println!("{BOLD}Plan:{BOLD:#} {steps} steps, {same} objects unchanged. Nothing was changed.");

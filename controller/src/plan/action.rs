@@ -302,8 +302,8 @@ impl Reason {
 /// Something that cannot be done yet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Waiting {
-    /// Which object.
-    pub object: ObjectKey,
+    /// Which object; `None` for what all share, as in [`Step::object`].
+    pub object: Option<ObjectKey>,
     /// What for.
     pub on: WaitingOn,
 }

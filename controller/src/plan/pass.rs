@@ -132,10 +132,14 @@ impl<'a> Pass<'a> {
     }
 
     pub(super) fn wait(&mut self, object: &ObjectKey, on: WaitingOn) {
+        self.wait_for(Some(object.clone()), on);
+    }
+
+    fn wait_for(&mut self, object: Option<ObjectKey>, on: WaitingOn) {
         if let WaitingOn::BackOff { until_boot_ms, .. } = &on {
             self.wake(*until_boot_ms);
         }
-        self.waiting.push(Waiting { object: object.clone(), on });
+        self.waiting.push(Waiting { object, on });
     }
 
     /// Notes an obstacle, unless somebody is at it already.
@@ -169,10 +173,13 @@ impl<'a> Pass<'a> {
     ) -> Option<StepId> {
         let subject = action.subject();
         if let Some(obstacle) = self.obstacle_of(&subject) {
-            match (object, obstacle) {
-                (Some(object), obstacle) => self.blocked(object, obstacle),
-                (None, Obstacle::Wait(WaitingOn::BackOff { until_boot_ms, .. })) => self.wake(until_boot_ms),
-                (None, Obstacle::InFlight | Obstacle::Wait(_)) => {}
+            match (obstacle, &action) {
+                (Obstacle::InFlight, _) => {}
+                // An image nobody needs keeps nobody from having converged.
+                (Obstacle::Wait(WaitingOn::BackOff { until_boot_ms, .. }), Action::RemoveImage { .. }) => {
+                    self.wake(until_boot_ms);
+                }
+                (Obstacle::Wait(on), _) => self.wait_for(object.cloned(), on),
             }
             return None;
         }

@@ -14,7 +14,7 @@ fn a_back_off_shows_its_time_and_cause() {
     let mut view = View::default();
     let mut plan = Plan::default();
     let on = WaitingOn::BackOff { until_boot_ms: 19_500, failures: 3, message: "OOM, exit 137".to_owned() };
-    plan.waiting.push(Waiting { object: key("shop/app/web"), on });
+    plan.waiting.push(Waiting { object: Some(key("shop/app/web")), on });
     view.plan = Arc::new(plan);
     let live = Live::default();
     let page = Page { view: &view, live: &live };

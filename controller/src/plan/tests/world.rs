@@ -220,7 +220,8 @@ pub(super) fn text(plan: &Plan) -> String {
         writeln!(out, "#{id} {}  {}{after}", action(&step.action), reason(&step.reason)).unwrap();
     }
     for waiting in &plan.waiting {
-        writeln!(out, "waiting {}: {}", waiting.object, waited(&waiting.on)).unwrap();
+        let object = waiting.object.as_ref().map_or_else(|| "all".to_owned(), ToString::to_string);
+        writeln!(out, "waiting {object}: {}", waited(&waiting.on)).unwrap();
     }
     out
 }
