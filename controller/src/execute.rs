@@ -31,7 +31,8 @@ use flight::{Entry, Flights, Target};
 /// Pulls at once: more share the same line and disk.
 const PULLS_MAX: usize = 3;
 
-/// Creates, starts and removals at once. Each takes milliseconds of both CPU and kernel locks.
+/// Creates, starts and removals at once. Much of each is waiting (cgroup v1 answers writes after 7 to 14 ms), so more than
+/// there are cores; not many more, since looks wait in the supervisor behind them.
 const WORK_MAX: usize = 16;
 
 /// Stops at once: they wait for the program, and cost nothing while they do.

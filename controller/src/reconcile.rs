@@ -4,6 +4,8 @@
 //! says "look", never what to do: what to do follows from what is seen, so a ring lost, doubled or late changes nothing.
 //! On an idle host there is one look every 30 s, which writes nothing.
 
+mod view;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,9 +13,12 @@ use runtime::error::chain;
 use runtime::{Runtime, clock};
 use tokio::sync::{Notify, watch};
 
+use view::Pass;
+pub use view::{Planner, View};
+
 use crate::execute::Executor;
 use crate::memory::Memory;
-use crate::model::{DesiredState, ObservedState};
+use crate::model::DesiredState;
 use crate::observe::{Looking, Seen, observe};
 use crate::plan::Plan;
 use crate::probe::{Probes, targets};
@@ -30,29 +35,17 @@ const LOOK_AGAIN_MIN: Duration = Duration::from_millis(10);
 /// How long new triggers wait for a plan's quick steps, so that bursts of work are not planned anew at each ring.
 const QUICK_STEPS: Duration = Duration::from_millis(250);
 
+/// The same for large plans: a look costs each of their steps a pause.
+const QUICK_STEPS_MAX: Duration = Duration::from_secs(1);
+
+/// What each step of a plan adds to that time.
+const QUICK_STEP: Duration = Duration::from_millis(5);
+
 /// Looks in a row that each led to action, before the loop slows down: only a step that changes nothing gets there.
 const BUSY_LOOKS_MAX: u32 = 500;
 
 /// At a start without memory, how long to wait for the first answers of probes.
 const FIRST_ANSWERS: Duration = Duration::from_millis(1_500);
-
-/// The planner, a pure function.
-pub type Planner = fn(&DesiredState, &ObservedState) -> Plan;
-
-/// The last pass, for those who show it.
-#[derive(Debug, Clone, Default)]
-pub struct View {
-    /// What should be.
-    pub desired: Arc<DesiredState>,
-    /// What was seen.
-    pub seen: Arc<Seen>,
-    /// What follows from both.
-    pub plan: Arc<Plan>,
-    /// Nothing is to be done, waited for or being carried out: what is, is what should be.
-    pub settled: bool,
-    /// Why the last look failed; the rest is then of the look before.
-    pub blind: Option<String>,
-}
 
 /// Everything a pass needs.
 pub struct Reconciler {
@@ -80,10 +73,9 @@ impl Reconciler {
         self.first_look().await;
         let mut busy_looks = 0;
         loop {
-            let began = clock::boot_ms();
-            let (acted, next) = self.pass().await;
+            let Pass { acted, next, took } = self.pass().await;
             busy_looks = if acted { busy_looks + 1 } else { 0 };
-            let took = Duration::from_millis(clock::boot_ms().saturating_sub(began));
+            // Looks take at most half of the time, however many rings there are.
             let rest = if busy_looks > BUSY_LOOKS_MAX { Duration::from_secs(1) } else { took.min(QUICK_STEPS) };
             let rung = async {
                 tokio::time::sleep(rest).await;
@@ -108,8 +100,9 @@ impl Reconciler {
         }
     }
 
-    /// One look and what follows from it. Whether anything was to be done, and when to look again at the latest.
-    async fn pass(&mut self) -> (bool, Duration) {
+    /// One look and what follows from it.
+    async fn pass(&mut self) -> Pass {
+        let began = clock::boot_ms();
         self.executor.supersede();
         let desired = self.desired.borrow_and_update().clone();
         let (seen, plan) = match self.look(self.planner).await {
@@ -117,22 +110,24 @@ impl Reconciler {
             Err(why) => {
                 tracing::warn!(why, "the host could not be observed; nothing is changed");
                 self.views.send_modify(|view| Arc::make_mut(view).blind = Some(why));
-                return (false, RETRY);
+                return Pass { acted: false, next: RETRY, took: RETRY };
             }
         };
         self.probes.sync(targets(&desired, &seen.state));
         let acts = !plan.steps.is_empty();
         let next = plan.wake_at_boot_ms.map_or(RESYNC, |at| Duration::from_millis(at.saturating_sub(clock::boot_ms())));
         let settled = !acts && plan.waiting.is_empty() && seen.state.in_flight.is_empty();
-        tracing::debug!(steps = plan.steps.len(), waiting = plan.waiting.len(), settled, "planned");
+        let took = Duration::from_millis(clock::boot_ms().saturating_sub(began));
+        tracing::debug!(steps = plan.steps.len(), waiting = plan.waiting.len(), settled, ?took, "planned");
         let view = View { desired, seen: Arc::new(seen), plan: Arc::new(plan.clone()), settled, blind: None };
         self.views.send_replace(Arc::new(view));
         if acts {
+            let patience = QUICK_STEPS + QUICK_STEP * u32::try_from(plan.steps.len()).unwrap_or(u32::MAX).min(1_000);
             let mut running = self.executor.execute(plan);
             // Slow steps go on without us: the next look shows them as in flight.
-            let _ = tokio::time::timeout(QUICK_STEPS, &mut running).await;
+            let _ = tokio::time::timeout(patience.min(QUICK_STEPS_MAX), &mut running).await;
         }
-        (acts, next)
+        Pass { acted: acts, next, took }
     }
 
     /// Reads the world and plans, on a thread that may block.

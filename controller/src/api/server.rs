@@ -67,7 +67,9 @@ pub async fn serve(api: Arc<Api>, socket: UnixListener, mut stop: watch::Receive
         .route("/v1/images/pull", post(images::pull))
         .route("/v1/shutdown", post(sources::shutdown))
         .fallback(refusal::no_such_path)
+        .layer(axum::middleware::from_fn(listener::log_peer))
         .with_state(api);
+    let router = router.into_make_service_with_connect_info::<listener::Peer>();
     let serving = axum::serve(listener::Peers(socket), router);
     tokio::select! {
         ended = serving => if let Err(error) = ended { tracing::error!(%error, "the API ended") },

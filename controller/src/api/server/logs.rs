@@ -25,7 +25,7 @@ const LINES_MAX: usize = 256;
 /// How often a followed log and the list of replicas are looked at.
 const FOLLOW_EVERY: Duration = Duration::from_millis(100);
 
-/// Longest line handed on, in bytes; longer ones are cut. The pump splits at 16 KiB itself.
+/// Longest line handed on in one piece, in bytes. The pump splits at 16 KiB itself.
 const LINE_BYTES_MAX: usize = 64 << 10;
 
 /// Older files of one container that are looked for: more than any log configuration keeps.
@@ -155,26 +155,40 @@ impl Follower {
     }
 }
 
-/// The next whole line; a line still being written is left for later.
+/// The next whole line, put together from its parts (CRI tags them `P` but for the last, `F`). A line still being written
+/// is left for later.
 fn next_line(reader: &mut BufReader<File>, replica: &str) -> Option<LogLine> {
-    use std::io::Seek as _;
-    let mut bytes = Vec::new();
-    let read = reader.read_until(b'\n', &mut bytes).ok()?;
-    if bytes.pop() != Some(b'\n') {
-        let back = i64::try_from(read).ok()?;
-        let _ = reader.seek_relative(-back).or_else(|_| reader.seek(std::io::SeekFrom::Current(-back)).map(drop));
-        return None;
+    let mut whole: Option<LogLine> = None;
+    let mut read_bytes = 0;
+    loop {
+        let mut bytes = Vec::new();
+        let part_bytes = i64::try_from(reader.read_until(b'\n', &mut bytes).ok()?).ok()?;
+        read_bytes += part_bytes;
+        if bytes.pop() != Some(b'\n') {
+            // Within the buffer this moves no file offset.
+            let _ = reader.seek_relative(-read_bytes);
+            return None;
+        }
+        let text = String::from_utf8_lossy(&bytes);
+        let mut parts = text.splitn(4, ' ');
+        let (time, stream, tag) = (parts.next()?, parts.next()?, parts.next()?);
+        let part = parts.next().unwrap_or_default();
+        if whole.as_ref().is_some_and(|line| line.stream != stream) {
+            // The other stream came in between: what there is goes out, the other's part is read next.
+            let _ = reader.seek_relative(-part_bytes);
+            return whole;
+        }
+        let line = whole.get_or_insert_with(|| LogLine {
+            replica: replica.to_owned(),
+            time: time.to_owned(),
+            stream: stream.to_owned(),
+            line: String::new(),
+        });
+        line.line.push_str(part);
+        if tag != "P" || line.line.len() >= LINE_BYTES_MAX {
+            return whole;
+        }
     }
-    bytes.truncate(LINE_BYTES_MAX);
-    let text = String::from_utf8_lossy(&bytes);
-    let mut parts = text.splitn(4, ' ');
-    let (time, stream, _tag, line) = (parts.next()?, parts.next()?, parts.next()?, parts.next().unwrap_or_default());
-    Some(LogLine {
-        replica: replica.to_owned(),
-        time: time.to_owned(),
-        stream: stream.to_owned(),
-        line: line.to_owned(),
-    })
 }
 
 /// The last lines of a container's log.
@@ -189,4 +203,26 @@ pub(super) fn tail(dir: &Path, replica: &str, lines: usize) -> Vec<LogLine> {
         }
     }
     kept.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_of_a_line_are_put_together_and_an_unfinished_one_waits() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("current");
+        let text = "T1 stdout F one\nT2 stderr P two \nT3 stderr F halves\nT4 stdout P begun\n";
+        std::fs::write(&path, text).unwrap();
+        let mut reader = BufReader::new(File::open(&path).unwrap());
+        let mut next = || next_line(&mut reader, "web-1").map(|line| (line.time, line.stream, line.line));
+        let line = |time: &str, stream: &str, line: &str| Some((time.to_owned(), stream.to_owned(), line.to_owned()));
+        assert_eq!(next(), line("T1", "stdout", "one"));
+        assert_eq!(next(), line("T2", "stderr", "two halves"));
+        assert_eq!(next(), None);
+        std::fs::write(&path, format!("{text}T5 stdout F and ended\n")).unwrap();
+        assert_eq!(next(), line("T4", "stdout", "begunand ended"));
+        assert_eq!(tail(dir.path(), "web-1", 1).len(), 1);
+    }
 }
