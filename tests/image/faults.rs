@@ -27,6 +27,7 @@ pub(crate) const CASES: &[Case] = &[
     ("fault_damaged_partial_is_thrown_away", damaged_partial),
     ("fault_dead_registries_fail_in_time", dead),
     ("fault_slow_registry_blocks_nobody_else", slow_beside_fast),
+    ("fault_disk_full_while_unpacking_leaves_nothing", full_while_unpacking),
     ("fault_full_disk_is_seen_before_the_first_byte", full_disk),
 ];
 
@@ -288,4 +289,47 @@ fn full_disk() -> Result<(), String> {
     assert!(fake.log().iter().all(|a| !a.path.ends_with(layer.as_str())), "not a byte was asked for");
     nothing_visible(&lab);
     Ok(())
+}
+
+fn full_while_unpacking() -> Result<(), String> {
+    // compresses far better than the estimate thinks, so that admission lets it in
+    let tar = Archive::new().file("small", b"x").file("zeros", &vec![0; 90 << 20]).bytes();
+    let fake = Fake::start();
+    fake.push("a", "big", &Image::new(&[(&tar, gzip)]));
+    fake.push("a", "small", &one_layer(1_000));
+    let lab = Lab::new();
+    let data = lab.dir.path().join("data");
+    std::fs::create_dir(&data).expect("make a directory");
+    let _disk = Mounted::tmpfs(&data, "size=96m")?;
+    // what somebody else uses of it, so that less than the image needs and more than the reserve is left
+    std::fs::write(data.join("other"), vec![1; 24 << 20]).expect("use some of the disk");
+    let store = lab.store();
+    pull(&store, &fake.name("a:small")).expect("it fits");
+    match pull(&store, &fake.name("a:big")) {
+        Err(Error::NoSpace { .. }) => {}
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(names(&lab.images().join("layers")).len(), 1, "only the one that fits");
+    assert!(names(&lab.images().join("tmp")).is_empty(), "the space is given back");
+    assert_eq!(store.list().expect("list").len(), 1);
+    store.remove(&crate::lab::reference(&fake.name("a:small")), &std::collections::BTreeSet::new()).expect("removed");
+    Ok(())
+}
+
+/// A mount in the runner's own mount namespace, gone with its value.
+struct Mounted(std::path::PathBuf);
+
+impl Mounted {
+    fn tmpfs(at: &std::path::Path, options: &str) -> Result<Self, String> {
+        let options = std::ffi::CString::new(options).expect("no zero byte");
+        rustix::mount::mount("tmpfs", at, "tmpfs", rustix::mount::MountFlags::empty(), Some(options.as_c_str()))
+            .map_err(|e| format!("no tmpfs can be mounted: {e}"))?;
+        Ok(Self(at.to_owned()))
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = rustix::mount::unmount(&self.0, rustix::mount::UnmountFlags::DETACH);
+    }
 }

@@ -36,6 +36,9 @@ fn main() -> ExitCode {
     let wanted: Vec<&String> = args.iter().filter(|a| !a.starts_with('-')).collect();
     let fits = |name: &str, wanted: &str| if has("--exact") { name == wanted } else { name.contains(wanted) };
     let chosen = all().filter(|(name, _)| wanted.is_empty() || wanted.iter().any(|w| fits(name, w)));
+    if is_root() {
+        own_mounts();
+    }
     let (mut passed, mut failed, mut skipped) = (0, 0, 0);
     for (name, case) in chosen {
         let began = std::time::Instant::now();
@@ -57,6 +60,13 @@ fn main() -> ExitCode {
     }
     println!("{passed} passed, {failed} failed, {skipped} skipped");
     if failed > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+/// What the tests mount is seen by nobody else.
+fn own_mounts() {
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).expect("an own mount namespace");
+    let private = rustix::mount::MountPropagationFlags::PRIVATE | rustix::mount::MountPropagationFlags::REC;
+    rustix::mount::mount_change("/", private).expect("private mounts");
 }
 
 fn is_root() -> bool {

@@ -1,9 +1,11 @@
 //! The store: sharing, locking of tags, removal, collection, kills, reboots, damage.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier};
+use std::time::{Duration, Instant};
 
 use runtime::image::{BuildEntry, BuildLayer, Content, Digest, ImageBuild, Store};
 use runtime::runtime::{ImageConfig, NoProgress, PullPhase, PullRequest};
@@ -19,6 +21,7 @@ pub(crate) const CASES: &[Case] = &[
     ("store_removal_keeps_what_others_need", removal),
     ("store_digest_form_resolves_and_is_named", digest_form),
     ("store_kill_9_during_a_pull_leaves_nothing_visible", kill_during_pull),
+    ("store_kill_9_at_each_step_leaves_all_or_nothing", kill_at_each_step),
     ("store_damaged_layer_is_repaired_after_a_reboot", repair_after_reboot),
     ("store_missing_layer_is_repaired_without_network", repair_offline),
     ("store_damaged_index_is_set_aside", damaged_index),
@@ -189,6 +192,64 @@ fn kill_during_pull() -> Result<(), String> {
     is_slow.store(false, Ordering::SeqCst);
     pull(&store, &name).expect("it goes on");
     assert_eq!(fake.log().last().expect("requests").header("range"), "bytes=500000-");
+    Ok(())
+}
+
+/// A step as it shows on disk.
+type Reached = Box<dyn Fn(&Path) -> bool>;
+
+/// Kills the puller as soon as a step shows on disk; what is visible then is whole, and a new pull finishes.
+fn kill_at_each_step() -> Result<(), String> {
+    let image = Image::new(&[(&tar("one", 2_000_000), gzip), (&tar("two", 1_000_000), gzip)]);
+    let fake = Fake::start();
+    fake.push("a", "1", &image);
+    let name = fake.name("a:1");
+    fn has(dir: &Path, what: &str) -> bool {
+        dir.exists() && names(dir).iter().any(|n| n.contains(what))
+    }
+    let steps: [(&str, Reached); 7] = [
+        ("the store is open", Box::new(|images| images.join("index.json").exists())),
+        ("a blob arrives", Box::new(|images| has(&images.join("tmp"), ".partial"))),
+        ("a layer is unpacked", Box::new(|images| has(&images.join("tmp"), "layer-"))),
+        ("small blobs are staged", Box::new(|images| has(&images.join("tmp"), "blob-"))),
+        ("a blob is published", Box::new(|images| has(&images.join("blobs/sha256"), ""))),
+        ("a layer is published", Box::new(|images| has(&images.join("layers"), ""))),
+        (
+            "the index names it",
+            Box::new(|images| {
+                std::fs::read_to_string(images.join("index.json")).is_ok_and(|text| text.contains("a:1"))
+            }),
+        ),
+    ];
+    for (step, reached) in &steps {
+        let lab = Lab::new();
+        let mut child = Command::new(std::env::current_exe().expect("our own path"))
+            .arg("pull")
+            .arg(lab.dir.path())
+            .arg(&name)
+            .stdin(Stdio::null())
+            .spawn()
+            .expect("start a puller");
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !reached(&lab.images()) && child.try_wait().expect("look at the puller").is_none() {
+            assert!(Instant::now() < deadline, "waited in vain until {step}");
+            std::thread::yield_now();
+        }
+        let _ = child.kill();
+        child.wait().expect("reap it");
+        let store = lab.store();
+        for info in store.list().expect("list") {
+            let dirs = store.layer_dirs(&info.digest).expect("its layers");
+            assert_eq!(std::fs::metadata(dirs[1].join("one")).expect(step).len(), 2_000_000, "{step}");
+        }
+        pull(&store, &name).expect(step);
+        let dirs = store.layer_dirs(&image.digest()).expect("its layers");
+        assert_eq!(std::fs::read(dirs[0].join("two")).expect(step), noise(1_000_000, 3 + 1_000_000), "{step}");
+        store.remove(&reference(&name), &BTreeSet::new()).expect("it is forgotten");
+        for dir in ["layers", "blobs/sha256", "tmp"] {
+            assert!(names(&lab.images().join(dir)).is_empty(), "{step}: nothing is left in {dir}");
+        }
+    }
     Ok(())
 }
 

@@ -70,6 +70,10 @@ impl Store {
     /// `Io` (also for a host file that cannot be read), `NoSpace`, `Unsupported`, `Untrusted` for a path no image may
     /// hold.
     pub fn build(&self, reference: &ImageRef, build: &ImageBuild) -> Result<ImageInfo> {
+        self.make(reference, build).map_err(|e| self.full_disk(e))
+    }
+
+    fn make(&self, reference: &ImageRef, build: &ImageBuild) -> Result<ImageInfo> {
         let mut staged = Vec::new();
         let mut layers = Vec::new();
         let mut leases = Vec::new();

@@ -137,7 +137,7 @@ impl Store {
             SmallBlob { digest: digest.clone(), bytes },
             SmallBlob { digest: manifest.config.digest.clone(), bytes: config_bytes },
         ];
-        self.publish(&staged, &small, &spec.diff_ids, entry)?;
+        self.publish(&staged, &small, &spec.diff_ids, entry).map_err(|e| self.full_disk(e))?;
         for (blob, _) in &layers {
             progress.layer(&blob.digest, PullPhase::Done, blob.size, blob.size);
         }
@@ -182,6 +182,14 @@ impl Store {
             return Err(Error::NoSpace { path: self.root.display().to_string(), needed_bytes, free_bytes });
         }
         Ok(())
+    }
+
+    /// "No space left" while something is written is the same to the caller as too little space before.
+    pub(super) fn full_disk(&self, error: Error) -> Error {
+        match &error {
+            Error::Io { source, .. } if super::unpack::is_full(source) => super::unpack::no_space(&self.root),
+            _ => error,
+        }
     }
 
     fn has_layer(&self, diff_id: &Digest) -> bool {
@@ -345,7 +353,8 @@ impl Job<'_> {
             let download = Download::new(self.origin, self.source, blob, &path, self.progress)?;
             resumed.set(download.is_resumed());
             let mut source = super::unpack::Source::new(Box::new(download), blob.digest.clone(), blob.size);
-            self.store.stage_layer(&mut source, diff_id, Some(path.clone()))
+            let staged = self.store.stage_layer(&mut source, diff_id, Some(path.clone()));
+            staged.map_err(|e| self.store.full_disk(e))
         };
         let mut staged = attempt();
         if staged.as_ref().is_err_and(is_bad_bytes) {

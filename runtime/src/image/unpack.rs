@@ -21,6 +21,7 @@ mod sandbox;
 
 pub use child::unpack_child;
 use report::Report;
+pub(crate) use report::{is_full, no_space};
 
 /// Deepest path in a layer, in components.
 pub(crate) const DEPTH_MAX: usize = 128;

@@ -164,6 +164,10 @@ impl Store {
 
     fn publish_layer(&self, layer: &Staged) -> Result<()> {
         let to = self.layer_dir(&layer.diff_id);
+        if to.exists() && LayerNote::read(&to).is_none() {
+            // no layer of ours: half deleted, or somebody else's; it would be in the way for ever
+            std::fs::rename(&to, self.tmp_path("bad")).doing(|| format!("rename {}", to.display()))?;
+        }
         match std::fs::rename(&layer.dir, &to) {
             Ok(()) => {
                 layer.published.store(true, Ordering::Release);

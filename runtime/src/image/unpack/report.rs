@@ -42,7 +42,7 @@ pub(super) enum Refusal {
 impl Refusal {
     pub(super) fn io(doing: impl Into<String>, error: &std::io::Error) -> Self {
         match error.raw_os_error() {
-            Some(libc::ENOSPC | libc::EDQUOT) => Self::NoSpace,
+            _ if is_full(error) => Self::NoSpace,
             Some(errno) => Self::Io { doing: doing.into(), errno },
             None => Self::Untrusted(format!("{}: {error}", doing.into())),
         }
@@ -84,6 +84,11 @@ impl Report {
         }
         Ok(())
     }
+}
+
+/// Whether a write failed for want of space or quota.
+pub(crate) fn is_full(error: &std::io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT))
 }
 
 /// `NoSpace` for the file system of `path`; how much is missing nobody knows by now.
