@@ -57,7 +57,7 @@ fn template(key: &ObjectKey, tag: &str, rng: &mut Rng) -> ContainerTemplate {
 }
 
 fn limits(rng: &mut Rng) -> Resources {
-    Resources { memory_bytes: rng.chance(500).then(|| 64 << 20), cpu_millis: None, pids_max: None }
+    Resources { memory_bytes: rng.chance(500).then_some(64 << 20), cpu_millis: None, pids_max: None }
 }
 
 fn mount(key: &ObjectKey, what: MountWhat, read_only: bool) -> Mount {
@@ -65,7 +65,8 @@ fn mount(key: &ObjectKey, what: MountWhat, read_only: bool) -> Mount {
 }
 
 fn tag(rng: &mut Rng) -> &'static str {
-    if rng.chance(650) { *rng.pick(&TAGS[..4]) } else { *rng.pick(&TAGS) }
+    let tags = if rng.chance(500) { &TAGS[..4] } else { &TAGS[..] };
+    tags[rng.index(tags.len())]
 }
 
 fn workload(key: &ObjectKey, desired: &mut DesiredState, rng: &mut Rng) -> Workload {
@@ -138,7 +139,13 @@ pub(crate) fn change(desired: &mut DesiredState, rng: &mut Rng) {
             desired.workloads.insert(app_key, app);
         }
         3..=6 => edit(desired, rng),
-        7 => drop(desired.workloads.remove(&app_key)),
+        7 => {
+            desired.workloads.remove(&app_key);
+            if rng.chance(500) {
+                let mounted: Vec<ObjectKey> = desired.workloads.values().flat_map(volumes_of).collect();
+                desired.volumes.retain(|key, _| mounted.contains(key));
+            }
+        }
         8 => remove_but_hold(desired, rng),
         9 => desired.holds.clear(),
         10 => {
@@ -150,6 +157,14 @@ pub(crate) fn change(desired: &mut DesiredState, rng: &mut Rng) {
         _ => image(desired, stack, rng),
     }
     depend(desired, rng);
+}
+
+fn volumes_of(app: &Workload) -> Vec<ObjectKey> {
+    let volume = |mount: &Mount| match &mount.what {
+        MountWhat::Volume(key) => Some(key.clone()),
+        MountWhat::Bind(_) | MountWhat::File { .. } | MountWhat::Tmpfs { .. } => None,
+    };
+    app.template.mounts.iter().filter_map(volume).collect()
 }
 
 fn image(desired: &mut DesiredState, stack: &str, rng: &mut Rng) {
@@ -175,12 +190,12 @@ fn edit(desired: &mut DesiredState, rng: &mut Rng) {
     }
     let chosen = rng.index(count);
     let Some(app) = desired.workloads.values_mut().nth(chosen) else { return };
-    match rng.below(8) {
-        0..=2 => app.template.image.reference = reference(tag(rng)),
-        3 => app.replicas = if app.exclusive { rng.small(2) } else { rng.small(5) },
-        4 => app.template.resources = limits(rng),
-        5 => drop(app.template.env.insert("V0".to_owned(), EnvValue::Plain(rng.below(4).to_string()))),
-        6 => app.template.mounts.push(Mount {
+    match rng.below(11) {
+        0..=4 => app.template.image.reference = reference(tag(rng)),
+        5 => app.replicas = if app.exclusive { rng.small(2) } else { rng.small(5) },
+        6 | 7 => app.template.resources = limits(rng),
+        8 => drop(app.template.env.insert("V0".to_owned(), EnvValue::Plain(rng.below(4).to_string()))),
+        9 => app.template.mounts.push(Mount {
             path: "/etc/app.conf".to_owned(),
             what: MountWhat::File { content: rng.next().to_le_bytes().as_slice().into(), mode: 0o644 },
             read_only: true,

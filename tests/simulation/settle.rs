@@ -35,6 +35,12 @@ fn calm(sim: &mut Sim) {
     if sim.rng.chance(700) {
         sim.desired.holds.clear();
     }
+    if sim.rng.chance(200) {
+        sim.say(|_| "everything is taken down".to_owned());
+        sim.desired.workloads.clear();
+        sim.desired.jobs.clear();
+        sim.desired.volumes.clear();
+    }
     sim.desired.jobs.retain(|_, job| job.schedule.as_ref().is_none_or(|schedule| schedule.cron == "0 3 * * *"));
     sim.desired.images.values_mut().for_each(|image| image.follow_ms = None);
     let jobs: Vec<ObjectKey> = sim.desired.jobs.keys().cloned().collect();
@@ -101,12 +107,11 @@ fn as_wanted(sim: &Sim) -> Result<(), String> {
             return Err(format!("{} is left over", container.config.id));
         }
     }
-    if sim.world.containers.is_empty() && sim.desired.workloads.is_empty() && sim.desired.jobs.is_empty() {
-        if let Some(name) = sim.world.networks.keys().next() {
-            return Err(format!("network {name} is left over"));
-        }
+    let is_empty = sim.world.containers.is_empty() && sim.desired.workloads.is_empty() && sim.desired.jobs.is_empty();
+    match sim.world.networks.keys().next() {
+        Some(name) if is_empty => Err(format!("network {name} is left over")),
+        Some(_) | None => Ok(()),
     }
-    Ok(())
 }
 
 /// The template that should run at the end.

@@ -174,7 +174,8 @@ impl<'a> Pass<'a> {
     pub(super) fn next_attempt(&self, object: &ObjectKey, ordinal: u32, found: &[Found<'a>]) -> u32 {
         let counted = found.iter().filter(|(id, container)| {
             let half_made = container.state == ContainerState::Creating && !self.is_being_made(id);
-            !half_made && !(container.state == ContainerState::Created && self.removed.contains_key(*id))
+            let removed = container.state == ContainerState::Created && self.removed.contains_key(*id);
+            !half_made && !removed
         });
         let found = counted.map(|(_, container)| container.attempt + 1).max().unwrap_or(0);
         // Cheap when there is no history at all, the usual case of a first start.

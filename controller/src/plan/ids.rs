@@ -64,8 +64,8 @@ mod tests {
             .map(|i| ObjectKey { stack: "shop".to_owned(), kind: Kind::App, name: format!("app{i}") })
             .collect();
         // A foreign range over the first half of the pool.
-        let mut observed = ObservedState::default();
-        observed.foreign_id_ranges = vec![(100_000, 65_536), (POOL_START, 0x0800_0000)];
+        let foreign_id_ranges = vec![(100_000, 65_536), (POOL_START, 0x0800_0000)];
+        let observed = ObservedState { foreign_id_ranges, ..ObservedState::default() };
         let mut ranges = IdRanges::new(&observed);
         let picked: Vec<_> = keys.iter().map(|key| ranges.of(key).unwrap()).collect();
         for (i, a) in picked.iter().enumerate() {

@@ -274,18 +274,7 @@ fn plan_scheduled<'a>(
         return false;
     };
     let now = pass.observed.now_unix_ms;
-    let base = JobRecord {
-        run: run.as_ref().map_or(0, |run| run.number),
-        template_hash: run.as_ref().map_or_else(|| make.hash.clone(), |run| run.hash.clone()),
-        outcome: run.as_ref().map_or(JobOutcome::Active, |run| run.outcome),
-        last_exit: run
-            .as_ref()
-            .and_then(|run| run.ended)
-            .and_then(|end| end.exit)
-            .or_else(|| pass.observed.jobs.get(key).and_then(|record| record.last_exit)),
-        failures: run.as_ref().map_or(0, |run| run.tries),
-        considered_unix_ms: now,
-    };
+    let base = record_of(pass, run.as_ref(), &make);
     let seen = considered(pass, key);
     if seen == 0 || seen > now.saturating_add(STEP_BACK_MS_MAX) {
         // First seen, or the clock was set back far: times from here on count.
@@ -337,6 +326,20 @@ fn plan_scheduled<'a>(
     after.push(step);
     pass.make(&make, Reason::Scheduled, after);
     true
+}
+
+/// How the newest run stands, considered up to now.
+fn record_of(pass: &Pass<'_>, run: Option<&Run<'_>>, make: &Make<'_>) -> JobRecord {
+    let last_exit = run.and_then(|run| run.ended).and_then(|end| end.exit);
+    let before = pass.observed.jobs.get(make.object);
+    JobRecord {
+        run: run.map_or(0, |run| run.number),
+        template_hash: run.map_or_else(|| make.hash.clone(), |run| run.hash.clone()),
+        outcome: run.map_or(JobOutcome::Active, |run| run.outcome),
+        last_exit: last_exit.or_else(|| before.and_then(|record| record.last_exit)),
+        failures: run.map_or(0, |run| run.tries),
+        considered_unix_ms: pass.observed.now_unix_ms,
+    }
 }
 
 fn wake_at_next(pass: &mut Pass<'_>, cron: &Cron, zone: &jiff::tz::TimeZone, after_unix_ms: u64) {

@@ -2,5 +2,6 @@
 //! `tests/simulation`.
 
 mod golden;
+mod golden_job;
 mod property;
 mod world;

@@ -5,38 +5,20 @@
 //! While a new template is not proven (no replica of it was ever available), only as many slots try it as may be
 //! missing or surplus, and the others are kept on the last good one.
 
+mod replace;
+mod slot;
+
 use std::collections::BTreeMap;
 
 use runtime::runtime::ContainerState;
+use slot::Slot;
 
-use super::backoff::{self, streak};
 use super::bug::Bug;
-use super::container::Make;
-use super::pass::{Found, Obstacle, Pass};
+use super::pass::{Found, Pass};
 use super::rollout::{self, Progress, Target, change_reason};
 use super::volume::exclusive_volumes;
 use super::{Action, Reason, StepId, WaitingOn, dependency};
-use crate::model::{ExitRecord, ObjectKey, ObservedContainer, ReplicaKey, TemplateHash, Workload};
-
-/// What one replica number has.
-#[derive(Default)]
-pub(super) struct Slot<'a> {
-    /// Not ended, in id order.
-    pub(super) live: Vec<Found<'a>>,
-    /// Ended, in id order.
-    pub(super) ended: Vec<Found<'a>>,
-}
-
-impl<'a> Slot<'a> {
-    /// The last one that ended, kept for its logs.
-    pub(super) fn newest_ended(&self) -> Option<Found<'a>> {
-        self.ended.iter().copied().max_by_key(|(id, container)| (container.attempt, *id))
-    }
-
-    fn with_hash(&self, hash: &TemplateHash) -> Option<Found<'a>> {
-        self.live.iter().copied().find(|(_, container)| container.template_hash == *hash)
-    }
-}
+use crate::model::{ObjectKey, ObservedContainer, ReplicaKey, TemplateHash, Workload};
 
 /// One App under planning.
 struct App<'a> {
@@ -331,175 +313,6 @@ impl<'a> App<'a> {
         self.forget_leaving(pass);
     }
 
-    /// While the target is not proven: slots with nothing that could serve get the last good template, as far as more of
-    /// them are empty than may be missing.
-    fn fill(&mut self, pass: &mut Pass<'a>, target: &Target<'a>, is_proven: bool) {
-        let Some(good) = target.good.as_ref().filter(|_| !is_proven && !self.is_gated) else { return };
-        let hash = &good.revision.template_hash;
-        let mut vacant: Vec<(bool, u32)> = Vec::new();
-        for ordinal in 1..=self.wanted.replicas {
-            let slot = self.slots.get(&ordinal);
-            let live = slot.map_or(&[][..], |slot| slot.live.as_slice());
-            if !live.iter().any(|(_, c)| c.template_hash == *hash || c.ready_since_boot_ms.is_some()) {
-                let is_claimed = !live.is_empty() || slot.is_some_and(|slot| is_claimed(slot, target));
-                vacant.push((is_claimed, ordinal));
-            }
-        }
-        let allowed = usize::try_from(self.wanted.replicas - self.floor).unwrap_or(usize::MAX);
-        let excess = vacant.len().saturating_sub(allowed);
-        vacant.sort_unstable();
-        for (_, ordinal) in vacant.into_iter().take(excess) {
-            let target = Target {
-                hash: hash.clone(),
-                template: &good.revision.template,
-                image: &good.revision.image,
-                image_config: good.image_config,
-                undo: Some(good.revision.number),
-                is_wanted: false,
-                was_available: true,
-                good: None,
-            };
-            self.create(pass, ordinal, &target, &[]);
-        }
-    }
-
-    /// Brings the target into slots that lack it.
-    fn replace(&mut self, pass: &mut Pass<'a>, target: &Target<'a>, is_proven: bool) {
-        if self.is_gated {
-            return;
-        }
-        let mut lacking: Vec<(bool, u32)> = Vec::new();
-        let mut trying = 0_u32;
-        for ordinal in 1..=self.wanted.replicas {
-            let slot = self.slots.get(&ordinal);
-            match slot.and_then(|slot| slot.with_hash(&target.hash)) {
-                Some(new) => trying += u32::from(!self.is_serving(pass, new)),
-                None => {
-                    let claimed = slot.is_some_and(|slot| is_claimed(slot, target));
-                    trying += u32::from(claimed);
-                    lacking.push((!claimed, ordinal));
-                }
-            }
-        }
-        let (surge, _) = budget(pass, self.key, self.wanted, Some(target));
-        let tries = if is_proven { u32::MAX } else { (self.wanted.replicas - self.floor + surge).max(1) };
-        lacking.sort_unstable();
-        for (is_new_try, ordinal) in lacking {
-            if is_new_try && trying >= tries {
-                continue;
-            }
-            let live = self.slots.get(&ordinal).map(|slot| slot.live.clone()).unwrap_or_default();
-            let taken = self.create(pass, ordinal, target, &live);
-            trying += u32::from(is_new_try && taken);
-        }
-    }
-
-    /// Makes a container in a slot, beside the old ones in it where surge allows, else in their place. Says whether it
-    /// was planned.
-    fn create(&mut self, pass: &mut Pass<'a>, ordinal: u32, target: &Target<'a>, old: &[Found<'a>]) -> bool {
-        let Some(gone) = self.leaving_twin(pass, ordinal, target) else { return false };
-        let Some(make) = self.make_of(pass, ordinal, target) else { return false };
-        let newest_ended = self.slots.get(&ordinal).and_then(Slot::newest_ended);
-        let before = old.first().copied().or(newest_ended);
-        let reason = match before {
-            Some((_, c)) if c.template_hash == target.hash => Reason::Exited,
-            Some((_, c)) => change_reason(pass, self.key, &c.template_hash, target),
-            None => target.undo.map_or(Reason::Missing, |to| Reason::Undo { to }),
-        };
-        if old.is_empty() || self.has_room() {
-            // In an empty slot, or start-first.
-            return match pass.make_obstacle(&make, &[]) {
-                Some(obstacle @ Obstacle::Wait(WaitingOn::Exclusive { .. })) if !old.is_empty() => {
-                    self.create_in_place(pass, &make, old, reason, Some(obstacle))
-                }
-                Some(obstacle) => {
-                    pass.blocked(self.key, obstacle);
-                    false
-                }
-                None => {
-                    let Some(mut after) = self.take_room() else { return false };
-                    after.extend(gone);
-                    pass.make(&make, reason, after).is_some()
-                }
-            };
-        }
-        self.create_in_place(pass, &make, old, reason, None)
-    }
-
-    /// Steps that end a container of the same slot and template that is leaving; `None`: it leaves by an earlier plan and
-    /// has to be waited for, since there is never more than one.
-    fn leaving_twin(&self, pass: &Pass<'a>, ordinal: u32, target: &Target<'a>) -> Option<Vec<StepId>> {
-        let found = pass.owned.get(self.key).into_iter().flatten();
-        let twins = found.filter(|(id, c)| {
-            c.replica.ordinal == ordinal
-                && c.template_hash == target.hash
-                && c.state != ContainerState::Stopped
-                && pass.leaving.contains(id)
-        });
-        twins.map(|(id, _)| pass.stopped.get(*id).copied()).collect()
-    }
-
-    /// Stop-first: the old ones go, if the floor allows and nothing else is in the way of the new one.
-    fn create_in_place(
-        &mut self,
-        pass: &mut Pass<'a>,
-        make: &Make<'a>,
-        old: &[Found<'a>],
-        reason: Reason,
-        first_obstacle: Option<Obstacle>,
-    ) -> bool {
-        if let Some(obstacle) = pass.make_obstacle(make, old) {
-            pass.blocked(self.key, obstacle);
-            return false;
-        }
-        let room = self.room + i64::try_from(old.len()).unwrap_or(i64::MAX);
-        if room < 1 || !self.may_stop_all(pass, old) {
-            if let Some(obstacle) = first_obstacle {
-                pass.blocked(self.key, obstacle);
-            }
-            return false;
-        }
-        let mut stops = Vec::new();
-        for &found in old {
-            let Some(step) = self.stop(pass, found, reason.clone()) else { return false };
-            stops.push(step);
-        }
-        let Some(mut after) = self.take_room() else { return false };
-        after.extend(stops);
-        pass.make(make, reason, after).is_some()
-    }
-
-    /// The next container of a slot, unless it must wait for its back-off.
-    fn make_of(&self, pass: &mut Pass<'a>, ordinal: u32, target: &Target<'a>) -> Option<Make<'a>> {
-        let empty = Slot::default();
-        let slot = self.slots.get(&ordinal).unwrap_or(&empty);
-        let ends = ends_of(pass, self.key, ordinal, slot, &target.hash);
-        let streak = streak(&ends, pass.now());
-        if streak.until_boot_ms > pass.now() && !pass.has_bug(Bug::BackOffIgnored) {
-            let message = ends.last().map_or_else(String::new, |end| end.exit.to_string());
-            let (until_boot_ms, failures) = (streak.until_boot_ms, streak.failures);
-            pass.wait(self.key, WaitingOn::BackOff { until_boot_ms, failures, message });
-            return None;
-        }
-        if pass.has_bug(Bug::ExitedNeverReplaced) && !slot.ended.is_empty() {
-            return None;
-        }
-        let all: Vec<Found<'a>> = pass.owned.get(self.key).map_or_else(Vec::new, |found| {
-            found.iter().copied().filter(|(_, c)| c.replica.ordinal == ordinal).collect()
-        });
-        Some(Make {
-            object: self.key,
-            ordinal,
-            attempt: pass.next_attempt(self.key, ordinal, &all),
-            template: target.template,
-            hash: target.hash.clone(),
-            image: target.image,
-            image_config: target.image_config,
-            resources: &self.wanted.template.resources,
-            source: &self.wanted.source,
-        })
-    }
-
     fn set_limits(&self, pass: &mut Pass<'a>, target: &Target<'a>) {
         let limits = &self.wanted.template.resources;
         for (_, slot) in self.slots.range(..=self.wanted.replicas) {
@@ -555,40 +368,4 @@ fn budget<'a>(pass: &Pass<'a>, key: &ObjectKey, wanted: &Workload, target: Optio
         (false, 0, 0) => (0, 1),
         (false, surge, unavailable) => (surge, unavailable),
     }
-}
-
-/// The slot's last container was of the target: it goes on trying there.
-fn is_claimed(slot: &Slot<'_>, target: &Target<'_>) -> bool {
-    slot.newest_ended().is_some_and(|(_, container)| container.template_hash == target.hash)
-}
-
-/// How the slot's containers of one template ended, oldest first: from memory, and from containers memory knows nothing of.
-fn ends_of(pass: &Pass<'_>, key: &ObjectKey, ordinal: u32, slot: &Slot<'_>, hash: &TemplateHash) -> Vec<ExitRecord> {
-    let mut ends: BTreeMap<u32, ExitRecord> = BTreeMap::new();
-    for (_, container) in slot.ended.iter().filter(|(_, c)| c.template_hash == *hash) {
-        let Some(exit) = container.exit else { continue };
-        let record = ExitRecord {
-            attempt: container.attempt,
-            template_hash: hash.clone(),
-            exit,
-            finished_boot_ms: container.finished_boot_ms,
-            finished_unix_ms: 0,
-            // Nobody recorded how long it was ready; how long it ran is the kindest guess, and only for a first failure.
-            ready_for_ms: match (container.started_boot_ms, container.finished_boot_ms) {
-                (0, _) | (_, 0) => 0,
-                (started, finished) => finished.saturating_sub(started).min(backoff::STARTED_WELL_MS),
-            },
-            asked: false,
-        };
-        ends.insert(container.attempt, record);
-    }
-    if !pass.observed.exits.is_empty() {
-        let replica = ReplicaKey { workload: key.clone(), ordinal };
-        for exit in pass.observed.exits.get(&replica).into_iter().flatten() {
-            if exit.template_hash == *hash {
-                ends.insert(exit.attempt, exit.clone());
-            }
-        }
-    }
-    ends.into_values().collect()
 }

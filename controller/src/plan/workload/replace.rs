@@ -1,0 +1,183 @@
+//! Bringing a template into slots: beside the old container where surge allows, in its place where not, and the last
+//! good one where nothing would serve meanwhile.
+
+use super::slot::{Slot, ends_of, is_claimed};
+use super::{App, budget};
+use crate::plan::backoff::streak;
+use crate::plan::bug::Bug;
+use crate::plan::container::Make;
+use crate::plan::pass::{Found, Obstacle, Pass};
+use crate::plan::rollout::{Target, change_reason};
+use crate::plan::{Reason, StepId, WaitingOn};
+use runtime::runtime::ContainerState;
+
+impl<'a> App<'a> {
+    /// While the target is not proven: slots with nothing that could serve get the last good template, as far as more of
+    /// them are empty than may be missing.
+    pub(super) fn fill(&mut self, pass: &mut Pass<'a>, target: &Target<'a>, is_proven: bool) {
+        let Some(good) = target.good.as_ref().filter(|_| !is_proven && !self.is_gated) else { return };
+        let hash = &good.revision.template_hash;
+        let mut vacant: Vec<(bool, u32)> = Vec::new();
+        for ordinal in 1..=self.wanted.replicas {
+            let slot = self.slots.get(&ordinal);
+            let live = slot.map_or(&[][..], |slot| slot.live.as_slice());
+            if !live.iter().any(|(_, c)| c.template_hash == *hash || c.ready_since_boot_ms.is_some()) {
+                let is_claimed = !live.is_empty() || slot.is_some_and(|slot| is_claimed(slot, target));
+                vacant.push((is_claimed, ordinal));
+            }
+        }
+        let allowed = usize::try_from(self.wanted.replicas - self.floor).unwrap_or(usize::MAX);
+        let excess = vacant.len().saturating_sub(allowed);
+        vacant.sort_unstable();
+        for (_, ordinal) in vacant.into_iter().take(excess) {
+            let target = Target {
+                hash: hash.clone(),
+                template: &good.revision.template,
+                image: &good.revision.image,
+                image_config: good.image_config,
+                undo: Some(good.revision.number),
+                is_wanted: false,
+                was_available: true,
+                good: None,
+            };
+            self.create(pass, ordinal, &target, &[]);
+        }
+    }
+
+    /// Brings the target into slots that lack it.
+    pub(super) fn replace(&mut self, pass: &mut Pass<'a>, target: &Target<'a>, is_proven: bool) {
+        if self.is_gated {
+            return;
+        }
+        let mut lacking: Vec<(bool, u32)> = Vec::new();
+        let mut trying = 0_u32;
+        for ordinal in 1..=self.wanted.replicas {
+            let slot = self.slots.get(&ordinal);
+            match slot.and_then(|slot| slot.with_hash(&target.hash)) {
+                Some(new) => trying += u32::from(!self.is_serving(pass, new)),
+                None => {
+                    let claimed = slot.is_some_and(|slot| is_claimed(slot, target));
+                    trying += u32::from(claimed);
+                    lacking.push((!claimed, ordinal));
+                }
+            }
+        }
+        let (surge, _) = budget(pass, self.key, self.wanted, Some(target));
+        let tries = if is_proven { u32::MAX } else { (self.wanted.replicas - self.floor + surge).max(1) };
+        lacking.sort_unstable();
+        for (is_new_try, ordinal) in lacking {
+            if is_new_try && trying >= tries {
+                continue;
+            }
+            let live = self.slots.get(&ordinal).map(|slot| slot.live.clone()).unwrap_or_default();
+            let taken = self.create(pass, ordinal, target, &live);
+            trying += u32::from(is_new_try && taken);
+        }
+    }
+
+    /// Makes a container in a slot, beside the old ones in it where surge allows, else in their place. Says whether it
+    /// was planned.
+    fn create(&mut self, pass: &mut Pass<'a>, ordinal: u32, target: &Target<'a>, old: &[Found<'a>]) -> bool {
+        let Some(gone) = self.leaving_twin(pass, ordinal, target) else { return false };
+        let Some(make) = self.make_of(pass, ordinal, target) else { return false };
+        let newest_ended = self.slots.get(&ordinal).and_then(Slot::newest_ended);
+        let before = old.first().copied().or(newest_ended);
+        let reason = match before {
+            Some((_, c)) if c.template_hash == target.hash => Reason::Exited,
+            Some((_, c)) => change_reason(pass, self.key, &c.template_hash, target),
+            None => target.undo.map_or(Reason::Missing, |to| Reason::Undo { to }),
+        };
+        if old.is_empty() || self.has_room() {
+            // In an empty slot, or start-first.
+            return match pass.make_obstacle(&make, &[]) {
+                Some(obstacle @ Obstacle::Wait(WaitingOn::Exclusive { .. })) if !old.is_empty() => {
+                    self.create_in_place(pass, &make, old, reason, Some(obstacle))
+                }
+                Some(obstacle) => {
+                    pass.blocked(self.key, obstacle);
+                    false
+                }
+                None => {
+                    let Some(mut after) = self.take_room() else { return false };
+                    after.extend(gone);
+                    pass.make(&make, reason, after).is_some()
+                }
+            };
+        }
+        self.create_in_place(pass, &make, old, reason, None)
+    }
+
+    /// Steps that end a container of the same slot and template that is leaving; `None`: it leaves by an earlier plan and
+    /// has to be waited for, since there is never more than one.
+    fn leaving_twin(&self, pass: &Pass<'a>, ordinal: u32, target: &Target<'a>) -> Option<Vec<StepId>> {
+        let found = pass.owned.get(self.key).into_iter().flatten();
+        let twins = found.filter(|(id, c)| {
+            c.replica.ordinal == ordinal
+                && c.template_hash == target.hash
+                && c.state != ContainerState::Stopped
+                && pass.leaving.contains(id)
+        });
+        twins.map(|(id, _)| pass.stopped.get(*id).copied()).collect()
+    }
+
+    /// Stop-first: the old ones go, if the floor allows and nothing else is in the way of the new one.
+    fn create_in_place(
+        &mut self,
+        pass: &mut Pass<'a>,
+        make: &Make<'a>,
+        old: &[Found<'a>],
+        reason: Reason,
+        first_obstacle: Option<Obstacle>,
+    ) -> bool {
+        if let Some(obstacle) = pass.make_obstacle(make, old) {
+            pass.blocked(self.key, obstacle);
+            return false;
+        }
+        let room = self.room + i64::try_from(old.len()).unwrap_or(i64::MAX);
+        if room < 1 || !self.may_stop_all(pass, old) {
+            if let Some(obstacle) = first_obstacle {
+                pass.blocked(self.key, obstacle);
+            }
+            return false;
+        }
+        let mut stops = Vec::new();
+        for &found in old {
+            let Some(step) = self.stop(pass, found, reason.clone()) else { return false };
+            stops.push(step);
+        }
+        let Some(mut after) = self.take_room() else { return false };
+        after.extend(stops);
+        pass.make(make, reason, after).is_some()
+    }
+
+    /// The next container of a slot, unless it must wait for its back-off.
+    fn make_of(&self, pass: &mut Pass<'a>, ordinal: u32, target: &Target<'a>) -> Option<Make<'a>> {
+        let empty = Slot::default();
+        let slot = self.slots.get(&ordinal).unwrap_or(&empty);
+        let ends = ends_of(pass, self.key, ordinal, slot, &target.hash);
+        let streak = streak(&ends, pass.now());
+        if streak.until_boot_ms > pass.now() && !pass.has_bug(Bug::BackOffIgnored) {
+            let message = ends.last().map_or_else(String::new, |end| end.exit.to_string());
+            let (until_boot_ms, failures) = (streak.until_boot_ms, streak.failures);
+            pass.wait(self.key, WaitingOn::BackOff { until_boot_ms, failures, message });
+            return None;
+        }
+        if pass.has_bug(Bug::ExitedNeverReplaced) && !slot.ended.is_empty() {
+            return None;
+        }
+        let all: Vec<Found<'a>> = pass.owned.get(self.key).map_or_else(Vec::new, |found| {
+            found.iter().copied().filter(|(_, c)| c.replica.ordinal == ordinal).collect()
+        });
+        Some(Make {
+            object: self.key,
+            ordinal,
+            attempt: pass.next_attempt(self.key, ordinal, &all),
+            template: target.template,
+            hash: target.hash.clone(),
+            image: target.image,
+            image_config: target.image_config,
+            resources: &self.wanted.template.resources,
+            source: &self.wanted.source,
+        })
+    }
+}
