@@ -125,11 +125,15 @@ async fn live(options: Options, runtime: Arc<LinuxRuntime>, store: Arc<dyn State
     let owners = first_owners(&runtime).await?;
     let linux = Arc::clone(&runtime);
     let _ = tokio::task::spawn_blocking(move || housekeeping(&linux)).await;
+    let linux = Arc::clone(&runtime);
     let parts = Parts::start(&options, runtime, Arc::clone(&memory), crate::plan::plan, owners)?;
     tracing::info!(data_root = %options.layout.data_root.display(), "the controller runs");
     notify_ready();
     let asked = wait_for_end(&parts.shutdown).await;
     parts.end(&options).await;
+    if let Err(error) = linux.images().mark_clean() {
+        tracing::warn!(error = %chain(&error), "the next boot will verify what this one pulled");
+    }
     if asked && options.kept {
         // The keeper is our parent and ends the other two; its death would have ended us.
         let keeper = nix::unistd::getppid();
