@@ -6,6 +6,7 @@ use controller::plan::{network_name, template_hash};
 use runtime::image::Digest;
 use runtime::runtime::ContainerState;
 
+use crate::desire::{TAGS, reference};
 use crate::run::Sim;
 use crate::world::{World, program_of};
 
@@ -51,12 +52,32 @@ fn calm(sim: &mut Sim) {
         let program = digest.map(|digest| program_of(&digest));
         let is_good = program.is_some_and(|program| program.is_good());
         let can_undo = app.strategy.on_failure == OnFailure::Undo && has_good(sim, &key, app);
-        let reference = World::good_tag(&mut sim.rng);
+        let good = World::good_tag(&mut sim.rng);
         if let Some(app) = sim.desired.workloads.get_mut(&key) {
             app.depends_on.retain(|on, _| !jobs.contains(on));
             if !is_good && !can_undo {
-                app.template.image.reference = reference;
+                app.template.image.reference = good;
             }
+        }
+        if is_good && sim.rng.chance(400) {
+            push_bad(sim, &key);
+        }
+    }
+}
+
+/// A bad image is pushed where a good one serves: it must be undone in the end.
+fn push_bad(sim: &mut Sim, key: &ObjectKey) {
+    let app = &sim.desired.workloads[key];
+    let image = sim.world.images.get(&app.template.image.reference);
+    let last = sim.memory.revisions.get(key).and_then(|revisions| revisions.last());
+    let serves = last.zip(image).is_some_and(|(last, image)| {
+        last.result == RevisionResult::Ready && last.template_hash == template_hash(&app.template, &image.digest)
+    });
+    if serves && app.strategy.on_failure == OnFailure::Undo {
+        let bad = reference(TAGS[4 + sim.rng.index(3)]);
+        sim.say(|_| format!("{bad} is pushed to {key}"));
+        if let Some(app) = sim.desired.workloads.get_mut(key) {
+            app.template.image.reference = bad;
         }
     }
 }
