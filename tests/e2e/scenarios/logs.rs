@@ -84,6 +84,10 @@ impl Read {
             return;
         };
         self.lines += 1;
+        if self.lines == 1 {
+            // a file may have been rotated away before the reader came
+            self.next = number;
+        }
         if number < self.next {
             self.repeats += 1;
             self.repeated = 0;
