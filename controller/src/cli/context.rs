@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::args::{Cli, Output, Place};
 use crate::api::client::{Client, ClientError};
 use crate::api::types::{ApiError, ObjectStatus, Status};
+use crate::model::Kind;
 
 /// The surroundings of one verb.
 #[derive(Debug, Clone)]
@@ -125,7 +126,11 @@ impl Context {
     /// # Errors
     /// `Usage` when nothing or several things match, with the names there are.
     pub fn find<'a>(&self, status: &'a Status, what: &str) -> Result<(&'a ObjectStatus, Option<String>), Failure> {
-        let matching: Vec<_> = status.objects.iter().filter(|o| names(o, what)).collect();
+        let mut matching: Vec<_> = status.objects.iter().filter(|o| names(o, what)).collect();
+        // A volume or image may bear the name of the App it serves: people mean what runs.
+        if matching.iter().any(|o| runs(o)) {
+            matching.retain(|o| runs(o));
+        }
         match matching.as_slice() {
             [one] => return Ok((one, None)),
             [] => {}
@@ -180,6 +185,11 @@ pub(crate) fn print_error(error: &ApiError) {
     if let Some(help) = &error.help {
         anstream::eprintln!("  help: {help}");
     }
+}
+
+/// Whether an object has containers.
+fn runs(object: &ObjectStatus) -> bool {
+    matches!(object.key.kind, Kind::App | Kind::Job)
 }
 
 /// Whether `what` (`app/web`, `web`, `shop/web`, `shop/app/web`) names this object.

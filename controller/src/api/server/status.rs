@@ -24,6 +24,9 @@ const WAIT_MS_MAX: u64 = 60_000;
 /// Between two pages while something moves: ten times a second is as fast as eyes and progress bars need.
 const PAGE_EVERY: Duration = Duration::from_millis(50);
 
+/// How long a question waits for the first look at the host.
+const FIRST_LOOK_MAX: Duration = Duration::from_secs(5);
+
 #[derive(Debug, Deserialize)]
 pub(super) struct After {
     after: Option<u64>,
@@ -38,6 +41,8 @@ impl After {
 
 pub(super) async fn get(State(api): State<Arc<Api>>, Query(query): Query<After>) -> Answer<Status> {
     let mut page = api.status.clone();
+    // Before the first look an empty page would read as "nothing runs here".
+    let _ = tokio::time::timeout(FIRST_LOOK_MAX, page.wait_for(|page| page.version > 0)).await;
     if let Some(after) = query.after {
         // A page of another controller's life has another version: anything but this one is news.
         let _ = tokio::time::timeout(query.timeout(), page.wait_for(|page| page.version != after)).await;
@@ -66,6 +71,9 @@ pub(crate) async fn publish(
 ) {
     let mut pulls = executor.pulls().changes();
     let mut said = sources.changes();
+    if views.changed().await.is_err() {
+        return;
+    }
     loop {
         let view = views.borrow_and_update().clone();
         pulls.mark_unchanged();
@@ -76,7 +84,7 @@ pub(crate) async fn publish(
         page.sources = sources.list();
         pages.send_if_modified(|old| {
             page.version = old.version;
-            if **old == page {
+            if page.version > 0 && **old == page {
                 return false;
             }
             page.version += 1;
