@@ -180,9 +180,15 @@ pub fn set_close_on_exec(fd: impl AsFd, on: bool) -> io::Result<()> {
 /// # Errors
 /// The kernel's.
 pub fn reset_signals() -> io::Result<()> {
-    for signal in 1..=64 {
-        // SAFETY: SIG_DFL installs no handler. SIGKILL, SIGSTOP and glibc's own two refuse, which is fine.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    // The kernel's own struct, all zero: SIG_DFL, no flags, no restorer, an empty mask. Four words are what the largest
+    // of the 64-bit architectures reads.
+    let default = [0_u64; 4];
+    for signal in 1..=64_i32 {
+        // SAFETY: `default` is live, SIG_DFL installs no handler. The raw call, since glibc refuses to touch its own two
+        // signals (32, 33), and a caller that ignores them would hand that down. SIGKILL and SIGSTOP refuse: fine.
+        unsafe {
+            libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), ptr::null::<u64>(), size_of::<u64>())
+        };
     }
     // SAFETY: an all-zero sigset_t is a valid value that sigemptyset fills.
     let mut none: libc::sigset_t = unsafe { std::mem::zeroed() };

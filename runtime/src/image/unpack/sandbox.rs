@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use caps::{CapSet, Capability};
 use nix::sched::CloneFlags;
 use oci_spec::runtime::{Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompBuilder, LinuxSyscallBuilder};
-use rustix::mount::{MountPropagationFlags, UnmountFlags};
+use rustix::mount::MountPropagationFlags;
 use rustix::process::{Resource, Rlimit};
 
 use super::LAYER_BYTES_MAX;
@@ -86,11 +86,8 @@ pub(super) fn enter() -> Result<(), Refusal> {
     rustix::mount::mount_change("/", private).map_err(|e| step(e.into()))?;
     rustix::mount::mount_bind(".", ".").map_err(|e| step(e.into()))?;
     // "." is still the directory under the new mount; go in by name
-    let here = std::env::current_dir().map_err(step)?;
-    rustix::process::chdir(&here).map_err(|e| step(e.into()))?;
-    rustix::process::pivot_root(".", ".").map_err(|e| step(e.into()))?;
-    rustix::mount::unmount(".", UnmountFlags::DETACH).map_err(|e| step(e.into()))?;
-    rustix::process::chdir("/").map_err(|e| step(e.into()))?;
+    let here = std::env::current_dir().and_then(std::fs::File::open).map_err(step)?;
+    crate::sys::mount::pivot(here).map_err(step)?;
     limit()?;
     drop_rights()?;
     let filter = seccomp::compile(&calls()).map_err(|e| Refusal::Unsupported(format!("limit system calls: {e}")))?;
