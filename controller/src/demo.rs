@@ -47,8 +47,10 @@ async fn play(stage: &Stage, args: &DemoArgs, score: &mut Score) -> Result<(), F
     let replicas = if args.sabotage == Some(Sabotage::Converge) { 2 } else { 3 };
     stage.write_web("1", replicas)?;
     stage.write_job()?;
+    let opened = boot_ms();
     stage.open().await?;
     let converged = stage.converged("1", 3);
+    stage.measured(Duration::from_millis(boot_ms() - opened));
     if converged.is_ok() {
         say("Starting", &format!("3 web replicas and a job   {}   http://127.0.0.1:{}", since(began), stage.port()));
     }

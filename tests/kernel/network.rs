@@ -88,7 +88,8 @@ fn without_a_network_there_is_only_loopback(lab: &Lab) {
 
 fn the_hosts_network_is_the_hosts(lab: &Lab) {
     bridge();
-    let config = ContainerConfig { network: NetworkMode::Host, ..lab.script("ip -o link | grep -c bx-test") };
+    let config =
+        ContainerConfig { network: NetworkMode::Host, ..lab.script("ip -o link | grep -c '^[0-9]*: bx-test'") };
     assert_eq!(lab.run(&config).output, "1\n");
 }
 

@@ -3,7 +3,7 @@
 use super::guest::WEB_PORT;
 
 /// Three web replicas behind one host port; `tag` is the image's.
-pub(super) fn web(tag: &str, replicas: u32, port: u16, mark: &str) -> String {
+pub(super) fn web(tag: &str, replicas: u32, port: u16, mark: &str, deadline_secs: u64) -> String {
     format!(
         "apiVersion: boxship/v1\n\
          kind: App\n\
@@ -13,7 +13,7 @@ pub(super) fn web(tag: &str, replicas: u32, port: u16, mark: &str) -> String {
          env: {{{mark_name}: \"{mark}\"}}\n\
          ports: [{{containerPort: {WEB_PORT}, publish: \"127.0.0.1:{port}\"}}]\n\
          healthcheck: {{http: \":{WEB_PORT}/\", interval: 1s, retries: 2}}\n\
-         strategy: {{maxSurge: 1, maxUnavailable: 0, progressDeadline: 2s, onFailure: undo}}\n\
+         strategy: {{maxSurge: 1, maxUnavailable: 0, progressDeadline: {deadline_secs}s, onFailure: undo}}\n\
          stopGracePeriod: 5s\n",
         mark_name = super::world::MARK,
     )

@@ -31,6 +31,8 @@ pub(super) struct Stage {
     patience_ms: u64,
     sabotage: Option<Sabotage>,
     linger: std::cell::RefCell<Option<std::process::Child>>,
+    /// How long a roll-out may make no progress; follows from how long the first start took here.
+    deadline_secs: std::cell::Cell<u64>,
 }
 
 impl Stage {
@@ -52,6 +54,7 @@ impl Stage {
             patience_ms: if sabotage.is_some() { SABOTAGED_PATIENCE_MS } else { PATIENCE_MS },
             sabotage,
             linger: std::cell::RefCell::default(),
+            deadline_secs: std::cell::Cell::new(60),
         })
     }
 
@@ -73,11 +76,16 @@ impl Stage {
     }
 
     pub(super) fn write_web(&self, tag: &str, replicas: u32) -> Result<(), Failure> {
-        self.write("web.yaml", &manifests::web(tag, replicas, self.port, &self.mark))
+        self.write("web.yaml", &manifests::web(tag, replicas, self.port, &self.mark, self.deadline_secs.get()))
     }
 
     pub(super) fn write_job(&self) -> Result<(), Failure> {
         self.write("seed.yaml", &manifests::seed(&self.mark))
+    }
+
+    /// A machine that took this long to start all replicas gets three times as long for one step of a roll-out.
+    pub(super) fn measured(&self, start: Duration) {
+        self.deadline_secs.set((start.as_secs() * 3).max(2));
     }
 
     /// The way an editor saves: a new file renamed over the old.
