@@ -247,7 +247,8 @@ fn kill_at_each_step() -> Result<(), String> {
         assert_eq!(std::fs::read(dirs[0].join("two")).expect(step), noise(1_000_000, 3 + 1_000_000), "{step}");
         store.remove(&reference(&name), &BTreeSet::new()).expect("it is forgotten");
         for dir in ["layers", "blobs/sha256", "tmp"] {
-            assert!(names(&lab.images().join(dir)).is_empty(), "{step}: nothing is left in {dir}");
+            let left = names(&lab.images().join(dir));
+            assert!(left.is_empty(), "{step}: nothing is left in {dir}: {left:?}");
         }
     }
     Ok(())

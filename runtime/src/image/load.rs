@@ -9,7 +9,7 @@ use rustix::fs::{Mode, OFlags, ResolveFlags};
 
 use super::manifest::{Descriptor, Document, MANIFEST_BYTES_MAX, OCI_INDEX, Platform, parse, select_platform};
 use super::pull::{Fetched, Origin};
-use super::unpack::{self, Source};
+use super::unpack::{Source, digest_of};
 use super::{Digest, ImageRef, Store};
 use crate::error::{Doing, Error, Result};
 use crate::layout::make_private_dir;
@@ -46,10 +46,10 @@ impl Store {
         let doing = || format!("read {}", archive.display());
         let mut file = File::open(archive).doing(doing)?;
         let size = file.metadata().doing(doing)?.len();
-        let digest = unpack::digest_of(&mut file).doing(doing)?;
+        let digest = digest_of(&mut file).doing(doing)?;
         file.rewind().doing(doing)?;
         let mut source = Source::new(Box::new(file), digest, size);
-        unpack::unpack(&self.options.unpack_program, dir, &mut source, None).map(|_| ())
+        self.unpack(dir, &mut source, None).map(|_| ())
     }
 }
 

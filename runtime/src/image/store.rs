@@ -71,8 +71,8 @@ pub struct Store {
     clean: Mutex<bool>,
     flights: flight::Flights,
     cache: Mutex<Cache>,
-    /// Held shared as long as the store is open; recovery needs it alone.
-    _lock: File,
+    /// Held shared as long as the store is open or one of its unpackers runs; recovery needs it alone.
+    pub(super) lock: File,
 }
 
 #[derive(Default)]
@@ -102,7 +102,7 @@ impl Store {
             clean: Mutex::new(false),
             flights: flight::Flights::default(),
             cache: Mutex::default(),
-            _lock: lock.try_clone().doing(|| "duplicate the store's lock")?,
+            lock: lock.try_clone().doing(|| "duplicate the store's lock")?,
             root,
         };
         recover::recover(&store, &lock)?;

@@ -11,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 
 use sha2::{Digest as _, Sha256};
 
-use super::Digest;
+use super::{Digest, Store};
 use crate::error::{Doing, Error, Result};
 
 mod child;
@@ -120,32 +120,47 @@ pub(crate) fn unwrap_io(error: std::io::Error) -> Error {
     }
 }
 
-/// Unpacks `source` into the empty directory `target`. Without a diffID only the blob's own digest is checked.
-///
-/// # Errors
-/// `Registry` `BX0307` when the blob is not what it should be, `Untrusted` for a bad archive, `NoSpace`, `Io`,
-/// `Unsupported` when the sandbox cannot be made. The target is then to be thrown away.
-pub(crate) fn unpack(
-    program: &Path,
-    target: &Path,
-    source: &mut Source<'_>,
-    diff_id: Option<&Digest>,
-) -> Result<Unpacked> {
-    let mut child = Running(spawn(program, target)?);
-    let fed = feed(&mut child, source, diff_id);
-    let report = child.report(target);
-    match (fed, report) {
-        // a child that stopped early says best what is wrong; but wrong bytes explain everything after them
-        (Err(Fed::Pipe), Ok(_)) => Err(Error::Untrusted(format!("layer {}: unpacking stopped early", source.digest))),
-        (Err(Fed::Ours(error)), _) => Err(error),
-        (_, Err(error)) => {
-            source.finish()?;
-            Err(naming(error, &source.digest))
+impl Store {
+    /// Unpacks `source` into the empty directory `target`. Without a diffID only the blob's own digest is checked.
+    ///
+    /// # Errors
+    /// `Registry` `BX0307` when the blob is not what it should be, `Untrusted` for a bad archive, `NoSpace`, `Io`,
+    /// `Unsupported` when the sandbox cannot be made. The target is then to be thrown away.
+    pub(super) fn unpack(&self, target: &Path, source: &mut Source<'_>, diff_id: Option<&Digest>) -> Result<Unpacked> {
+        let mut child = Running(self.spawn_unpacker(target)?);
+        let fed = feed(&mut child, source, diff_id);
+        let report = child.report(target);
+        match (fed, report) {
+            // a child that stopped early says best what is wrong; but wrong bytes explain everything after them
+            (Err(Fed::Pipe), Ok(_)) => {
+                Err(Error::Untrusted(format!("layer {}: unpacking stopped early", source.digest)))
+            }
+            (Err(Fed::Ours(error)), _) => Err(error),
+            (_, Err(error)) => {
+                source.finish()?;
+                Err(naming(error, &source.digest))
+            }
+            (Ok(()), Ok(report)) => {
+                report.apply_opaque(target)?;
+                Ok(report.unpacked())
+            }
         }
-        (Ok(()), Ok(report)) => {
-            report.apply_opaque(target)?;
-            Ok(report.unpacked())
-        }
+    }
+
+    /// The child has nothing to say on standard error. There it keeps the store's lock instead: should this process be
+    /// killed, the next one waits until nobody writes here any more.
+    fn spawn_unpacker(&self, target: &Path) -> Result<Child> {
+        let program = &self.options.unpack_program;
+        let lock = self.lock.try_clone().doing(|| "duplicate the store's lock")?;
+        Command::new(program)
+            .arg("unpack")
+            .current_dir(target)
+            .env_clear()
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(lock)
+            .spawn()
+            .doing(|| format!("start {} unpack", program.display()))
     }
 }
 
@@ -154,18 +169,6 @@ fn naming(error: Error, digest: &Digest) -> Error {
         Error::Untrusted(why) => Error::Untrusted(format!("layer {digest}: {why}")),
         other => other,
     }
-}
-
-fn spawn(program: &Path, target: &Path) -> Result<Child> {
-    Command::new(program)
-        .arg("unpack")
-        .current_dir(target)
-        .env_clear()
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .doing(|| format!("start {} unpack", program.display()))
 }
 
 /// Why feeding ended early.

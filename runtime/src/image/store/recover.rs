@@ -2,6 +2,7 @@
 //! compared with its fingerprint. A bad one is set aside and unpacked again from its blob; nothing else is touched.
 
 use std::fs::{File, TryLockError};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -17,12 +18,15 @@ struct BootMark {
     clean: bool,
 }
 
+/// How often the lock is asked for, with [`LOCK_PAUSE`] between, before somebody else counts as living in the store.
+/// Unpackers of a process that was killed hold it until they see that their input has ended.
+const LOCK_TRIES: u32 = 400;
+const LOCK_PAUSE: Duration = Duration::from_millis(5);
+
 /// Runs alone; a process that finds another one in the store leaves this to it.
 pub(super) fn recover(store: &Store, guard: &File) -> Result<()> {
-    match guard.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => return guard.lock_shared().doing(|| "lock the image store"),
-        Err(TryLockError::Error(e)) => return Err(Error::io("lock the image store", e)),
+    if !is_alone(guard)? {
+        return guard.lock_shared().doing(|| "lock the image store");
     }
     store.clear_tmp()?;
     let layout = store.root.join("oci-layout");
@@ -40,6 +44,17 @@ pub(super) fn recover(store: &Store, guard: &File) -> Result<()> {
         write_mark(store, false)?;
     }
     guard.lock_shared().doing(|| "lock the image store")
+}
+
+fn is_alone(guard: &File) -> Result<bool> {
+    for _ in 0..LOCK_TRIES {
+        match guard.try_lock() {
+            Ok(()) => return Ok(true),
+            Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_PAUSE),
+            Err(TryLockError::Error(e)) => return Err(Error::io("lock the image store", e)),
+        }
+    }
+    Ok(false)
 }
 
 /// A damaged index is set aside: images come back by asking for them again, and their layers are still here.

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{IndexEntry, Store, sync_dir, tree};
 use crate::error::{Doing, Error, Result};
 use crate::image::Digest;
-use crate::image::unpack::{self, Unpacked};
+use crate::image::unpack::{Source, Unpacked};
 use crate::layout::make_private_dir;
 
 static SERIAL: AtomicU64 = AtomicU64::new(0);
@@ -90,7 +90,7 @@ impl Store {
     /// writes the blob to on its way, published with the layer.
     pub(crate) fn stage_layer(
         &self,
-        source: &mut unpack::Source<'_>,
+        source: &mut Source<'_>,
         diff_id: &Digest,
         partial: Option<PathBuf>,
     ) -> Result<Staged> {
@@ -100,7 +100,7 @@ impl Store {
         let staged = Staged { diff_id: diff_id.clone(), blob, dir, partial, published: AtomicBool::new(false) };
         let fs = staged.dir.join("fs");
         make_private_dir(&fs)?;
-        let unpacked = unpack::unpack(&self.options.unpack_program, &fs, source, Some(diff_id))?;
+        let unpacked = self.unpack(&fs, source, Some(diff_id))?;
         self.write_note(&staged, &fs, &unpacked)?;
         Ok(staged)
     }
