@@ -23,7 +23,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, watch};
 
 use crate::api::server::{Api, publish, serve};
-use crate::api::types::{SourceRequest, Status};
+use crate::api::types::{Notice, Status};
 use crate::execute::Executor;
 use crate::memory::Memory;
 use crate::model::{ObjectKey, ObservedContainer};
@@ -171,11 +171,16 @@ impl Parts {
         let (pages, page) = watch::channel(Arc::new(Status::default()));
         if let Some(path) = &options.manifests {
             // Before the first plan, so that it is made from what the directory says now.
-            let request =
-                SourceRequest { path: path.clone(), default_stack: String::new(), watch: true, confirm_removal: false };
-            for problem in sources.apply_now(request).diagnostics {
+            let applied = sources.follow_now(path);
+            for problem in applied.diagnostics {
                 tracing::warn!("{problem}");
             }
+            for Notice { code, message, help } in applied.notices {
+                tracing::warn!(help, "[{code}] {message}");
+            }
+        }
+        for followed in sources.followed() {
+            tracing::info!(path = %followed.path.display(), "follows");
         }
         let socket = listen(&options.layout.socket("controller"))?;
         follow::follow(Arc::clone(&sources), stopped.clone());

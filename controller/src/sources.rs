@@ -5,10 +5,11 @@
 //! lost the file while containers run holds them until a source names them again or somebody confirms.
 
 mod merge;
+mod moved;
 mod saved;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
@@ -20,7 +21,7 @@ use crate::model::{
     Confirmation, DesiredState, Diagnostic, FileKind, Hold, Loaded, ObjectKey, ObservedState, accept, codes,
 };
 use crate::reconcile::Planner;
-use saved::{Entry, Saved};
+use saved::{Entry, Role, Saved};
 
 /// Problems of one source shown on every page; `check` shows all.
 const NOTICES_MAX: usize = 20;
@@ -96,8 +97,17 @@ impl Sources {
 
     /// [`Self::apply`] on this thread.
     pub fn apply_now(&self, request: SourceRequest) -> Applied {
+        let request = self.lock().saved.as_known(request);
         let loaded = load(&request);
         self.take(request, &loaded)
+    }
+
+    /// Puts the directory in force that the controller was started with, and goes on following it. Blocks.
+    pub fn follow_now(&self, path: &Path) -> Applied {
+        let request = self.lock().saved.make_controllers(path);
+        let mut applied = self.apply_now(request);
+        applied.notices.extend(self.lock().saved.left_notices());
+        applied
     }
 
     /// Puts in force what was read of a source. Blocks while it is written.
@@ -105,7 +115,9 @@ impl Sources {
         let mut inner = self.lock();
         let confirmed = request.confirm_removal;
         let confirmation = if confirmed { Confirmation::Removal } else { Confirmation::None };
-        let previous = inner.saved.entries.get(&request.path).map(|e| e.accepted.clone()).unwrap_or_default();
+        let known = inner.saved.entries.get(&request.path);
+        let role = known.map(|entry| entry.role).filter(|role| *role == Role::Controllers).unwrap_or_default();
+        let previous = known.map(|entry| entry.accepted.clone()).unwrap_or_default();
         let (accepted, problems) = accept(&previous, loaded, confirmation);
         let path = request.path.clone();
         // What is agreed to once is not agreed to for every later read.
@@ -113,7 +125,7 @@ impl Sources {
         if confirmed {
             inner.lost.clear();
         }
-        inner.saved.entries.insert(path.clone(), Entry { request, accepted });
+        inner.saved.entries.insert(path.clone(), Entry { request, accepted, role });
         let held: Vec<Notice> = problems.iter().filter(|p| is_hold(p)).map(notice).collect();
         let said = Said {
             fingerprint: loaded.fingerprint.clone(),
@@ -138,8 +150,12 @@ impl Sources {
     /// Takes what the watcher read of a followed source, unless it was read before. Problems are logged: nobody waits for
     /// the answer.
     pub fn refresh(&self, request: SourceRequest, loaded: &Loaded) {
-        let known = self.lock().said.get(&request.path).is_some_and(|said| said.fingerprint == loaded.fingerprint);
-        if !known {
+        let inner = self.lock();
+        let known = inner.said.get(&request.path).is_some_and(|said| said.fingerprint == loaded.fingerprint);
+        // It may have been taken back, or left, while it was read.
+        let is_followed = inner.saved.entries.get(&request.path).is_some_and(|entry| entry.request == request);
+        drop(inner);
+        if is_followed && !known {
             for problem in self.take(request, loaded).diagnostics {
                 tracing::warn!("{problem}");
             }
@@ -216,13 +232,15 @@ impl Sources {
         };
         let (mut diagnostics, mut errors) = (Vec::new(), 0);
         if let Some(request) = request {
+            let request = saved.as_known(request);
             let loaded = load(&request);
             let previous = saved.entries.get(&request.path).map(|e| e.accepted.clone()).unwrap_or_default();
             let (accepted, problems) = accept(&previous, &loaded, Confirmation::None);
             let look = Look::plain(&loaded);
             diagnostics = problems.iter().map(|p| manifest::render(p, &loaded.sources, &look)).collect();
             errors = u32::try_from(problems.iter().filter(|p| p.is_error()).count()).unwrap_or(u32::MAX);
-            saved.entries.insert(request.path.clone(), Entry { request, accepted });
+            saved.entries.insert(request.path.clone(), Entry { request, accepted, role: Role::Asked });
+            saved.forget_what_moved();
         }
         let desired = merge::merge(&saved, hold_of(&lost)).0;
         let plan = (self.planner)(&desired, observed);
@@ -252,6 +270,7 @@ impl Sources {
 
     /// Merges, saves, tells. Whether anything changed that can have an effect.
     fn put_in_force(&self, inner: &mut Inner, why: &str) -> bool {
+        inner.saved.forget_what_moved();
         let (mut desired, _) = merge::merge(&inner.saved, None);
         if merge::keys(&desired).is_superset(&inner.lost.iter().collect()) {
             inner.lost.clear();
@@ -315,7 +334,10 @@ impl Sources {
             path: path.clone(),
             watch: entry.request.watch,
             objects: u32::try_from(entry.accepted.objects.len()).unwrap_or(u32::MAX),
-            held: entry.accepted.desired.holds.first().map(|hold| hold.reason.clone()),
+            held: match entry.role {
+                Role::Left => Some("the controller was started on another directory".to_owned()),
+                Role::Asked | Role::Controllers => entry.accepted.desired.holds.first().map(|h| h.reason.clone()),
+            },
         };
         inner.saved.entries.iter().map(status).collect()
     }
@@ -326,6 +348,7 @@ impl Sources {
         let inner = self.lock();
         let mut notices: Vec<Notice> = inner.said.values().flat_map(|said| said.notices.clone()).collect();
         notices.extend(merge::merge(&inner.saved, None).1);
+        notices.extend(inner.saved.left_notices());
         notices.extend(self.unsaved_notice(&inner));
         if !inner.lost.is_empty() {
             let names: Vec<String> = inner.lost.iter().take(5).map(ToString::to_string).collect();
@@ -363,7 +386,7 @@ fn merged(inner: &Inner) -> DesiredState {
 }
 
 fn hold_of(lost: &BTreeSet<ObjectKey>) -> Option<Hold> {
-    (!lost.is_empty()).then(|| Hold { file: None, reason: LOST.to_owned() })
+    (!lost.is_empty()).then(|| Hold { root: None, file: None, reason: LOST.to_owned() })
 }
 
 fn is_hold(problem: &Diagnostic) -> bool {

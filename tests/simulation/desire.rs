@@ -28,7 +28,12 @@ pub(crate) fn reference(tag: &str) -> ImageRef {
 }
 
 fn source(key: &ObjectKey) -> SourceRef {
-    SourceRef { file: format!("{}/{}.yaml", key.stack, key.name), line: 1, column: 1 }
+    SourceRef { file: format!("{}.yaml", key.name), line: 1, column: 1 }
+}
+
+/// Each stack is a source of its own, with files of the same names.
+fn root(key: &ObjectKey) -> String {
+    format!("/manifests/{}", key.stack)
 }
 
 fn template(key: &ObjectKey, tag: &str, rng: &mut Rng) -> ContainerTemplate {
@@ -157,6 +162,8 @@ pub(crate) fn change(desired: &mut DesiredState, rng: &mut Rng) {
         _ => image(desired, stack, rng),
     }
     depend(desired, rng);
+    let owners = desired.workloads.keys().chain(desired.jobs.keys());
+    desired.roots = owners.map(|key| (key.clone(), root(key))).collect();
 }
 
 fn volumes_of(app: &Workload) -> Vec<ObjectKey> {
@@ -219,7 +226,13 @@ fn remove_but_hold(desired: &mut DesiredState, rng: &mut Rng) {
     let chosen = rng.pick(&keys).clone();
     if let Some(app) = desired.workloads.remove(&chosen) {
         let file = rng.chance(700).then_some(app.source.file);
-        desired.holds.push(Hold { file, reason: "cannot be read".to_owned() });
+        // Of its own source, of another one (where a file of the same name is none of its business), or of all.
+        let root = match rng.below(10) {
+            0 => None,
+            1..=3 => Some(root(&ObjectKey { stack: rng.pick(&STACKS).to_string(), ..chosen })),
+            _ => Some(root(&chosen)),
+        };
+        desired.holds.push(Hold { root, file, reason: "cannot be read".to_owned() });
     }
     depend(desired, rng);
 }

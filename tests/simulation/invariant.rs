@@ -3,7 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use controller::model::{DesiredState, Kind, ObjectKey, ObservedState, RevisionResult, Workload, labels};
+use controller::model::{
+    DesiredState, Kind, ObjectKey, ObservedContainer, ObservedState, RevisionResult, Workload, labels,
+};
 use controller::plan::{Action, Plan, backoff};
 use runtime::id::ContainerId;
 use runtime::runtime::{ContainerConfig, ContainerState, ExitStatus};
@@ -137,9 +139,14 @@ fn not_held(id: &ContainerId, desired: &DesiredState, world: &World) -> Result<(
     if desired.workloads.contains_key(key) || desired.jobs.contains_key(key) {
         return Ok(());
     }
+    if is_held(&container.seen, desired) { Err(format!("{id} is held")) } else { Ok(()) }
+}
+
+/// Whether a hold keeps an undeclared container: of all sources or of its own, of all files or of its own.
+pub(crate) fn is_held(seen: &ObservedContainer, desired: &DesiredState) -> bool {
+    let same = |held: &Option<String>, own: Option<&str>| held.as_deref().is_none_or(|held| Some(held) == own);
     let mut holds = desired.holds.iter();
-    let held = holds.any(|hold| hold.file.as_ref().is_none_or(|file| *file == container.seen.source_file));
-    if held { Err(format!("{id} is held")) } else { Ok(()) }
+    holds.any(|hold| same(&hold.root, seen.source_root.as_deref()) && same(&hold.file, Some(&seen.source_file)))
 }
 
 /// I15: the second failure in a row and later ones are waited out.

@@ -7,6 +7,7 @@ use runtime::image::Digest;
 use runtime::runtime::ContainerState;
 
 use crate::desire::{TAGS, reference};
+use crate::invariant::is_held;
 use crate::run::Sim;
 use crate::world::{World, program_of};
 
@@ -122,9 +123,7 @@ fn as_wanted(sim: &Sim) -> Result<(), String> {
     for container in sim.world.containers.values() {
         let key = &container.seen.replica.workload;
         let is_declared = sim.desired.workloads.contains_key(key) || sim.desired.jobs.contains_key(key);
-        let mut holds = sim.desired.holds.iter();
-        let is_held = holds.any(|h| h.file.as_ref().is_none_or(|file| *file == container.seen.source_file));
-        if !is_declared && !is_held {
+        if !is_declared && !is_held(&container.seen, &sim.desired) {
             return Err(format!("{} is left over", container.config.id));
         }
     }

@@ -10,7 +10,7 @@ use tokio::io::AsyncReadExt as _;
 
 use super::*;
 use crate::api::client::Client;
-use crate::api::types::{Applied, ExecFrame, ExecRequest, ObjectStatus, Phase};
+use crate::api::types::{Applied, ExecFrame, ExecRequest, ObjectStatus, Phase, SourceRequest};
 use crate::store::VolatileStore;
 
 /// Longest wait for a state.
@@ -51,10 +51,14 @@ impl Host {
     }
 
     fn start(&self, run: &str) -> Running {
+        self.start_on(run, None)
+    }
+
+    /// As `boxship controller --manifests DIR`.
+    fn start_on(&self, run: &str, manifests: Option<PathBuf>) -> Running {
         let layout = Layout::new(self.dir.path().join(run), self.dir.path().join(run));
         std::fs::create_dir_all(layout.state_dir()).unwrap();
-        let options =
-            Options { layout, manifests: None, insecure_registries: vec![], registry_cas: vec![], kept: false };
+        let options = Options { layout, manifests, insecure_registries: vec![], registry_cas: vec![], kept: false };
         let memory = Arc::new(Memory::open(Arc::new(VolatileStore::default()), "boot"));
         let runtime: Arc<dyn Runtime> = Arc::new(self.fake.clone());
         let listed = self.fake.list_containers().unwrap();
@@ -199,6 +203,62 @@ async fn an_empty_source_is_held_until_confirmed_and_a_followed_one_is_followed(
     running.up(&host, true, true).await;
     running.until("gone", |page| page.objects.is_empty()).await;
     assert_eq!(host.running().len(), 0);
+    running.end().await;
+}
+
+/// Containers by name, so that "untouched" means the very same one.
+fn names(host: &Host) -> Vec<String> {
+    host.running().iter().map(ToString::to_string).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_controller_started_on_another_directory_goes_on_and_removes_nothing_by_surprise() {
+    let host = Host::new();
+    let (old, new, gone) = (host.dir.path().join("old"), host.dir.path().join("new"), host.dir.path().join("gone"));
+    for dir in [&old, &new] {
+        std::fs::create_dir_all(dir).unwrap();
+        std::fs::write(dir.join("web.yaml"), app("web", 2, "")).unwrap();
+    }
+    std::fs::write(old.join("db.yaml"), app("db", 1, "")).unwrap();
+    let running = host.start_on("a", Some(old.clone()));
+    running.until("ready", |page| is_ready(page, "web", 2) && is_ready(page, "db", 1)).await;
+    running.end().await;
+    let before = names(&host);
+
+    // A directory that is not there: an error never deletes.
+    let running = host.start_on("a", Some(gone.clone()));
+    let page = running.until("held", |page| is_ready(page, "web", 2) && is_ready(page, "db", 1)).await;
+    let codes: Vec<&str> = page.notices.iter().map(|notice| notice.code.as_str()).collect();
+    assert_eq!(codes, ["BX0130", "BX0151", "BX0153"], "{page:#?}");
+    running.end().await;
+
+    // Another one: what both define goes on, what only the old one defines stays, and a line says so.
+    let running = host.start_on("a", Some(new.clone()));
+    let page = running.until("ready", |page| is_ready(page, "web", 2) && is_ready(page, "db", 1)).await;
+    assert_eq!(names(&host), before);
+    let [moved] = page.notices.as_slice() else { panic!("{page:#?}") };
+    let says = format!(
+        "the controller follows {} now and no longer reads {}; what only the latter defines stays as it is: \
+         default/app/db",
+        new.display(),
+        old.display()
+    );
+    assert_eq!((moved.code.as_str(), &moved.message), ("BX0153", &says));
+    assert_eq!(moved.help, Some(format!("boxship down {}", old.display())));
+    let followed: Vec<_> = page.sources.iter().map(|source| (source.path.clone(), source.watch)).collect();
+    assert_eq!(followed, [(new.clone(), true), (old.clone(), false)]);
+    // What happens in the old directory has no effect any more; `up` on the new one leaves it followed.
+    std::fs::remove_file(old.join("web.yaml")).unwrap();
+    let request =
+        SourceRequest { path: new.clone(), default_stack: "new".to_owned(), watch: false, confirm_removal: false };
+    let applied: Applied = running.client.post("/v1/sources", &request).await.unwrap();
+    assert!(!applied.changed, "{applied:?}");
+    // The command that was named.
+    let _: Applied = running.client.delete(&format!("/v1/sources?path={}", old.display())).await.unwrap();
+    let page = running.until("confirmed", |page| object(page, "db").is_none()).await;
+    assert_eq!((page.notices.len(), page.sources.len()), (0, 1), "{page:#?}");
+    assert!(page.sources[0].watch);
+    assert_eq!(names(&host), before.into_iter().filter(|name| !name.contains("db")).collect::<Vec<_>>());
     running.end().await;
 }
 

@@ -41,7 +41,7 @@ pub fn accept(previous: &Accepted, loaded: &Loaded, confirmation: Confirmation) 
     let mut notices = loaded.diagnostics.clone();
     if let Some(why) = &loaded.root_unreadable {
         notices.push(held_root(loaded, why, previous.objects.len()));
-        return (keep_all(previous, format!("{} cannot be read: {why}", loaded.root)), notices);
+        return (keep_all(previous, loaded, format!("{} cannot be read: {why}", loaded.root)), notices);
     }
     let stays = |file: &str| keeps(loaded, file);
     let fresh: BTreeSet<&ObjectKey> = loaded.objects.iter().map(|object| &object.key).collect();
@@ -49,7 +49,7 @@ pub fn accept(previous: &Accepted, loaded: &Loaded, confirmation: Confirmation) 
     let candidates: Vec<Object> = loaded.objects.iter().chain(kept).cloned().collect();
     if candidates.is_empty() && !previous.objects.is_empty() && confirmation == Confirmation::None {
         notices.push(held_empty(loaded, previous.objects.len()));
-        return (keep_all(previous, format!("{} is suddenly empty", loaded.root)), notices);
+        return (keep_all(previous, loaded, format!("{} is suddenly empty", loaded.root)), notices);
     }
     let (resolution, objects) = settle(previous, candidates, loaded, &mut notices);
     let mut desired = resolution.desired;
@@ -132,7 +132,7 @@ fn holds(previous: &Accepted, loaded: &Loaded, broken: &BTreeSet<ObjectKey>, not
         }
         if files.len() == before && previous.objects.is_empty() {
             // Nothing is known of what was in there (a lost database): then nothing at all may be removed.
-            holds.push(Hold { file: None, reason: format!("{directory} cannot be read: {why}") });
+            holds.push(hold(loaded, None, format!("{directory} cannot be read: {why}")));
         }
     }
     for (file, (code, reason)) in files {
@@ -141,20 +141,24 @@ fn holds(previous: &Accepted, loaded: &Loaded, broken: &BTreeSet<ObjectKey>, not
             let what = format!("{reason}: {} it defined before stay as they are", objects(count));
             notices.push(Diagnostic::warning(code, what).at(Span::file(file.clone())));
         }
-        holds.push(Hold { file: Some(file), reason });
+        holds.push(hold(loaded, Some(file), reason));
     }
     holds
 }
 
-fn keep_all(previous: &Accepted, reason: String) -> Accepted {
+fn keep_all(previous: &Accepted, loaded: &Loaded, reason: String) -> Accepted {
     let mut kept = previous.clone();
-    kept.desired.holds = vec![Hold { file: None, reason }];
+    kept.desired.holds = vec![hold(loaded, None, reason)];
     kept
 }
 
+fn hold(loaded: &Loaded, file: Option<String>, reason: String) -> Hold {
+    Hold { root: Some(loaded.root.clone()), file, reason }
+}
+
 fn held_root(loaded: &Loaded, why: &str, count: usize) -> Notice {
-    let what =
-        format!("{} cannot be read: {why}; nothing is changed, {} stay as they are", loaded.root, objects(count));
+    let stays = if count == 0 { String::new() } else { format!(", {} stay as they are", objects(count)) };
+    let what = format!("{} cannot be read: {why}; nothing is changed{stays}", loaded.root);
     Diagnostic::warning(codes::HELD_UNREADABLE, what)
 }
 
@@ -179,6 +183,7 @@ fn without_places(state: &DesiredState) -> DesiredState {
     let mut state = state.clone();
     state.generation = 0;
     state.holds.clear();
+    state.roots.clear();
     state.images.values_mut().for_each(|image| image.source = nowhere());
     state.volumes.values_mut().for_each(|volume| volume.source = nowhere());
     let workloads = state.workloads.values_mut().map(|w| {

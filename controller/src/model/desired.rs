@@ -25,15 +25,41 @@ pub struct DesiredState {
     pub volumes: BTreeMap<ObjectKey, DesiredVolume>,
     /// What must not be removed although no object names it.
     pub holds: Vec<Hold>,
+    /// The root of the source that each App and Job comes from; where files are named relative to it, they are only
+    /// told apart with it. Empty until sources are merged.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub roots: BTreeMap<ObjectKey, String>,
 }
 
 /// Objects that are kept as they are: their source cannot be read, or a removal waits for confirmation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hold {
-    /// The manifest file (exact) whose objects are kept; `None`: all objects.
+    /// The root of the source whose objects are kept; `None`: of every source.
+    #[serde(default)]
+    pub root: Option<String>,
+    /// The manifest file (exact, relative to the root) whose objects are kept; `None`: all objects.
     pub file: Option<String>,
     /// Why, for people.
     pub reason: String,
+}
+
+impl Hold {
+    /// Whether an object of this file is kept. One whose root is not known (made by an earlier version) is kept by any
+    /// source's hold of such a file.
+    #[must_use]
+    pub fn keeps(&self, root: Option<&str>, file: &str) -> bool {
+        let same_root = match (self.root.as_deref(), root) {
+            (Some(held), Some(root)) => held == root,
+            (None, _) | (_, None) => true,
+        };
+        same_root && self.file.as_deref().is_none_or(|held| held == file)
+    }
+
+    /// Whether it keeps everything there is.
+    #[must_use]
+    pub fn keeps_all(&self) -> bool {
+        self.root.is_none() && self.file.is_none()
+    }
 }
 
 /// An `Image` object.

@@ -231,4 +231,6 @@ pub mod codes {
     pub const HELD_UNREADABLE: &str = "BX0151";
     /// Objects stay because the source is suddenly empty.
     pub const HELD_EMPTY: &str = "BX0152";
+    /// Objects stay because the controller was started on another directory than theirs.
+    pub const HELD_MOVED: &str = "BX0153";
 }

@@ -21,6 +21,8 @@ pub mod labels {
     pub const ATTEMPT: &str = "boxship.attempt";
     /// The manifest file it comes from; lets a lost state database freeze what a broken file defined.
     pub const SOURCE: &str = "boxship.source";
+    /// The root that file is relative to.
+    pub const ROOT: &str = "boxship.root";
 }
 
 /// Kinds of objects.

@@ -94,8 +94,11 @@ pub struct ObservedContainer {
     pub template_hash: TemplateHash,
     /// How many containers this slot had before.
     pub attempt: u32,
-    /// The manifest file it came from.
+    /// The manifest file it came from, relative to `source_root`.
     pub source_file: String,
+    /// The root of the source it came from; `None`: made by a version that did not write it down.
+    #[serde(default)]
+    pub source_root: Option<String>,
     /// Its image.
     pub image: Digest,
     /// Where it is in its life.
@@ -142,6 +145,7 @@ impl ObservedContainer {
             template_hash: TemplateHash(label(labels::TEMPLATE)?.clone()),
             attempt: label(labels::ATTEMPT)?.parse().ok()?,
             source_file: label(labels::SOURCE)?.clone(),
+            source_root: label(labels::ROOT).cloned(),
             image: config.image.clone(),
             state: ContainerState::Creating,
             ready_since_boot_ms: None,

@@ -13,6 +13,7 @@ pub enum Bug {
     AddressOfCreatedReused,
     FailedRevisionRetried,
     HoldIgnored,
+    HoldOfAnotherSource,
     BackOffIgnored,
     ExclusiveIgnored,
     NeededImageCollected,
@@ -25,7 +26,7 @@ pub enum Bug {
 
 impl Bug {
     /// Every one.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::StopWithoutDrain,
         Self::FloorIgnored,
         Self::CeilingIgnored,
@@ -34,6 +35,7 @@ impl Bug {
         Self::AddressOfCreatedReused,
         Self::FailedRevisionRetried,
         Self::HoldIgnored,
+        Self::HoldOfAnotherSource,
         Self::BackOffIgnored,
         Self::ExclusiveIgnored,
         Self::NeededImageCollected,

@@ -139,7 +139,8 @@ impl<'a> Pass<'a> {
                 NetworkMode::Bridge { network, address }
             }
         };
-        let config = Box::new(container_config(make, id.clone(), ids, network));
+        let root = self.desired.roots.get(make.object).map(String::as_str);
+        let config = Box::new(container_config(make, id.clone(), ids, network, root));
         let create = Action::CreateContainer { config };
         let step = self.push(create, Some(make.object), reason.clone(), Some(make.source), after)?;
         // The name may be that of a half-made one that goes first: it is back now (simulation seed 9494).
@@ -193,6 +194,7 @@ fn container_config(
     id: ContainerId,
     ids: runtime::runtime::IdRange,
     network: NetworkMode,
+    root: Option<&str>,
 ) -> ContainerConfig {
     let replica = make.replica();
     let template = make.template;
@@ -200,6 +202,7 @@ fn container_config(
     labels.insert(labels::TEMPLATE.to_owned(), make.hash.0.clone());
     labels.insert(labels::ATTEMPT.to_owned(), make.attempt.to_string());
     labels.insert(labels::SOURCE.to_owned(), make.source.file.clone());
+    labels.extend(root.map(|root| (labels::ROOT.to_owned(), root.to_owned())));
     let env = template.env.iter().map(|(name, EnvValue::Plain(value))| (name.clone(), value.clone())).collect();
     ContainerConfig {
         id,

@@ -10,7 +10,7 @@ use super::bug::Bug;
 use super::name::{label, network_name};
 use super::pass::{Obstacle, Pass, address_of};
 use super::{Action, Reason};
-use crate::model::{ObjectKey, ObservedContainer, Workload};
+use crate::model::{Hold, ObjectKey, ObservedContainer, Workload};
 
 /// How long a new connection waits for a backend (DESIGN §5b).
 pub const PARK_MS: u32 = 10_000;
@@ -106,11 +106,11 @@ fn add_held(pass: &Pass<'_>, table: &mut EndpointTable) {
     let is_kept = |container: &ObservedContainer| {
         let key = &container.replica.workload;
         let declared = pass.desired.workloads.contains_key(key) || pass.desired.jobs.contains_key(key);
-        !declared && pass.hold(Some(&container.source_file)).is_some() && container.state == ContainerState::Running
+        !declared && pass.hold(container).is_some() && container.state == ContainerState::Running
     };
     let held = pass.observed.containers.values().filter(|container| is_kept(container));
     let held: BTreeSet<IpAddr> = held.filter_map(address_of).map(|(_, address)| IpAddr::V4(address)).collect();
-    let all_held = pass.hold(None).is_some();
+    let all_held = pass.desired.holds.iter().any(Hold::keeps_all);
     for listener in &in_force.listeners {
         let backends: Vec<_> = listener.backends.iter().copied().filter(|b| held.contains(&b.ip())).collect();
         let is_taken = table.listeners.iter().any(|l| (l.address, l.port) == (listener.address, listener.port));

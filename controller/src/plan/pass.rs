@@ -15,7 +15,7 @@ use super::ids::IdRanges;
 use super::network::Networks;
 use super::order::order;
 use super::{Action, Plan, Reason, Step, StepId, Waiting, WaitingOn};
-use crate::model::{DesiredState, ObjectKey, ObservedContainer, ObservedState, SourceRef};
+use crate::model::{DesiredState, Hold, ObjectKey, ObservedContainer, ObservedState, SourceRef};
 
 /// A container and its id.
 pub(super) type Found<'a> = (&'a ContainerId, &'a ObservedContainer);
@@ -256,13 +256,13 @@ impl<'a> Pass<'a> {
     }
 
     /// The hold that keeps an object nobody declares, if there is one.
-    pub(super) fn hold(&self, source_file: Option<&str>) -> Option<&'a str> {
+    pub(super) fn hold(&self, container: &ObservedContainer) -> Option<&'a str> {
         if self.has_bug(Bug::HoldIgnored) {
             return None;
         }
-        let holds = self.desired.holds.iter();
-        let mut holds = holds.filter(|hold| hold.file.as_deref().is_none_or(|file| Some(file) == source_file));
-        holds.next().map(|hold| hold.reason.as_str())
+        let root = container.source_root.as_deref().filter(|_| !self.has_bug(Bug::HoldOfAnotherSource));
+        let keeps = |hold: &&Hold| hold.keeps(root, &container.source_file);
+        self.desired.holds.iter().find(keeps).map(|hold| hold.reason.as_str())
     }
 
     /// Makes steps wait for another one that was thought of later.

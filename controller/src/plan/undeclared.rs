@@ -13,7 +13,7 @@ pub(super) fn remove_undeclared(pass: &mut Pass<'_>) {
     let undeclared: Vec<_> = undeclared.map(|(key, found)| (*key, found.clone())).collect();
     for (key, found) in undeclared {
         for (id, container) in found {
-            match pass.hold(Some(&container.source_file)) {
+            match pass.hold(container) {
                 Some(reason) => pass.wait(key, WaitingOn::Held { reason: reason.to_owned() }),
                 // Still being made: it shows as created, or as half made, in the next look.
                 None if pass.is_being_made(id) => {}

@@ -10,13 +10,17 @@ use crate::model::{DesiredState, Hold, ObjectKey, codes};
 pub(super) fn merge(saved: &Saved, hold: Option<Hold>) -> (DesiredState, Vec<Notice>) {
     let mut all = DesiredState { generation: saved.generation, ..DesiredState::default() };
     let mut twice = BTreeSet::new();
-    for entry in saved.entries.values() {
+    for (path, entry) in &saved.entries {
+        let root = path.display().to_string();
         let one = &entry.accepted.desired;
         add(&mut all.images, &one.images, &mut twice);
         add(&mut all.workloads, &one.workloads, &mut twice);
         add(&mut all.jobs, &one.jobs, &mut twice);
         add(&mut all.volumes, &one.volumes, &mut twice);
-        all.holds.extend(one.holds.iter().cloned());
+        all.holds.extend(one.holds.iter().map(|hold| Hold { root: Some(root.clone()), ..hold.clone() }));
+        for key in one.workloads.keys().chain(one.jobs.keys()) {
+            all.roots.entry(key.clone()).or_insert_with(|| root.clone());
+        }
     }
     all.holds.extend(hold);
     let notice = |key: &ObjectKey| Notice {

@@ -29,6 +29,21 @@ pub(super) struct Saved {
 pub(super) struct Entry {
     pub(super) request: SourceRequest,
     pub(super) accepted: Accepted,
+    #[serde(default)]
+    pub(super) role: Role,
+}
+
+/// Whose a source is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) enum Role {
+    /// Somebody's who put it in force with `up`.
+    #[default]
+    Asked,
+    /// The directory the controller was started with; at most one.
+    Controllers,
+    /// A directory the controller was started with before; nothing reads it any more.
+    Left,
 }
 
 impl Default for Saved {

@@ -293,7 +293,7 @@ fn what_a_crash_left_half_made() {
 fn an_unreadable_file_holds_what_it_defined() {
     let observed = settled(&desire(web(1, "1")), host(&["1"]));
     let hold = |file: Option<&str>| DesiredState {
-        holds: vec![Hold { file: file.map(str::to_owned), reason: "cannot be read".to_owned() }],
+        holds: vec![Hold { root: None, file: file.map(str::to_owned), reason: "cannot be read".to_owned() }],
         ..DesiredState::default()
     };
     check(
@@ -312,6 +312,35 @@ fn an_unreadable_file_holds_what_it_defined() {
     );
     check(
         &hold(Some("other.yaml")),
+        &observed,
+        expect![[r#"
+        #0 PublishEndpoints views=1  Draining
+        #1 StopContainer shop-web-1  Undeclared  after #0
+        #2 RemoveContainer shop-web-1  Undeclared  after #1
+        #3 RemoveNetwork shop  Undeclared  after #2
+    "#]],
+    );
+}
+
+#[test]
+fn a_hold_keeps_nothing_of_another_source_with_a_file_of_the_same_name() {
+    let mut desired = desire(web(1, "1"));
+    desired.roots.extend(desired.workloads.keys().map(|key| (key.clone(), "/a".to_owned())));
+    let observed = settled(&desired, host(&["1"]));
+    let hold = |root: &str| {
+        let file = Some("shop/web.yaml".to_owned());
+        let holds = vec![Hold { root: Some(root.to_owned()), file, reason: "cannot be read".to_owned() }];
+        DesiredState { holds, ..DesiredState::default() }
+    };
+    check(
+        &hold("/a"),
+        &observed,
+        expect![[r#"
+        waiting shop/app/web: held, cannot be read
+    "#]],
+    );
+    check(
+        &hold("/b"),
         &observed,
         expect![[r#"
         #0 PublishEndpoints views=1  Draining
