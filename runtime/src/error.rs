@@ -36,7 +36,7 @@ pub enum Error {
     #[error("{0}")]
     Untrusted(String),
     /// Not enough disk: nothing was changed.
-    #[error("not enough disk in {path}: need {needed_bytes} bytes, {free_bytes} free")]
+    #[error("not enough disk in {path}: needs {}, {} free; nothing was changed", GiB(*needed_bytes), GiB(*free_bytes))]
     NoSpace {
         /// The directory whose file system is full.
         path: String,
@@ -78,6 +78,20 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+}
+
+/// Bytes for people: `1.9 GiB`, `12 MiB`.
+struct GiB(u64);
+
+impl fmt::Display for GiB {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let tenths = |unit: u64| self.0.saturating_mul(10).div_ceil(unit);
+        match self.0 {
+            0..1_048_576 => write!(f, "{} KiB", self.0.div_ceil(1 << 10)),
+            1_048_576..1_073_741_824 => write!(f, "{}.{} MiB", tenths(1 << 20) / 10, tenths(1 << 20) % 10),
+            _ => write!(f, "{}.{} GiB", tenths(1 << 30) / 10, tenths(1 << 30) % 10),
+        }
+    }
 }
 
 impl Error {

@@ -6,17 +6,22 @@
 
 mod build;
 mod config;
+mod describe;
 mod digest;
 mod load;
 mod manifest;
 mod pull;
+mod push;
 mod reference;
 mod registry;
 mod store;
 mod unpack;
 
 pub use build::{BuildEntry, BuildLayer, Content, ImageBuild};
+pub use describe::{HistoryStep, ImageSizes};
 pub use digest::Digest;
+pub use push::Pushed;
 pub use reference::{ImageRef, RefError};
-pub use store::{Collected, Store, StoreOptions};
+pub use registry::{sign_in, sign_out};
+pub use store::{Collected, Named, Store, StoreOptions};
 pub use unpack::unpack_child;

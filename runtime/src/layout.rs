@@ -75,6 +75,12 @@ impl Layout {
         self.data_root.join("images")
     }
 
+    /// `auth.json`: logins to registries, mode 0600, as Podman and Docker write theirs.
+    #[must_use]
+    pub fn auth_file(&self) -> PathBuf {
+        self.data_root.join("auth.json")
+    }
+
     /// `containers/`.
     #[must_use]
     pub fn containers_dir(&self) -> PathBuf {

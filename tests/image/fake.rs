@@ -167,6 +167,9 @@ fn read_request(stream: &mut impl Read) -> std::io::Result<Asked> {
 
 fn good_answer(state: &State, asked: &Asked) -> Answer {
     let path = asked.path.strip_prefix("/v2/").unwrap_or_default();
+    if path.is_empty() {
+        return Answer::new(200, "{}");
+    }
     let missing = |code: &str| Answer::new(404, format!(r#"{{"errors":[{{"code":"{code}","message":"unknown"}}]}}"#));
     if let Some((repository, name)) = path.split_once("/manifests/") {
         return match state.manifests.get(&format!("{repository}/{name}")) {

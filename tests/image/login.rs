@@ -10,7 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use crate::Case;
 use crate::fake::{Answer, Asked, Duplex, Fake};
-use crate::lab::{Archive, Image, Lab, gzip, pull, refusal};
+use crate::lab::{Archive, Image, Lab, gzip, names, pull, refusal};
 
 pub(crate) const CASES: &[Case] = &[
     ("login_basic", basic),
@@ -19,6 +19,10 @@ pub(crate) const CASES: &[Case] = &[
     ("login_bearer_token_is_used_again", bearer_is_kept),
     ("login_never_follows_a_redirect", redirect),
     ("login_is_not_sent_to_a_plain_foreign_realm", foreign_realm),
+    ("login_is_tried_before_it_is_kept", sign_in),
+    ("login_keeps_what_other_tools_wrote", keeps_others),
+    ("login_is_asked_of_a_credential_helper", helper),
+    ("login_of_the_data_root_is_found_by_a_pull", own_file),
     ("tls_with_a_given_authority", tls),
 ];
 
@@ -75,7 +79,9 @@ fn bearer_pair(user: Option<&'static str>) -> (Fake, Fake) {
         if asked.header("authorization") != wanted {
             return Answer::new(401, "");
         }
-        assert!(asked.path.contains("service=reg%20one&scope=repository:shop/a:pull"), "{}", asked.path);
+        // a pull asks for its repository, a sign-in for nothing
+        let scope = asked.path.split_once("service=reg%20one").expect("the service is named").1;
+        assert!(scope.is_empty() || scope == "&scope=repository:shop/a:pull", "{}", asked.path);
         Answer::new(200, r#"{"token":"T0KEN","expires_in":300}"#)
     });
     let realm = format!("http://{}/token", tokens.address);
@@ -140,6 +146,117 @@ fn foreign_realm() -> Result<(), String> {
     let (code, message) = refusal(&lab.store(), &fake.name("a:1"));
     assert_eq!(code, "BX0304");
     assert!(message.contains("http://auth.example, which is not encrypted"), "{message}");
+    Ok(())
+}
+
+fn mode(path: &Path) -> u32 {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::metadata(path).expect("a file").permissions().mode() & 0o777
+}
+
+fn sign_in() -> Result<(), String> {
+    let fake = Fake::with(wants_basic);
+    let lab = Lab::new();
+    let file = lab.dir.path().join("new/auth.json");
+    let sign_in = |password| runtime::image::sign_in(&lab.options, &fake.address, "ci", password, &file);
+    let refused = sign_in("wrong").expect_err("a wrong password").to_string();
+    assert!(refused.contains("refused the login of user ci") && !refused.contains("wrong"), "{refused}");
+    assert!(!file.exists(), "nothing is kept of a login that does not work");
+    assert_eq!(sign_in("secret").expect("it is taken"), file.display().to_string());
+    assert_eq!(mode(&file), 0o600);
+    assert_eq!(names(file.parent().expect("a parent")), ["auth.json"], "nothing else is left");
+    // the token server decides where there is one
+    let (_tokens, fake) = bearer_pair(Some("ci:secret"));
+    let sign_in = |password| runtime::image::sign_in(&lab.options, &fake.address, "ci", password, &file);
+    assert!(sign_in("wrong").is_err());
+    sign_in("secret").expect("the token server gives a token");
+    let text = std::fs::read_to_string(&file).expect("the file");
+    assert_eq!(text.matches("\"auth\"").count(), 2, "one entry a registry: {text}");
+    Ok(())
+}
+
+fn keeps_others() -> Result<(), String> {
+    let fake = Fake::with(wants_basic);
+    let lab = Lab::new();
+    let file = lab.dir.path().join("config.json");
+    let before = r#"{"auths":{"other.example":{"auth":"eDp5"}},"HttpHeaders":{"A":"b"},"credHelpers":{}}"#;
+    std::fs::write(&file, before).expect("write a file");
+    runtime::image::sign_in(&lab.options, &fake.address, "ci", "secret", &file).expect("it is taken");
+    assert!(runtime::image::sign_out(&fake.address, &file).expect("it is forgotten"));
+    assert!(!runtime::image::sign_out(&fake.address, &file).expect("there is none"));
+    let json = |text: &str| serde_json::from_str::<serde_json::Value>(text).expect("JSON");
+    assert_eq!(json(&std::fs::read_to_string(&file).expect("the file")), json(before));
+    std::fs::write(&file, "{").expect("write a file");
+    let error = runtime::image::sign_in(&lab.options, &fake.address, "ci", "secret", &file);
+    assert!(error.is_err(), "a file that is not understood is not written over");
+    assert_eq!(std::fs::read_to_string(&file).expect("the file"), "{");
+    Ok(())
+}
+
+/// Runs a case with a credential helper `docker-credential-test` on the path of this process, which keeps one login.
+fn helper() -> Result<(), String> {
+    let fake = Fake::with(wants_basic);
+    fake.push("a", "1", &image());
+    let mut lab = Lab::new();
+    let dir = lab.dir.path().to_owned();
+    let script = format!(
+        r#"#!/bin/sh
+kept={}/kept
+case $1 in
+store) cat > "$kept" ;;
+erase) rm -f "$kept" ;;
+get) read -r host; [ -f "$kept" ] && cat "$kept" || {{ echo "credentials not found in native keychain"; exit 1; }} ;;
+esac"#,
+        dir.display()
+    );
+    std::fs::create_dir(dir.join("bin")).expect("make a directory");
+    let program = dir.join("bin/docker-credential-test");
+    std::fs::write(&program, script).expect("write a helper");
+    std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755))
+        .expect("make it executable");
+    let file = dir.join("config.json");
+    std::fs::write(&file, r#"{"credsStore":"test"}"#).expect("write a file");
+    lab.options.auth_files = Some(vec![file.clone()]);
+    let case = Command::new(std::env::current_exe().expect("our own path"))
+        .args(["helped", &fake.address])
+        .arg(&dir)
+        .env("PATH", format!("{}:{}", dir.join("bin").display(), std::env::var("PATH").unwrap_or_default()))
+        .output()
+        .expect("run the case");
+    assert!(case.status.success(), "{}", String::from_utf8_lossy(&case.stderr));
+    Ok(())
+}
+
+/// `helped REGISTRY DIR`: what [`helper`] does where the helper is on the path.
+pub(crate) fn helped(args: &[String]) -> std::process::ExitCode {
+    let dir = Path::new(&args[1]);
+    let file = dir.join("config.json");
+    let mut lab = Lab::new();
+    lab.options.auth_files = Some(vec![file.clone()]);
+    let name = format!("{}/a:1", args[0]);
+    let (code, message) = refusal(&lab.store(), &name);
+    assert_eq!(code, "BX0303", "an empty helper is no login: {message}");
+    let kept = runtime::image::sign_in(&lab.options, &args[0], "ci", "secret", &file).expect("it is taken");
+    assert_eq!(kept, "docker-credential-test");
+    pull(&lab.store(), &name).expect("the helper's login lets us in");
+    assert!(runtime::image::sign_out(&args[0], &file).expect("it is forgotten"));
+    assert!(!dir.join("kept").exists());
+    assert_eq!(std::fs::read_to_string(&file).expect("the file"), r#"{"credsStore":"test"}"#, "no secret in the file");
+    std::fs::write(&file, r#"{"credsStore":"absent"}"#).expect("write a file");
+    let (code, message) = refusal(&lab.store(), &name.replace(":1", ":2"));
+    assert_eq!(code, "BX0304");
+    assert!(message.contains("docker-credential-absent"), "{message}");
+    std::process::ExitCode::SUCCESS
+}
+
+fn own_file() -> Result<(), String> {
+    let fake = Fake::with(wants_basic);
+    fake.push("a", "1", &image());
+    let mut lab = Lab::new();
+    lab.options.auth_files = None;
+    let file = lab.layout().auth_file();
+    runtime::image::sign_in(&lab.options, &format!("https://{}/", fake.address), "ci", "secret", &file).expect("taken");
+    pull(&lab.store(), &fake.name("a:1")).expect("the data root's own login lets us in");
     Ok(())
 }
 

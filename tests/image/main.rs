@@ -25,6 +25,7 @@ fn main() -> ExitCode {
     match args.first().map(String::as_str) {
         Some("unpack") => return runtime::image::unpack_child(&args[1..]),
         Some("pull") => return lab::pull_process(&args[1..]),
+        Some("helped") => return login::helped(&args[1..]),
         _ => {}
     }
     let has = |flag: &str| args.iter().any(|a| a == flag);

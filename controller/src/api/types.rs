@@ -340,3 +340,19 @@ pub struct ApiError {
     /// One command that helps.
     pub help: Option<String>,
 }
+
+impl From<&runtime::Error> for ApiError {
+    fn from(error: &runtime::Error) -> Self {
+        let (code, help) = match error {
+            runtime::Error::Registry { code, .. } => {
+                (*code, (*code == "BX0304" || *code == "BX0303").then_some("boxship image login REGISTRY"))
+            }
+            runtime::Error::NotFound { what: "image", .. } => ("BX0903", Some("boxship image ls")),
+            runtime::Error::NotFound { .. } => ("BX0903", None),
+            runtime::Error::Untrusted(_) => ("BX0307", None),
+            runtime::Error::NoSpace { .. } => ("BX0310", Some("boxship image prune --all --dry-run")),
+            _ => ("BX0900", None),
+        };
+        Self { code: code.to_owned(), message: runtime::error::chain(error), help: help.map(str::to_owned) }
+    }
+}

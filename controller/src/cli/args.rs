@@ -4,6 +4,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+mod image;
+
+pub(crate) use image::{ImageArgs, ImageVerb, LoginArgs, LogoutArgs};
+
 /// One host that runs what its owner wrote down.
 #[derive(Debug, Parser)]
 #[command(name = "boxship", version, about, max_term_width = 100, propagate_version = true)]
@@ -281,32 +285,6 @@ pub struct EventsArgs {
 pub struct DeleteArgs {
     /// `volume/uploads`, `app/web`
     pub what: String,
-}
-
-/// Arguments of `image`.
-#[derive(Debug, Args)]
-pub struct ImageArgs {
-    /// What to do with images.
-    #[command(subcommand)]
-    pub verb: ImageVerb,
-}
-
-/// Verbs of `image`.
-#[derive(Debug, Subcommand)]
-pub enum ImageVerb {
-    /// Fetch an image
-    Pull {
-        /// `registry.example/shop/web:1.5`
-        reference: String,
-    },
-    /// List images
-    Ls,
-    /// Remove images
-    Rm {
-        /// References or ids
-        #[arg(required = true)]
-        references: Vec<String>,
-    },
 }
 
 /// Arguments of `keeper`.

@@ -74,6 +74,12 @@ impl Failure {
     }
 }
 
+impl From<runtime::Error> for Failure {
+    fn from(error: runtime::Error) -> Self {
+        Self::Other(ApiError::from(&error))
+    }
+}
+
 impl Context {
     /// From the parsed command line.
     #[must_use]
@@ -162,6 +168,16 @@ impl Place {
             layout.boot_id_path.clone_from(path);
         }
         layout
+    }
+
+    /// How this process reaches registries.
+    #[must_use]
+    pub fn store_options(&self) -> runtime::image::StoreOptions {
+        runtime::image::StoreOptions {
+            insecure: self.insecure_registry.iter().cloned().collect(),
+            ca_files: self.registry_ca.clone(),
+            ..runtime::image::StoreOptions::default()
+        }
     }
 
     /// The registry options for another process of ours.

@@ -1,4 +1,6 @@
-//! `image pull|ls|rm`.
+//! `image …`: one function a verb.
+
+mod login;
 
 use std::process::ExitCode;
 
@@ -17,6 +19,8 @@ pub(super) async fn run(context: &Context, verb: &ImageVerb) -> Result<ExitCode,
         ImageVerb::Pull { reference } => pull(context, reference).await,
         ImageVerb::Ls => list(context).await,
         ImageVerb::Rm { references } => remove(context, references).await,
+        ImageVerb::Login(args) => login::login(context, args),
+        ImageVerb::Logout(args) => login::logout(context, args),
     }
 }
 

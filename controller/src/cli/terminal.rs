@@ -2,7 +2,7 @@
 
 use std::io::IsTerminal as _;
 
-use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 
 /// Rows and columns; 24 × 80 where there is no terminal.
 pub(super) fn window_size() -> (u16, u16) {
@@ -12,11 +12,21 @@ pub(super) fn window_size() -> (u16, u16) {
     }
 }
 
-/// Puts stdin's terminal in raw mode, and back when dropped.
+/// Shows nothing of what is typed until dropped. `None` when stdin is no terminal.
+pub(super) fn without_echo() -> Option<RawTerminal> {
+    let stdin = std::io::stdin();
+    let before = tcgetattr(&stdin).ok()?;
+    let mut quiet = before.clone();
+    quiet.local_modes.remove(LocalModes::ECHO);
+    tcsetattr(&stdin, OptionalActions::Now, &quiet).ok()?;
+    Some(RawTerminal(before))
+}
+
+/// Stdin's terminal in another mode, and back when dropped.
 pub(super) struct RawTerminal(Termios);
 
 impl RawTerminal {
-    /// `None` when stdin is no terminal.
+    /// Raw mode. `None` when stdin is no terminal.
     pub(super) fn enter() -> Option<Self> {
         let stdin = std::io::stdin();
         if !stdin.is_terminal() {

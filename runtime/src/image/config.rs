@@ -24,6 +24,30 @@ pub(crate) struct ImageSpec {
     pub(crate) diff_ids: Vec<Digest>,
 }
 
+/// One entry of a config's history, as written.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+pub(crate) struct RawStep {
+    pub(crate) created: Option<String>,
+    pub(crate) created_by: Option<String>,
+    pub(crate) comment: Option<String>,
+    pub(crate) empty_layer: bool,
+}
+
+/// The history in a config blob, oldest first; empty where none was written.
+///
+/// # Errors
+/// `Untrusted` when it is no config.
+pub(crate) fn history(bytes: &[u8]) -> Result<Vec<RawStep>> {
+    #[derive(Deserialize)]
+    struct Head {
+        history: Option<Vec<RawStep>>,
+    }
+    let head: Head = serde_json::from_slice(bytes)
+        .map_err(|e| Error::Untrusted(format!("the image's history is not valid: {e}")))?;
+    Ok(head.history.unwrap_or_default())
+}
+
 #[derive(Deserialize)]
 struct Raw {
     #[serde(default)]

@@ -110,6 +110,16 @@ pub(crate) fn parse(bytes: &[u8], content_type: &str) -> Result<Document> {
     }
 }
 
+/// What a manifest says it is, if it says so.
+pub(crate) fn own_media_type(bytes: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Head {
+        media_type: Option<String>,
+    }
+    serde_json::from_slice::<Head>(bytes).ok()?.media_type
+}
+
 fn is_known(media_type: &str) -> bool {
     [OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST].contains(&media_type)
 }

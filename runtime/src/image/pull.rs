@@ -228,16 +228,13 @@ fn choose(origin: &dyn Origin, reference: &ImageRef) -> Result<Chosen> {
     Err(Error::Untrusted(format!("`{reference}` is an index of indexes of indexes")))
 }
 
-/// What the layout's index says the manifest is; its own word first.
+/// The document's own word first, then its carrier's.
 fn media_type(fetched: &Fetched) -> String {
-    #[derive(serde::Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Head {
-        media_type: Option<String>,
-    }
-    let inner = serde_json::from_slice::<Head>(&fetched.bytes).ok().and_then(|h| h.media_type);
     let served = fetched.media_type.split(';').next().unwrap_or_default().trim();
-    inner.unwrap_or_else(|| if served.is_empty() { manifest::OCI_MANIFEST.into() } else { served.to_owned() })
+    manifest::own_media_type(&fetched.bytes).unwrap_or_else(|| match served {
+        "" => manifest::OCI_MANIFEST.into(),
+        served => served.to_owned(),
+    })
 }
 
 pub(super) fn check_digest(bytes: &[u8], wanted: &Digest, what: &str) -> Result<()> {

@@ -52,6 +52,24 @@ impl ImageRef {
         self.digest.as_ref()
     }
 
+    /// As people type it: Docker Hub and its `library/` are left out.
+    #[must_use]
+    pub fn familiar(&self) -> String {
+        let tag = self.tag.as_ref().map(|t| format!(":{t}")).unwrap_or_default();
+        let digest = self.digest.as_ref().map(|d| format!("@{d}")).unwrap_or_default();
+        format!("{}{tag}{digest}", self.familiar_repository())
+    }
+
+    /// The same without tag and digest.
+    #[must_use]
+    pub fn familiar_repository(&self) -> String {
+        match (self.host.as_str(), self.repository.strip_prefix("library/")) {
+            ("docker.io", Some(name)) => name.to_owned(),
+            ("docker.io", None) => self.repository.clone(),
+            (host, _) => format!("{host}/{}", self.repository),
+        }
+    }
+
     /// The same repository at exactly this digest.
     #[must_use]
     pub fn at(&self, digest: Digest) -> Self {

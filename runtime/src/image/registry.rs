@@ -1,4 +1,4 @@
-//! A client of the OCI distribution API (distribution-spec 1.1; Docker registry v2): manifests, blobs, tags; pull only.
+//! A client of the OCI distribution API (distribution-spec 1.1; Docker registry v2): manifests, blobs, tags, uploads.
 //!
 //! Credentials belong to one origin (scheme, host, port): a redirect or a token server elsewhere never sees what was
 //! meant for the registry. Every body has a bound, every wait a deadline. Failures are told apart by code, `BX0301` to
@@ -9,6 +9,8 @@ use std::io::Read;
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+
+use hyper::Method;
 
 use super::manifest::{ACCEPT, Descriptor, MANIFEST_BYTES_MAX};
 use super::pull::{Fetched, Origin, check_digest};
@@ -24,14 +26,20 @@ mod credentials;
 mod endpoint;
 mod failure;
 mod http;
+mod push;
 mod resolve;
+mod signin;
 mod token;
 
 use connect::Connector;
 use credentials::Login;
 use endpoint::Endpoint;
 use failure::{Asked, Failure};
-use http::Answer;
+use http::{Answer, Call};
+
+pub(super) use credentials::usual_files;
+pub(super) use push::Sent;
+pub use signin::{sign_in, sign_out};
 
 /// Redirects followed for one request.
 const REDIRECTS_MAX: usize = 5;
@@ -47,10 +55,11 @@ pub(super) struct Registry {
     auth_files: Vec<PathBuf>,
     /// The registry itself has a public address: then nothing it says leads us into a private network.
     is_public: AtomicBool,
+    /// By scope.
     grants: Mutex<BTreeMap<String, Grant>>,
 }
 
-/// An `Authorization` header for one repository, until a boot time in milliseconds.
+/// An `Authorization` header for one scope, until a boot time in milliseconds.
 #[derive(Clone)]
 struct Grant {
     header: String,
@@ -63,33 +72,42 @@ impl Registry {
             host: host.to_owned(),
             api: Endpoint::of_registry(host, &options.insecure)?,
             connector: Connector::new(options),
-            auth_files: options.auth_files.clone().unwrap_or_else(credentials::usual_files),
+            auth_files: options.auth_files.clone().unwrap_or_default(),
             is_public: AtomicBool::new(false),
             grants: Mutex::default(),
         })
     }
 
-    /// One GET of the API, with log-in and redirects; any status that is not an error of ours to explain comes back.
-    fn get(&self, asked: &Asked<'_>, path: &str, headers: &[(&str, &str)]) -> Result<Answer> {
-        let repository = asked.reference.repository();
-        let granted = self.grant(repository);
-        let answer = self.follow(path, headers, granted.as_deref())?;
-        if answer.status != 401 {
+    /// One call of the API, with log-in and redirects; any status that is not an error of ours to explain comes back.
+    fn ask(&self, asked: &Asked<'_>, call: &Call<'_>) -> Result<Answer> {
+        self.ask_at(asked, &self.api.clone(), call)
+    }
+
+    /// The same at an address the registry gave us.
+    fn ask_at(&self, asked: &Asked<'_>, at: &Endpoint, call: &Call<'_>) -> Result<Answer> {
+        let scope = asked.scope();
+        let granted = self.grant(&scope);
+        let answer = self.follow(at, call, granted.as_deref())?;
+        if answer.status != 401 || *at != self.api {
             return Ok(answer);
         }
-        let login = credentials::find(&self.auth_files, &self.host, repository)?;
+        let login = credentials::find(&self.auth_files, &self.host, asked.reference.repository())?;
         let grant = self.log_in(asked, &answer, login.as_ref())?;
-        let answer = self.follow(path, headers, Some(&grant.header))?;
+        let answer = self.follow(at, call, Some(&grant.header))?;
         if answer.status == 401 {
             return Err(failure::refused(asked, login.as_ref()));
         }
-        lock(&self.grants).insert(repository.to_owned(), grant);
+        lock(&self.grants).insert(scope, grant);
         Ok(answer)
     }
 
-    fn grant(&self, repository: &str) -> Option<String> {
+    fn get(&self, asked: &Asked<'_>, path: &str, headers: &[(&str, &str)]) -> Result<Answer> {
+        self.ask(asked, &Call::get(path, headers))
+    }
+
+    fn grant(&self, scope: &str) -> Option<String> {
         let grants = lock(&self.grants);
-        let grant = grants.get(repository).filter(|g| g.until_ms > clock::boot_ms())?;
+        let grant = grants.get(scope).filter(|g| g.until_ms > clock::boot_ms())?;
         Some(grant.header.clone())
     }
 
@@ -97,7 +115,8 @@ impl Registry {
     fn log_in(&self, asked: &Asked<'_>, answer: &Answer, login: Option<&Login>) -> Result<Grant> {
         let challenges: Vec<_> = answer.all("www-authenticate").flat_map(challenge::parse).collect();
         if let Some(bearer) = challenges.iter().find(|c| c.scheme == "bearer") {
-            let token = token::fetch(self, asked, bearer, login)?;
+            let refused = || failure::refused(asked, login);
+            let token = token::fetch(self, bearer, &asked.scopes(), login, &refused)?;
             return Ok(Grant { header: format!("Bearer {}", token.text), until_ms: token.until_ms });
         }
         let offers_basic = challenges.iter().any(|c| c.scheme == "basic");
@@ -107,18 +126,20 @@ impl Registry {
         }
     }
 
-    /// One GET of the registry and where it redirects to. Only the registry itself sees `authorization`.
-    fn follow(&self, path: &str, headers: &[(&str, &str)], authorization: Option<&str>) -> Result<Answer> {
-        let mut at = self.api.clone();
-        let mut path = path.to_owned();
+    /// One call and where it is redirected to. Only the registry itself sees `authorization`.
+    fn follow(&self, at: &Endpoint, call: &Call<'_>, authorization: Option<&str>) -> Result<Answer> {
+        let mut at = at.clone();
+        let mut path = call.path.to_owned();
         for _ in 0..=REDIRECTS_MAX {
-            let mut all = headers.to_vec();
-            if let Some(value) = authorization.filter(|_| at == self.api) {
-                all.push(("authorization", value));
-            }
-            let answer = self.send(&at, &path, &all)?;
+            let authorization = authorization.filter(|_| at == self.api).map(|value| ("authorization", value));
+            let call = Call { path: &path, method: call.method.clone(), ..*call };
+            let answer = self.send(&at, &call, authorization.as_slice())?;
             if !matches!(answer.status, 301 | 302 | 303 | 307 | 308) {
                 return Ok(answer);
+            }
+            if !matches!(call.method, Method::GET | Method::HEAD) {
+                let text = format!("{} redirects an upload, which no registry has reason to do", self.host);
+                return Err(failure::message("BX0301", text));
             }
             let location = answer.one("location").unwrap_or_default().to_owned();
             let (next, next_path) = at.join(&location)?;
@@ -131,14 +152,14 @@ impl Registry {
     }
 
     /// One request to any origin the registry led us to.
-    fn send(&self, to: &Endpoint, path: &str, headers: &[(&str, &str)]) -> Result<Answer> {
+    fn send(&self, to: &Endpoint, call: &Call<'_>, more: &[(&str, &str)]) -> Result<Answer> {
         let is_ours = *to == self.api;
         let only_public = !is_ours && self.is_public.load(Ordering::Relaxed);
         let wire = self.connector.connect(to, only_public)?;
         if is_ours {
             self.is_public.store(wire.is_public, Ordering::Relaxed);
         }
-        http::get(wire, to, path, headers)
+        http::call(wire, to, call, more)
     }
 
     /// Turns a status that is no success into the error that says what to do.
@@ -166,12 +187,13 @@ impl Registry {
         }
     }
 
-    fn tags(&self, reference: &ImageRef) -> Result<Vec<String>> {
+    /// Tags of the reference's repository, as the registry orders them; at most its first thousand.
+    pub(super) fn tags(&self, reference: &ImageRef) -> Result<Vec<String>> {
         #[derive(serde::Deserialize)]
         struct Tags {
             tags: Option<Vec<String>>,
         }
-        let asked = Asked { host: &self.host, reference, is_manifest: false };
+        let asked = Asked::pull(&self.host, reference);
         let mut answer = self.get(&asked, &format!("/v2/{}/tags/list?n=1000", reference.repository()), &[])?;
         if answer.status != 200 {
             return Err(Failure::read(&mut answer).explain(&asked, &answer, None));
@@ -185,7 +207,7 @@ impl Registry {
 
 impl Origin for Registry {
     fn manifest(&self, reference: &ImageRef) -> Result<Fetched> {
-        let asked = Asked { host: &self.host, reference, is_manifest: true };
+        let asked = Asked { is_manifest: true, ..Asked::pull(&self.host, reference) };
         let name = reference.digest().map_or_else(|| reference.tag().unwrap_or("latest"), Digest::as_str);
         let path = format!("/v2/{}/manifests/{name}", reference.repository());
         let mut answer = self.get(&asked, &path, &[("accept", ACCEPT)])?;
@@ -202,7 +224,7 @@ impl Origin for Registry {
     }
 
     fn blob(&self, reference: &ImageRef, blob: &Descriptor, from: u64) -> Result<Box<dyn Read + '_>> {
-        let asked = Asked { host: &self.host, reference, is_manifest: false };
+        let asked = Asked::pull(&self.host, reference);
         let path = format!("/v2/{}/blobs/{}", reference.repository(), blob.digest);
         let range = format!("bytes={from}-");
         let headers = [("range", range.as_str())];

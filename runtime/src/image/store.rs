@@ -21,6 +21,7 @@ use crate::runtime::ImageInfo;
 pub(super) mod flight;
 mod gc;
 mod index;
+mod names;
 mod record;
 mod recover;
 pub(super) mod stage;
@@ -28,6 +29,7 @@ mod tree;
 
 pub use gc::Collected;
 pub(super) use index::{Index, IndexEntry};
+pub use names::Named;
 pub(super) use record::Record;
 
 /// How a store reaches registries and unpacks.
@@ -43,7 +45,8 @@ pub struct StoreOptions {
     pub hosts_file: PathBuf,
     /// Where the name servers are written.
     pub resolv_conf: PathBuf,
-    /// Files with credentials, first match wins; `None` is the usual places (see `registry::credentials`).
+    /// Files with credentials, first match wins; `None` is the usual places: `REGISTRY_AUTH_FILE`, the data root's own
+    /// (`boxship image login`), Podman's, Docker's.
     pub auth_files: Option<Vec<PathBuf>>,
     /// How long a connection may stall without a byte before it counts as cut, in milliseconds.
     pub stall_ms: u64,
@@ -88,8 +91,9 @@ impl Store {
     ///
     /// # Errors
     /// `Io`.
-    pub fn open(layout: &Layout, options: StoreOptions) -> Result<Self> {
+    pub fn open(layout: &Layout, mut options: StoreOptions) -> Result<Self> {
         let root = layout.images_dir();
+        options.auth_files.get_or_insert_with(|| super::registry::usual_files(&layout.auth_file()));
         for dir in ["blobs/sha256", "layers", "tmp"] {
             make_private_dir(&root.join(dir))?;
         }
@@ -162,12 +166,7 @@ impl Store {
     /// # Errors
     /// `NotFound`; `Io`.
     pub fn remove(&self, reference: &ImageRef, in_use: &BTreeSet<Digest>) -> Result<()> {
-        self.edit_index(|index| {
-            let exact = index.entries.iter().find(|e| e.reference.as_ref() == Some(reference));
-            let found = exact.cloned().ok_or_else(|| not_found(reference))?;
-            index.forget(&found, in_use.contains(&found.digest));
-            Ok(())
-        })?;
+        self.untag(std::slice::from_ref(reference), in_use)?;
         self.collect(in_use).map(|_| ())
     }
 

@@ -18,8 +18,8 @@ use tokio::net::unix::pipe;
 use tokio::sync::mpsc;
 
 use super::Api;
-use super::refusal::{Refusal, api_error, blocking};
-use crate::api::types::{EXEC_FRAME_BYTES_MAX, ExecFrame, ExecRequest};
+use super::refusal::{Refusal, blocking};
+use crate::api::types::{ApiError, EXEC_FRAME_BYTES_MAX, ExecFrame, ExecRequest};
 
 /// The protocol's name in the `Upgrade` header.
 const PROTOCOL: &str = "boxship-exec";
@@ -187,7 +187,7 @@ async fn carry(begun: Begun, from: impl AsyncRead + Unpin + Send + 'static, mut 
     input.abort();
     let payload = match exit {
         Ok(Ok(status)) => serde_json::to_vec::<ExitStatus>(&status),
-        Ok(Err(error)) => serde_json::to_vec(&api_error(&error)),
+        Ok(Err(error)) => serde_json::to_vec(&ApiError::from(&error)),
         Err(_) => serde_json::to_vec(&ExitStatus::Unknown),
     };
     let _ = write(&mut to, &(ExecFrame::Exit, payload.unwrap_or_default())).await;

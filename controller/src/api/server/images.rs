@@ -14,8 +14,8 @@ use serde::Deserialize;
 use tokio::sync::mpsc;
 
 use super::Api;
-use super::refusal::{Answer, Refusal, api_error, blocking};
-use crate::api::types::{ImageView, LayerStatus, PullLine};
+use super::refusal::{Answer, Refusal, blocking};
+use crate::api::types::{ApiError, ImageView, LayerStatus, PullLine};
 use crate::model::ObjectKey;
 
 /// Lines waiting for a slow reader; further progress is dropped, the result is not.
@@ -89,7 +89,7 @@ pub(super) async fn pull(State(api): State<Arc<Api>>, Query(query): Query<Refere
         bell.notify_one();
         let last = match result {
             Ok(image) => PullLine::Done(Box::new(image)),
-            Err(error) => PullLine::Failed(api_error(&error)),
+            Err(error) => PullLine::Failed(ApiError::from(&error)),
         };
         let _ = send.blocking_send(last);
     });

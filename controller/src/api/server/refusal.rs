@@ -3,7 +3,6 @@
 use axum::Json;
 use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
-use runtime::error::chain;
 
 use crate::api::types::ApiError;
 
@@ -39,17 +38,6 @@ impl Refusal {
     }
 }
 
-/// An error of the runtime as it goes over the socket.
-pub(super) fn api_error(error: &runtime::Error) -> ApiError {
-    let code = match error {
-        runtime::Error::Registry { code, .. } => code,
-        runtime::Error::NotFound { .. } => "BX0903",
-        runtime::Error::Untrusted(_) => "BX0307",
-        _ => "BX0900",
-    };
-    ApiError { code: code.to_owned(), message: chain(error), help: None }
-}
-
 impl From<runtime::Error> for Refusal {
     fn from(error: runtime::Error) -> Self {
         let status = match &error {
@@ -57,7 +45,7 @@ impl From<runtime::Error> for Refusal {
             runtime::Error::Conflict(_) => StatusCode::CONFLICT,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         };
-        Self(status, api_error(&error))
+        Self(status, ApiError::from(&error))
     }
 }
 

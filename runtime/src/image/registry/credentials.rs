@@ -1,5 +1,5 @@
-//! Logins from the files Docker, Podman and skopeo write (containers-auth.json(5)): the `auths` table. Credential
-//! helpers are not run.
+//! Logins from the files Docker, Podman and skopeo write (containers-auth.json(5)): the `auths` table, and the
+//! credential helpers it names. Which registry is asked, and how, is not known here.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,6 +9,11 @@ use base64::engine::general_purpose::STANDARD;
 
 use crate::error::{Error, Result};
 
+mod edit;
+mod helper;
+
+pub(super) use edit::{remove, save};
+
 /// Largest file read, in bytes.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
@@ -17,27 +22,44 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 pub(super) struct Login {
     pub(super) user: String,
     password: String,
-    /// Where it was found, for messages.
-    pub(super) file: PathBuf,
+    /// Where it was found, for messages: a file or a helper.
+    pub(super) origin: String,
 }
 
 impl std::fmt::Debug for Login {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Login({}, from {})", self.user, self.file.display())
+        write!(f, "Login({}, from {})", self.user, self.origin)
     }
 }
 
 impl Login {
+    /// A login that was typed in.
+    pub(super) fn typed(user: &str, password: &str) -> Self {
+        Self { user: user.to_owned(), password: password.to_owned(), origin: "the command line".to_owned() }
+    }
+
     /// The value of an `Authorization` header.
     pub(super) fn basic(&self) -> String {
         format!("Basic {}", STANDARD.encode(format!("{}:{}", self.user, self.password)))
     }
 }
 
-#[derive(serde::Deserialize)]
+#[derive(serde::Deserialize, Default)]
+#[serde(default, rename_all = "camelCase")]
 struct AuthFile {
-    #[serde(default)]
     auths: BTreeMap<String, Entry>,
+    /// Helper by host.
+    cred_helpers: BTreeMap<String, String>,
+    /// Helper for every other host.
+    creds_store: Option<String>,
+}
+
+impl AuthFile {
+    /// The helper that keeps the logins of a host.
+    fn helper(&self, host: &str) -> Option<&str> {
+        let own = self.cred_helpers.iter().find(|(name, _)| normal(name) == host).map(|(_, helper)| helper);
+        own.or(self.creds_store.as_ref()).map(String::as_str).filter(|name| !name.is_empty())
+    }
 }
 
 #[derive(serde::Deserialize, Default)]
@@ -48,13 +70,21 @@ struct Entry {
     password: Option<String>,
 }
 
-/// The usual places, in the order they win.
-pub(super) fn usual_files() -> Vec<PathBuf> {
+/// The usual places, in the order they win. `own` is the file `boxship image login` writes.
+pub(crate) fn usual_files(own: &Path) -> Vec<PathBuf> {
     let var = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
-    let docker = var("DOCKER_CONFIG").or_else(|| var("HOME").map(|h| h.join(".docker")));
+    let is_root = rustix::process::geteuid().is_root();
+    // services started at boot have no HOME
+    let home = var("HOME").or_else(|| is_root.then(|| "/root".into()));
+    let docker = var("DOCKER_CONFIG").or_else(|| home.as_ref().map(|h| h.join(".docker")));
+    let runtime = var("XDG_RUNTIME_DIR").or_else(|| is_root.then(|| "/run/containers/0".into()));
+    let runtime = runtime.map(|d| if d.ends_with("containers/0") { d } else { d.join("containers") });
+    let config = var("XDG_CONFIG_HOME").or_else(|| home.map(|h| h.join(".config")));
     [
         var("REGISTRY_AUTH_FILE"),
-        var("XDG_RUNTIME_DIR").map(|d| d.join("containers/auth.json")),
+        Some(own.to_owned()),
+        runtime.map(|d| d.join("auth.json")),
+        config.map(|d| d.join("containers/auth.json")),
         docker.map(|d| d.join("config.json")),
     ]
     .into_iter()
@@ -75,6 +105,11 @@ pub(super) fn find(files: &[PathBuf], host: &str, repository: &str) -> Result<Op
             if let Some(login) = entry.and_then(|e| login(e, file)) {
                 return Ok(Some(login));
             }
+        }
+        if let Some(helper) = table.helper(host)
+            && let Some(login) = helper::get(helper, host)?
+        {
+            return Ok(Some(login));
         }
     }
     Ok(None)
@@ -118,14 +153,14 @@ fn normal(key: &str) -> &str {
 }
 
 fn login(entry: &Entry, file: &Path) -> Option<Login> {
-    let file = file.to_owned();
+    let origin = file.display().to_string();
     if let (Some(user), Some(password)) = (&entry.username, &entry.password) {
-        return Some(Login { user: user.clone(), password: password.clone(), file });
+        return Some(Login { user: user.clone(), password: password.clone(), origin });
     }
     let decoded = STANDARD.decode(entry.auth.as_deref()?.trim()).ok()?;
     let text = String::from_utf8(decoded).ok()?;
     let (user, password) = text.split_once(':')?;
-    Some(Login { user: user.to_owned(), password: password.trim_end_matches('\0').to_owned(), file })
+    Some(Login { user: user.to_owned(), password: password.trim_end_matches('\0').to_owned(), origin })
 }
 
 #[cfg(test)]
@@ -139,7 +174,7 @@ mod tests {
         let auth = |user: &str| STANDARD.encode(format!("{user}:pw"));
         let text = format!(
             r#"{{"auths":{{"h.example":{{"auth":"{}"}},"h.example/shop":{{"auth":"{}"}},
-            "https://index.docker.io/v1/":{{"auth":"{}"}},"empty.example":{{}}}},"credsStore":"x"}}"#,
+            "https://index.docker.io/v1/":{{"auth":"{}"}},"empty.example":{{}}}}}}"#,
             auth("all"),
             auth("shop"),
             auth("hub")

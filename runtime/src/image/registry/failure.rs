@@ -16,9 +16,29 @@ pub(super) struct Asked<'a> {
     pub(super) host: &'a str,
     pub(super) reference: &'a ImageRef,
     pub(super) is_manifest: bool,
+    /// Sending, not fetching.
+    pub(super) is_push: bool,
+    /// Another repository of the registry that blobs may come from.
+    pub(super) from: Option<&'a str>,
 }
 
-impl Asked<'_> {
+impl<'a> Asked<'a> {
+    pub(super) fn pull(host: &'a str, reference: &'a ImageRef) -> Self {
+        Self { host, reference, is_manifest: false, is_push: false, from: None }
+    }
+
+    /// What a token is to allow (distribution's token scopes).
+    pub(super) fn scopes(&self) -> Vec<String> {
+        let actions = if self.is_push { "pull,push" } else { "pull" };
+        let own = format!("repository:{}:{actions}", self.reference.repository());
+        std::iter::once(own).chain(self.from.map(|from| format!("repository:{from}:pull"))).collect()
+    }
+
+    /// The same as one name.
+    pub(super) fn scope(&self) -> String {
+        self.scopes().join(" ")
+    }
+
     fn repository(&self) -> String {
         format!("{}/{}", self.host, self.reference.repository())
     }
@@ -97,13 +117,9 @@ pub(super) fn unreachable(message: impl Into<String>) -> Error {
 pub(super) fn refused(asked: &Asked<'_>, login: Option<&Login>) -> Error {
     let repository = asked.repository();
     match login {
-        Some(Login { user, file, .. }) => message(
+        Some(Login { user, origin, .. }) => message(
             "BX0304",
-            format!(
-                "{} refused the credentials of user {user} (from {}) for `{repository}`",
-                asked.host,
-                file.display()
-            ),
+            format!("{} refused the credentials of user {user} (from {origin}) for `{repository}`", asked.host),
         ),
         None => message(
             "BX0303",

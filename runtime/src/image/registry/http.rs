@@ -9,11 +9,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 
 use bytes::{Buf as _, Bytes};
-use http_body_util::Empty;
 use hyper::body::{Body as _, Incoming};
 use hyper::client::conn::http1::{self, Connection, SendRequest};
 use hyper::rt::ReadBufCursor;
-use hyper::{HeaderMap, Request};
+use hyper::{HeaderMap, Method, Request};
 use rustix::event::{PollFd, PollFlags, Timespec};
 
 use super::connect::{Stream, Wire};
@@ -22,6 +21,10 @@ use super::failure::unreachable;
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::image::unpack::{unwrap_io, wrap_io};
+
+mod payload;
+
+pub(super) use payload::Payload;
 
 /// Largest head of an answer, in bytes.
 const HEAD_BYTES_MAX: usize = 64 << 10;
@@ -56,17 +59,40 @@ impl Answer {
     }
 }
 
-/// One GET on a fresh connection.
-pub(super) fn get(wire: Wire, to: &Endpoint, path: &str, headers: &[(&str, &str)]) -> Result<Answer> {
+/// What is asked, of whichever origin.
+pub(super) struct Call<'a> {
+    pub(super) method: Method,
+    /// With its query.
+    pub(super) path: &'a str,
+    pub(super) headers: &'a [(&'a str, &'a str)],
+    /// Makes what is sent along; again when it is asked again.
+    pub(super) payload: &'a dyn Fn() -> Result<Payload>,
+}
+
+impl<'a> Call<'a> {
+    pub(super) fn get(path: &'a str, headers: &'a [(&'a str, &'a str)]) -> Self {
+        Self { method: Method::GET, path, headers, payload: &|| Ok(Payload::empty()) }
+    }
+
+    /// Without headers or payload.
+    pub(super) fn plain(method: Method, path: &'a str) -> Self {
+        Self { method, path, headers: &[], payload: &|| Ok(Payload::empty()) }
+    }
+}
+
+/// One call on a fresh connection.
+pub(super) fn call(wire: Wire, to: &Endpoint, call: &Call<'_>, more: &[(&str, &str)]) -> Result<Answer> {
     let failed = |e: &dyn std::fmt::Display| unreachable(format!("{to}: {e}"));
-    let mut request = Request::get(path)
+    let mut request = Request::builder()
+        .method(call.method.clone())
+        .uri(call.path)
         .header("host", to.authority())
         .header("user-agent", concat!("boxship/", env!("CARGO_PKG_VERSION")))
         .header("connection", "close");
-    for (name, value) in headers {
+    for (name, value) in call.headers.iter().chain(more) {
         request = request.header(*name, *value);
     }
-    let request = request.body(Empty::new()).map_err(|e| failed(&e))?;
+    let request = request.body((call.payload)()?).map_err(|e| failed(&e))?;
     let (mut driver, mut sender) = Driver::start(wire, to)?;
     let response = driver.run(Box::pin(sender.send_request(request)))?.map_err(|e| failed(&chain(&e)))?;
     let (head, incoming) = response.into_parts();
@@ -83,7 +109,7 @@ pub(super) struct Body {
     driver: Driver,
     incoming: Incoming,
     chunk: Bytes,
-    _sender: SendRequest<Empty<Bytes>>,
+    _sender: SendRequest<Payload>,
 }
 
 impl Read for Body {
@@ -107,10 +133,12 @@ impl Read for Body {
 
 /// Runs a connection and the future that waits for it, in turn, sleeping in poll(2) when neither can go on.
 struct Driver {
-    connection: Connection<Socket, Empty<Bytes>>,
+    connection: Connection<Socket, Payload>,
     is_done: bool,
     fd: OwnedFd,
     wants_write: Arc<AtomicBool>,
+    /// Bytes of ours left since it was last looked at.
+    has_sent: Arc<AtomicBool>,
     woken: Arc<Woken>,
     stall_ms: u64,
     to: String,
@@ -127,11 +155,13 @@ impl Wake for Woken {
 }
 
 impl Driver {
-    fn start(wire: Wire, to: &Endpoint) -> Result<(Self, SendRequest<Empty<Bytes>>)> {
+    fn start(wire: Wire, to: &Endpoint) -> Result<(Self, SendRequest<Payload>)> {
         let failed = |e: &dyn std::fmt::Display| unreachable(format!("{to}: {e}"));
         let fd = wire.stream.socket().as_fd().try_clone_to_owned().map_err(|e| failed(&e))?;
         let wants_write = Arc::new(AtomicBool::new(false));
-        let socket = Socket { stream: wire.stream, wants_write: Arc::clone(&wants_write) };
+        let has_sent = Arc::new(AtomicBool::new(false));
+        let (flag, sent) = (Arc::clone(&wants_write), Arc::clone(&has_sent));
+        let socket = Socket { stream: wire.stream, wants_write: flag, has_sent: sent };
         let mut builder = http1::Builder::new();
         builder.max_buf_size(HEAD_BYTES_MAX).max_headers(128);
         let mut handshake = pin!(builder.handshake(socket));
@@ -141,13 +171,13 @@ impl Driver {
         let (sender, connection) = ready.map_err(|e| failed(&chain(&e)))?;
         let woken = Arc::default();
         let (to, stall_ms) = (to.to_string(), wire.stall_ms);
-        Ok((Self { connection, is_done: false, fd, wants_write, woken, stall_ms, to }, sender))
+        Ok((Self { connection, is_done: false, fd, wants_write, has_sent, woken, stall_ms, to }, sender))
     }
 
     fn run<F: Future + Unpin>(&mut self, mut future: F) -> Result<F::Output> {
         let waker = Waker::from(Arc::clone(&self.woken));
         let mut cx = Context::from_waker(&waker);
-        let deadline = clock::boot_ms() + self.stall_ms;
+        let mut deadline = clock::boot_ms() + self.stall_ms;
         loop {
             self.woken.0.store(false, Ordering::Relaxed);
             if let Poll::Ready(output) = Pin::new(&mut future).poll(&mut cx) {
@@ -163,6 +193,10 @@ impl Driver {
             }
             if self.is_done {
                 return Err(unreachable(format!("{} closed the connection", self.to)));
+            }
+            // a long upload is no stall; what the other side says has to come as a whole in time
+            if self.has_sent.swap(false, Ordering::Relaxed) {
+                deadline = clock::boot_ms() + self.stall_ms;
             }
             self.wait(deadline)?;
         }
@@ -189,6 +223,7 @@ impl Driver {
 struct Socket {
     stream: Stream,
     wants_write: Arc<AtomicBool>,
+    has_sent: Arc<AtomicBool>,
 }
 
 impl Socket {
@@ -234,6 +269,7 @@ impl hyper::rt::Write for Socket {
             Stream::Plain(socket) => socket.write(bytes),
             Stream::Tls(tls) => tls.write(bytes),
         };
+        this.has_sent.fetch_or(result.as_ref().is_ok_and(|n| *n > 0), Ordering::Relaxed);
         this.poll_io(result, true)
     }
 

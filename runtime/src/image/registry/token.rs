@@ -4,10 +4,11 @@
 use super::challenge::Challenge;
 use super::credentials::Login;
 use super::endpoint::is_loopback;
-use super::failure::{self, Asked, Failure};
+use super::failure;
+use super::http::Call;
 use super::{Endpoint, Registry};
 use crate::clock;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Largest answer read, in bytes.
 const TOKEN_BYTES_MAX: u64 = 64 << 10;
@@ -29,17 +30,19 @@ struct Body {
     expires_in: Option<u64>,
 }
 
-/// Fetches a token to pull the repository.
+/// Fetches a token for a scope (`repository:shop/web:pull`), or for nothing to try a login. `refused` says what it means
+/// when there is none.
 pub(super) fn fetch(
     registry: &Registry,
-    asked: &Asked<'_>,
     challenge: &Challenge,
+    scopes: &[String],
     login: Option<&Login>,
+    refused: &dyn Fn() -> Error,
 ) -> Result<Token> {
     let realm = challenge.params.get("realm").map_or("", String::as_str);
     let (server, path) = registry.api.join(realm)?;
     if !may_ask(&registry.api, &server) {
-        let text = format!("{} wants its login sent to {server}, which is not encrypted", asked.host);
+        let text = format!("{} wants its login sent to {server}, which is not encrypted", registry.host);
         return Err(failure::message("BX0304", text));
     }
     let mut path = path;
@@ -52,15 +55,24 @@ pub(super) fn fetch(
     if let Some(service) = challenge.params.get("service") {
         query("service", service);
     }
-    // what the registry asks for, but never more than this repository
-    query("scope", &format!("repository:{}:pull", asked.reference.repository()));
+    // never what the registry asks for, only what we came for
+    for scope in scopes {
+        query("scope", scope);
+    }
     let basic = login.map(Login::basic);
     let headers: Vec<(&str, &str)> = basic.iter().map(|value| ("authorization", value.as_str())).collect();
-    let mut answer = registry.send(&server, &path, &headers)?;
+    let mut answer = registry.send(&server, &Call::get(&path, &headers), &[])?;
     match answer.status {
         200 => {}
-        401 | 403 => return Err(failure::refused(asked, login)),
-        _ => return Err(Failure::read(&mut answer).explain(asked, &answer, login)),
+        401 | 403 => return Err(refused()),
+        429 => {
+            let text = format!("{server} limits the rate of tokens");
+            return Err(Error::Registry { code: "BX0306", message: text, retry: true });
+        }
+        status => {
+            let text = format!("{server} answered {status} when asked for a token");
+            return Err(Error::Registry { code: "BX0301", message: text, retry: status >= 500 });
+        }
     }
     let bytes = answer.bytes(TOKEN_BYTES_MAX)?;
     let body: Option<Body> = serde_json::from_slice(&bytes).ok();

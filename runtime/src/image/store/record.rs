@@ -1,5 +1,6 @@
 //! What one image is, read from its manifest and config blobs and checked against their digests.
 
+use std::collections::BTreeMap;
 use std::io::Read as _;
 
 use super::{Store, not_found, stage};
@@ -12,14 +13,19 @@ use crate::runtime::ImageConfig;
 /// One image's immutable facts.
 #[derive(Debug, Clone)]
 pub(crate) struct Record {
+    /// Of the manifest.
+    pub(crate) media_type: String,
     pub(crate) config_digest: Digest,
+    pub(crate) config_blob: Descriptor,
     pub(crate) config: ImageConfig,
     pub(crate) created: Option<String>,
     /// Bottom first.
     pub(crate) diff_ids: Vec<Digest>,
     /// Their blobs, in the same order.
     pub(crate) layers: Vec<Descriptor>,
-    /// Of the layers that are here.
+    /// Unpacked bytes of each layer that is here, by diffID.
+    pub(crate) layer_bytes: BTreeMap<Digest, u64>,
+    /// Their sum.
     pub(crate) size_bytes: u64,
     /// Every layer is here.
     pub(crate) complete: bool,
@@ -37,10 +43,13 @@ impl Record {
         }
         let notes: Vec<_> = spec.diff_ids.iter().filter_map(|d| stage::LayerNote::read(&store.layer_dir(d))).collect();
         Ok(Self {
-            config_digest: manifest.config.digest,
+            media_type: manifest::own_media_type(&bytes).unwrap_or_else(|| manifest::OCI_MANIFEST.into()),
+            config_digest: manifest.config.digest.clone(),
+            config_blob: manifest.config,
             config: spec.config,
             created: spec.created,
             size_bytes: notes.iter().map(|note| note.bytes).sum(),
+            layer_bytes: notes.iter().map(|note| (note.diff_id.clone(), note.bytes)).collect(),
             complete: notes.len() == spec.diff_ids.len(),
             diff_ids: spec.diff_ids,
             layers: manifest.layers,
