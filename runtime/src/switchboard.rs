@@ -40,6 +40,7 @@ use dial::Borrowing;
 use dns::Dns;
 use dns::answer::Names;
 use fd_store::{FdStore, MemoryFdStore};
+use handover::Parcel;
 use poller::{Interest, Kind, Poller, Readiness, Token};
 use proxy::Proxy;
 use relay::Side;
@@ -107,7 +108,11 @@ impl Switchboard {
             }
         }
         match handover::take(&mut *store) {
-            Ok(parcels) => proxy.unpack(&mut poller, parcels),
+            Ok(parcels) => {
+                let (names, flows) = parcels.into_iter().partition(|parcel| matches!(parcel, Parcel::Names(..)));
+                dns.unpack(&mut poller, names);
+                proxy.unpack(&mut poller, flows);
+            }
             Err(e) => tracing::warn!("starting without the connections of an earlier switchboard: {}", chain(&e)),
         }
         let control = Control::bind(layout, &poller)?;
@@ -127,7 +132,9 @@ impl Switchboard {
             }
             self.proxy.resume(&mut self.poller);
             if self.ends_at.is_some_and(|at| boot_ms() >= at || self.dns.is_idle()) {
-                handover::store(&mut *self.store, self.proxy.pack());
+                let mut parcels = self.proxy.pack();
+                parcels.extend(self.dns.pack());
+                handover::store(&mut *self.store, parcels);
                 return Ok(());
             }
         }

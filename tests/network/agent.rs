@@ -14,10 +14,14 @@ use runtime::switchboard::SwitchboardClient;
 /// How long a connection attempt may take; a dropped SYN shows as `timeout`.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(700);
 
+/// How long an answer may take.
+const PATIENCE: Duration = Duration::from_secs(8);
+
 /// Takes orders until stdin ends.
 pub(crate) fn run() {
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("root may unshare");
     println!("ready");
+    let mut begun = Vec::new();
     for line in std::io::stdin().lock().lines() {
         let line = line.expect("orders are text");
         let words: Vec<&str> = line.split_whitespace().collect();
@@ -30,6 +34,8 @@ pub(crate) fn run() {
             ["connect-from", source, target] => connect_from(source, target),
             ["dns", run_dir, id] => hand_over_dns(run_dir, id),
             ["resolve", via, name, kind] => resolve(via, name, kind),
+            ["begin", share, name, kind] => begin(&mut begun, share, name, kind),
+            ["finish"] => begun.drain(..).map(finish).collect::<Vec<_>>().join(", "),
             ["nameserver", address] => nameserver(address),
             _ => format!("no such order: {line}"),
         };
@@ -129,12 +135,19 @@ fn hand_over_dns(run_dir: &str, id: &str) -> String {
 
 /// Asks 127.0.0.11 as a program would: `CODE DATA…`.
 fn resolve(via: &str, name: &str, kind: &str) -> String {
+    show(exchange(via, &question(name, kind)))
+}
+
+fn question(name: &str, kind: &str) -> Vec<u8> {
     let kind: RecordType = kind.parse().expect("a record type");
     let mut message = Message::new(77, MessageType::Query, OpCode::Query);
     message.metadata.recursion_desired = true;
     message.add_query(Query::query(Name::from_ascii(name).expect("a name"), kind));
-    let question = message.to_vec().expect("it encodes");
-    match exchange(via, &question) {
+    message.to_vec().expect("it encodes")
+}
+
+fn show(answer: std::io::Result<Vec<u8>>) -> String {
+    match answer {
         Err(e) => format!("{:?}", e.kind()),
         Ok(answer) => {
             let answer = Message::from_vec(&answer).expect("an answer");
@@ -146,11 +159,46 @@ fn resolve(via: &str, name: &str, kind: &str) -> String {
     }
 }
 
+/// A connection to 127.0.0.11, and what is still to be said on it.
+type Begun = (TcpStream, Vec<u8>);
+
+/// Says `none`, `half` or `all` of a question on a new connection, which stays open.
+fn begin(begun: &mut Vec<Begun>, share: &str, name: &str, kind: &str) -> String {
+    let mut message = framed(&question(name, kind));
+    let said = match share {
+        "none" => 0,
+        "half" => message.len() / 2,
+        _ => message.len(),
+    };
+    let mut stream = TcpStream::connect("127.0.0.11:53").expect("somebody listens");
+    stream.write_all(&message[..said]).expect("it can be sent");
+    begun.push((stream, message.split_off(said)));
+    "ok".into()
+}
+
+/// Says the rest and reads the answer.
+fn finish((mut stream, rest): Begun) -> String {
+    show(stream.write_all(&rest).and_then(|()| read_framed(&mut stream)))
+}
+
+fn framed(message: &[u8]) -> Vec<u8> {
+    let len = u16::try_from(message.len()).expect("a short message").to_be_bytes();
+    [&len, message].concat()
+}
+
+fn read_framed(stream: &mut TcpStream) -> std::io::Result<Vec<u8>> {
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut head = [0; 2];
+    stream.read_exact(&mut head)?;
+    let mut message = vec![0; usize::from(u16::from_be_bytes(head))];
+    stream.read_exact(&mut message)?;
+    Ok(message)
+}
+
 fn exchange(via: &str, question: &[u8]) -> std::io::Result<Vec<u8>> {
-    let patience = Some(Duration::from_secs(8));
     if via == "udp" {
         let socket = UdpSocket::bind("127.0.0.1:0")?;
-        socket.set_read_timeout(patience)?;
+        socket.set_read_timeout(Some(PATIENCE))?;
         socket.connect("127.0.0.11:53")?;
         socket.send(question)?;
         let mut buffer = vec![0; 4_096];
@@ -159,14 +207,8 @@ fn exchange(via: &str, question: &[u8]) -> std::io::Result<Vec<u8>> {
         return Ok(buffer);
     }
     let mut stream = TcpStream::connect("127.0.0.11:53")?;
-    stream.set_read_timeout(patience)?;
-    let len = u16::try_from(question.len()).expect("a short question").to_be_bytes();
-    stream.write_all(&[&len, question].concat())?;
-    let mut head = [0; 2];
-    stream.read_exact(&mut head)?;
-    let mut answer = vec![0; usize::from(u16::from_be_bytes(head))];
-    stream.read_exact(&mut answer)?;
-    Ok(answer)
+    stream.write_all(&framed(question))?;
+    read_framed(&mut stream)
 }
 
 /// A resolver of the outside world: every A is 203.0.113.7, every other question has no such name.
@@ -181,13 +223,8 @@ fn nameserver(address: &str) -> String {
     });
     std::thread::spawn(move || {
         for mut stream in tcp.incoming().flatten() {
-            let mut head = [0; 2];
-            let _ = stream.read_exact(&mut head);
-            let mut question = vec![0; usize::from(u16::from_be_bytes(head))];
-            let _ = stream.read_exact(&mut question);
-            let answer = world(&question);
-            let len = u16::try_from(answer.len()).expect("a short answer").to_be_bytes();
-            let _ = stream.write_all(&[&len[..], &answer].concat());
+            let question = read_framed(&mut stream).expect("a question");
+            let _ = stream.write_all(&framed(&world(&question)));
         }
     });
     "ok".into()

@@ -108,3 +108,30 @@ pub(crate) fn survive_kills_of_the_switchboard() {
     drop(buyer);
     network::remove(&lab.layout, &shop.name).unwrap();
 }
+
+/// Connections go on, whatever was said on them: nothing yet, half a question, or one that no resolver has answered.
+pub(crate) fn survive_upgrades_of_the_switchboard() {
+    let lab = Lab::new();
+    let resolv_conf = lab.path().join("resolv.conf");
+    // a resolver that says nothing
+    std::fs::write(&resolv_conf, "nameserver 198.51.100.99\n").unwrap();
+    let bind = nix::mount::MsFlags::MS_BIND;
+    nix::mount::mount(Some(&resolv_conf), "/etc/resolv.conf", None::<&str>, bind, None::<&str>).unwrap();
+    let switchboard = Switchboard::start(&lab);
+    let shop = lab.network("shop", 1, false);
+    let buyer = lab.container(&shop, 2);
+    let outside = lab.outside();
+    hand_over(&lab, &buyer);
+    switchboard.set(&table(&[(&shop, &[10], &buyer, true)]));
+    for (share, name) in [("none", "web."), ("half", "web."), ("all", "example.org.")] {
+        assert_eq!(buyer.ask(&format!("begin {share} {name} A")), "ok");
+    }
+    assert_eq!(buyer.ask("resolve tcp web. A"), "NoError 10.77.1.10");
+    assert_eq!(outside.ask("nameserver 198.51.100.2"), "ok");
+    std::fs::write(&resolv_conf, "nameserver 198.51.100.2\n").unwrap();
+    switchboard.upgrade();
+    assert_eq!(buyer.ask("finish"), "NoError 10.77.1.10, NoError 10.77.1.10, NoError 203.0.113.7");
+    nix::mount::umount("/etc/resolv.conf").unwrap();
+    drop((buyer, outside));
+    network::remove(&lab.layout, &shop.name).unwrap();
+}

@@ -32,6 +32,7 @@ const CASES: &[Case] = &[
     ("names_by_udp_and_tcp_for_each_view", dns::names_by_udp_and_tcp_for_each_view),
     ("names_unknown_go_to_the_hosts_resolver", dns::unknown_names_go_to_the_hosts_resolver),
     ("names_survive_kills_of_the_switchboard", dns::survive_kills_of_the_switchboard),
+    ("names_survive_upgrades_of_the_switchboard", dns::survive_upgrades_of_the_switchboard),
 ];
 
 fn main() {

@@ -16,6 +16,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, SocketFlags};
 
 use super::fd_store::FdStore;
+use super::handover::Parcel;
 use super::poller::{Interest, Kind, Poller, Token};
 use crate::Result;
 use crate::clock::boot_ms;
@@ -140,19 +141,49 @@ impl Dns {
             let Ok(fd) = rustix::net::accept_with(&of.tcp, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) else {
                 return;
             };
-            let token = Token { kind: Kind::DnsPeer, id: poller.fresh_id() };
-            if poller.watch(&fd, token, Interest::Changes).is_err() {
-                continue;
+            self.begin(poller, server, DnsStream::new(fd));
+        }
+    }
+
+    fn begin(&mut self, poller: &mut Poller, server: u64, stream: DnsStream) {
+        let Some(of) = self.servers.get_mut(&server) else { return };
+        let token = Token { kind: Kind::DnsPeer, id: poller.fresh_id() };
+        if poller.watch(&stream.fd, token, Interest::Changes).is_err() {
+            return;
+        }
+        of.peers.push(token.id);
+        let oldest = (of.peers.len() > PEERS_MAX).then(|| of.peers[0]);
+        let until = boot_ms() + PEER_IDLE_MS;
+        poller.arm(until, token);
+        self.peers.insert(token.id, Peer { server, stream, until });
+        if let Some(oldest) = oldest {
+            self.hang_up(poller, oldest);
+        }
+        self.converse(poller, token.id);
+    }
+
+    /// Every connection as it is, for the next switchboard; none is left here.
+    pub(super) fn pack(&mut self) -> Vec<Parcel> {
+        let mut parcels = Vec::new();
+        for (id, peer) in self.peers.drain() {
+            let Some(of) = self.servers.get(&peer.server) else { continue };
+            match peer.stream.into_parts(self.upstream.unanswered(id)) {
+                Ok(fds) => parcels.push(Parcel::Names(of.id.to_string(), fds)),
+                Err(error) => tracing::warn!(container = %of.id, %error, "a connection for names is lost"),
             }
-            of.peers.push(token.id);
-            let oldest = (of.peers.len() > PEERS_MAX).then(|| of.peers[0]);
-            let until = boot_ms() + PEER_IDLE_MS;
-            poller.arm(until, token);
-            self.peers.insert(token.id, Peer { server, stream: DnsStream::new(fd), until });
-            if let Some(oldest) = oldest {
-                self.hang_up(poller, oldest);
+        }
+        parcels
+    }
+
+    /// Goes on with the connections of an earlier switchboard. Names and sockets must be there already.
+    pub(super) fn unpack(&mut self, poller: &mut Poller, parcels: Vec<Parcel>) {
+        for parcel in parcels {
+            if let Parcel::Names(container, fds) = parcel
+                && let Some(server) = container.parse().ok().and_then(|id: ContainerId| self.ids.get(&id).copied())
+                && let Some(stream) = DnsStream::from_parts(fds)
+            {
+                self.begin(poller, server, stream);
             }
-            self.converse(poller, token.id);
         }
     }
 

@@ -167,6 +167,7 @@ impl Proxy {
                         self.begin(poller, port, client);
                     }
                 }
+                Parcel::Names(..) => {}
             }
         }
     }

@@ -136,7 +136,13 @@ impl Upstream {
 
     /// Whether a connection still waits for an answer.
     pub(super) fn has_asker(&self, peer: u64) -> bool {
-        self.questions.values().any(|q| matches!(q.asker, Asker::Tcp { peer: p, .. } if p == peer))
+        self.unanswered(peer).next().is_some()
+    }
+
+    /// What a connection still waits to be answered, as it was asked.
+    pub(super) fn unanswered(&self, peer: u64) -> impl Iterator<Item = &[u8]> {
+        let of = move |q: &&Question| matches!(q.asker, Asker::Tcp { peer: p, .. } if p == peer);
+        self.questions.values().filter(of).map(|q| q.packet.as_slice())
     }
 
     /// Forgets the questions of a container that is gone.
