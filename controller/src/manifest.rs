@@ -127,6 +127,9 @@ impl File<'_> {
                 return FileKind::Broken;
             }
         };
+        if bytes.is_empty() {
+            return FileKind::Empty;
+        }
         let text = String::from_utf8_lossy(bytes);
         let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
         let ours = document::looks_native(text);

@@ -400,7 +400,7 @@ fn notice(problem: &Diagnostic) -> Notice {
 }
 
 fn not_manifests(loaded: &Loaded) -> Vec<String> {
-    let others = loaded.files.iter().filter(|(_, kind)| **kind == FileKind::NotAManifest);
+    let others = loaded.files.iter().filter(|(_, kind)| matches!(kind, FileKind::NotAManifest | FileKind::Empty));
     others.map(|(file, _)| file.clone()).collect()
 }
 

@@ -1,6 +1,7 @@
 //! The demo's surroundings: a directory of its own with data root, run directory and manifests, and what is waited for.
 
 use std::collections::BTreeSet;
+use std::io::Write as _;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -88,11 +89,13 @@ impl Stage {
         self.deadline_secs.set((start.as_secs() * 3).max(2));
     }
 
-    /// The way an editor saves: a new file renamed over the old.
+    /// The way an editor saves: a new file, safely on disk, renamed over the old.
     fn write(&self, name: &str, text: &str) -> Result<(), Failure> {
         let path = self.dir.join("manifests").join(name);
         let new = self.dir.join("manifests").join(format!(".{name}.new"));
-        std::fs::write(&new, text).and_then(|()| std::fs::rename(&new, &path)).map_err(|e| failed(&e))
+        let save = |file: &mut std::fs::File| file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
+        let saved = std::fs::File::create(&new).and_then(|mut file| save(&mut file));
+        saved.and_then(|()| std::fs::rename(&new, &path)).map_err(|e| failed(&e))
     }
 
     pub(super) fn remove_web(&self) -> Result<(), Failure> {

@@ -80,7 +80,7 @@ impl Report {
         let files: usize = self.roots.iter().map(|loaded| loaded.files.len()).sum();
         let objects: usize = self.roots.iter().map(|loaded| loaded.objects.len()).sum();
         let others = self.roots.iter().flat_map(|loaded| loaded.files.values());
-        let others = others.filter(|kind| **kind == FileKind::NotAManifest).count();
+        let others = others.filter(|kind| matches!(kind, FileKind::NotAManifest | FileKind::Empty)).count();
         let (errors, all) = (self.errors(), self.diagnostics().count());
         let places = self.diagnostics().filter(|d| d.is_error()).filter_map(|d| d.span.as_ref());
         let broken: std::collections::BTreeSet<&str> = places.map(|span| span.file.as_str()).collect();

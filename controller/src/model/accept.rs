@@ -1,8 +1,8 @@
 //! What the host takes of a load, and what it keeps: absence deletes, an error never does.
 //!
 //! Pure and idempotent: the same load twice gives the same generation. Rules, in this order: a root that cannot be read
-//! changes nothing; a source that is suddenly empty changes nothing until confirmed; a file with an error keeps the last
-//! good version of every object it defined and does not define well now; an object that does not resolve keeps its last
+//! changes nothing; a source that is suddenly empty changes nothing until confirmed; a file with an error, or without a
+//! single byte, keeps the last good version of every object it defined and does not define well now; an object that does not resolve keeps its last
 //! good version.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -104,7 +104,7 @@ fn only<T: Clone>(all: &BTreeMap<ObjectKey, T>, keys: &BTreeSet<ObjectKey>) -> B
 
 /// Whether what a file defined stays although this load does not show it.
 fn keeps(loaded: &Loaded, file: &str) -> bool {
-    let broken = loaded.files.get(file) == Some(&FileKind::Broken);
+    let broken = matches!(loaded.files.get(file), Some(FileKind::Broken | FileKind::Empty));
     broken || loaded.unreadable.keys().any(|directory| is_under(file, directory))
 }
 
@@ -117,6 +117,12 @@ fn holds(previous: &Accepted, loaded: &Loaded, broken: &BTreeSet<ObjectKey>, not
     let mut files: BTreeMap<String, (&'static str, String)> = BTreeMap::new();
     for (file, _) in loaded.files.iter().filter(|(_, kind)| **kind == FileKind::Broken) {
         files.insert(file.clone(), (codes::HELD_BROKEN, format!("{file} has errors")));
+    }
+    for (file, _) in loaded.files.iter().filter(|(_, kind)| **kind == FileKind::Empty) {
+        if previous.objects.iter().any(|object| object.span.file == *file) {
+            let why = format!("{file} is suddenly empty (delete the file to remove what it defined)");
+            files.insert(file.clone(), (codes::HELD_BROKEN, why));
+        }
     }
     for object in loaded.objects.iter().filter(|object| broken.contains(&object.key)) {
         let file = object.span.file.clone();

@@ -284,6 +284,8 @@ pub enum FileKind {
     Native,
     /// Something in it is wrong: what it defined before stays.
     Broken,
+    /// Not one byte, as a power cut leaves what was saved last: what it defined before stays.
+    Empty,
     /// Kubernetes objects.
     Kubernetes,
     /// A compose file.

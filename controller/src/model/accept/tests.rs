@@ -107,6 +107,20 @@ fn a_broken_file_keeps_its_objects_and_stops_nobody_else() {
 }
 
 #[test]
+fn a_file_that_lost_its_bytes_keeps_its_objects() {
+    let mut host = Host::new(&[("a.yaml", &app("web", "")), ("b.yaml", &app("db", "")), ("c.yaml", "")]);
+    assert_eq!(host.held().len(), 0, "an empty file that never defined anything is nothing to speak of");
+    for lost in ["", "\0\0\0\0"] {
+        host.write("a.yaml", lost);
+        assert!(host.pass(Confirmation::None).contains(&"BX0150".to_owned()));
+        assert_eq!((host.generation(), host.runs().as_str(), host.held()), (1, "db=1 web=1", vec![Some("a.yaml")]));
+    }
+    host.write("a.yaml", "# nothing any more\n");
+    assert_eq!(host.pass(Confirmation::None), [""; 0]);
+    assert_eq!((host.generation(), host.runs().as_str()), (2, "db=1"));
+}
+
+#[test]
 fn a_broken_object_keeps_its_version_and_its_neighbours_are_taken() {
     let mut host = Host::new(&[("a.yaml", &format!("{}---\n{}", app("web", ""), app("api", "")))]);
     host.write("a.yaml", &format!("{}---\n{}", app("web", "replcas: 5"), app("api", "replicas: 2")));
