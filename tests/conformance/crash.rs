@@ -111,6 +111,26 @@ pub(crate) fn an_exit_nobody_was_there_for_is_true(lab: &Lab) {
     }
 }
 
+/// The keeper is the parent of what a dead supervisor started; it may be busy for longer than anybody likes to wait.
+pub(crate) fn an_exit_waits_for_a_busy_keeper(lab: &Lab) {
+    let id = lab.run(&lab.config("adopted", &["/bin/graceful"]));
+    wait_for("it to be ready", || lab.log(&id).contains("ready").then_some(()));
+    let first = lab.find(&id).unwrap().pid.unwrap();
+    kill_supervisor(lab);
+    let keeper = Pid::from_raw(i32::try_from(lab.own().keeper.id()).unwrap());
+    kill(keeper, Signal::SIGSTOP).unwrap();
+    kill(Pid::from_raw(first), Signal::SIGTERM).unwrap();
+    wait_for("it to end", || is_zombie(first).then_some(()));
+    let begun = Instant::now();
+    // longer than the supervisor waits before it looks whose child it was
+    while begun.elapsed() < Duration::from_millis(1_500) {
+        assert_eq!(lab.find(&id).unwrap().exit, None, "nobody can know yet");
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
+    kill(keeper, Signal::SIGCONT).unwrap();
+    assert_eq!(lab.reaches(&id, ContainerState::Stopped).exit, Some(ExitStatus::Code(0)));
+}
+
 fn is_zombie(pid: i32) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, |stat| stat.contains(") Z "))
 }

@@ -20,12 +20,28 @@ pub(crate) struct Identity {
     pub(crate) start_time: u64,
 }
 
+impl Identity {
+    /// Its parent; `None` when it is gone. Works for zombies.
+    pub(crate) fn parent(&self) -> Option<i32> {
+        let stat = stat(self.pid)?;
+        (field(&stat, 22)? == self.start_time.to_string()).then(|| field(&stat, 4)?.parse().ok())?
+    }
+}
+
 /// Start time of a process in clock ticks since boot; `None` when there is no such process. Works for zombies.
 pub(crate) fn start_time(pid: i32) -> Option<u64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    field(&stat(pid)?, 22)?.parse().ok()
+}
+
+fn stat(pid: i32) -> Option<String> {
+    std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()
+}
+
+/// A field of `/proc/<pid>/stat` by its number in proc(5), from 3 on.
+fn field(stat: &str, number: usize) -> Option<&str> {
     // the second field is the program's name in parentheses and may hold anything, `) ` too
     let after_name = &stat[stat.rfind(')')? + 1..];
-    after_name.split_ascii_whitespace().nth(19)?.parse().ok()
+    after_name.split_ascii_whitespace().nth(number - 3)
 }
 
 /// An end the keeper saw: `RUN/exits/<pid>-<start time>`.
@@ -85,5 +101,9 @@ mod tests {
         assert_eq!(start_time(pid), start_time(pid));
         assert!(start_time(pid).is_some());
         assert_eq!(start_time(i32::MAX), None);
+        let mut me = Identity { boot_id: String::new(), pid, start_time: start_time(pid).unwrap() };
+        assert_eq!(me.parent(), Some(nix::unistd::getppid().as_raw()));
+        me.start_time += 1;
+        assert_eq!(me.parent(), None, "another process with this pid");
     }
 }

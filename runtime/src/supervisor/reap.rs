@@ -20,8 +20,8 @@ use crate::layout::Layout;
 use crate::runtime::{ContainerState, ExitStatus, RuntimeEvent};
 use crate::sys::daemon::pidfd_exit_status;
 
-/// How long the keeper may take to write down an end it saw.
-const KEEPER_MS: u64 = 2_000;
+/// How long to wait for the word of a parent before looking who it is.
+const KEEPER_MS: u64 = 1_000;
 
 /// Most blocks taken from a stream at its end: a full FIFO of the smallest buffers has 16 times fewer.
 const BLOCKS_AT_END: usize = 4_096;
@@ -109,12 +109,19 @@ impl Supervisor {
         self.sweep_exits();
     }
 
-    /// The keeper wrote nothing in time: perhaps it was not the parent, its predecessor having been killed.
+    /// The keeper wrote nothing in time. It may be busy, as with copying a new binary for an upgrade; or it is not the
+    /// parent, its predecessor having been killed.
     pub(super) fn exit_unseen(&mut self, id: &ContainerId) {
-        let Some(init) = self.containers.get(id).and_then(|container| container.init.as_ref()) else { return };
-        if matches!(peek(init), End::NotOurs) {
-            let exit = pidfd_exit_status(init).map_or(ExitStatus::Unknown, from_wait_status);
-            self.ended(id, exit);
+        let Some(container) = self.containers.get(id) else { return };
+        let Some(init) = container.init.as_ref().filter(|init| matches!(peek(init), End::NotOurs)) else { return };
+        let keeper = rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get());
+        if keeper.is_some() && container.record.identity.parent() == keeper {
+            return self.timers.add(clock::boot_ms() + KEEPER_MS, Timer::ExitUnseen(id.clone()));
+        }
+        let told_by_kernel = pidfd_exit_status(init).map_or(ExitStatus::Unknown, from_wait_status);
+        match self.seen_by_keeper(id) {
+            Some(record) => self.record_end(id, record),
+            None => self.ended(id, told_by_kernel),
         }
     }
 
