@@ -1,7 +1,7 @@
 //! A small HTTP client that opens a new connection for each request, and a load of several of them that counts failures.
 
 use std::collections::BTreeMap;
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -37,13 +37,63 @@ pub(crate) fn get_from(address: SocketAddr, path: &str, limit: Duration) -> Resu
     stream.read_to_end(&mut bytes).map_err(|error| format!("receive: {:?}", error.kind()))?;
     let text = String::from_utf8_lossy(&bytes);
     let (head, body) = text.split_once("\r\n\r\n").ok_or_else(|| format!("cut off after {} bytes", bytes.len()))?;
-    let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).ok_or("no status line")?;
-    let length =
-        head.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ").map(str::to_owned));
-    if let Some(length) = length {
-        ensure!(length.trim().parse() == Ok(body.len()), "body of {} bytes instead of {length}", body.len());
+    let length = length_of(head).unwrap_or(body.len());
+    ensure!(length == body.len(), "body of {} bytes instead of {length}", body.len());
+    Ok(Answer { status: status_of(head)?, head: head.to_owned(), body: body.to_owned() })
+}
+
+/// One connection that stays open for a request after another.
+pub(crate) struct Connection(BufReader<TcpStream>);
+
+impl Connection {
+    pub(crate) fn open(port: u16) -> Result<Self> {
+        let stream = TcpStream::connect_timeout(&SocketAddr::from(([127, 0, 0, 1], port)), TIME_OUT)
+            .map_err(|error| format!("connect: {:?}", error.kind()))?;
+        stream.set_read_timeout(Some(TIME_OUT)).map_err(|error| error.to_string())?;
+        Ok(Self(BufReader::new(stream)))
     }
-    Ok(Answer { status, head: head.to_owned(), body: body.to_owned() })
+
+    /// Sends a request and reads the head of the answer.
+    pub(crate) fn ask(&mut self, path: &str) -> Result<String> {
+        self.0
+            .get_mut()
+            .write_all(format!("GET {path} HTTP/1.1\r\nHost: test\r\n\r\n").as_bytes())
+            .map_err(|error| format!("send: {:?}", error.kind()))?;
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            let got = self.0.read_line(&mut head).map_err(|error| format!("receive: {:?}", error.kind()))?;
+            ensure!(got > 0, "cut off in the head: {head:?}");
+        }
+        Ok(head)
+    }
+
+    /// Reads this many bytes of the body.
+    pub(crate) fn body(&mut self, bytes: usize) -> Result<String> {
+        let mut body = vec![0; bytes];
+        self.0.read_exact(&mut body).map_err(|error| format!("receive: {:?}", error.kind()))?;
+        Ok(String::from_utf8_lossy(&body).into_owned())
+    }
+
+    /// A whole request and its answer; a server that says goodbye in it is dialled again.
+    pub(crate) fn get(&mut self, port: u16, path: &str) -> Result<Answer> {
+        let head = self.ask(path)?;
+        let length = length_of(&head).ok_or_else(|| format!("no length in {head:?}"))?;
+        let body = self.body(length)?;
+        if head.to_ascii_lowercase().contains("connection: close") {
+            *self = Self::open(port)?;
+        }
+        Ok(Answer { status: status_of(&head)?, head, body })
+    }
+}
+
+fn status_of(head: &str) -> Result<u16> {
+    head.split(' ').nth(1).and_then(|code| code.parse().ok()).ok_or_else(|| format!("no status in {head:?}"))
+}
+
+fn length_of(head: &str) -> Option<usize> {
+    let line =
+        head.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length:").map(str::to_owned));
+    line?.trim().parse().ok()
 }
 
 /// What a load saw.
@@ -90,11 +140,22 @@ pub(crate) struct Load {
 }
 
 impl Load {
+    /// A new connection for each request.
     pub(crate) fn start(clients: usize, port: u16, path: &'static str) -> Self {
+        Self::of(clients, move || Ok(move || get(port, path)))
+    }
+
+    /// One connection for all requests of a client.
+    pub(crate) fn start_kept(clients: usize, port: u16, path: &'static str) -> Self {
+        Self::of(clients, move || Connection::open(port).map(|mut kept| move || kept.get(port, path)))
+    }
+
+    /// Each client makes its way of asking, and asks.
+    fn of<A: FnMut() -> Result<Answer>>(clients: usize, make: impl Fn() -> Result<A> + Send + Clone + 'static) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let client = || {
-            let stop = Arc::clone(&stop);
-            std::thread::spawn(move || client(&stop, port, path))
+            let (stop, make) = (Arc::clone(&stop), make.clone());
+            std::thread::spawn(move || client(&stop, make))
         };
         Self { clients: (0..clients).map(|_| client()).collect(), stop }
     }
@@ -110,12 +171,22 @@ impl Load {
     }
 }
 
-fn client(stop: &AtomicBool, port: u16, path: &str) -> Seen {
+fn client<A: FnMut() -> Result<Answer>>(stop: &AtomicBool, make: impl Fn() -> Result<A>) -> Seen {
     let mut seen = Seen::default();
+    let mut ask = None;
     while !stop.load(Ordering::Relaxed) {
         seen.requests += 1;
         let begin = Instant::now();
-        match get(port, path) {
+        let answer = match ask.take().map_or_else(&make, Ok) {
+            Ok(mut way) => {
+                let answer = way();
+                // what failed once is made anew
+                ask = answer.is_ok().then_some(way);
+                answer
+            }
+            Err(why) => Err(why),
+        };
+        match answer {
             Ok(answer) if answer.status == 200 => seen.answers.push((Instant::now(), answer.body)),
             Ok(answer) => *seen.failures.entry(format!("status {}", answer.status)).or_default() += 1,
             Err(why) => *seen.failures.entry(why).or_default() += 1,

@@ -20,6 +20,8 @@ pub(crate) struct Lab {
     pub(crate) manifests: PathBuf,
     pub(crate) data_root: PathBuf,
     pub(crate) run_dir: PathBuf,
+    /// What is run.
+    pub(crate) binary: PathBuf,
     boot_id: PathBuf,
     registry: Option<Registry>,
     before: Audit,
@@ -59,6 +61,7 @@ impl Lab {
             manifests: dir.join("shop"),
             data_root: dir.join("data"),
             run_dir: if root { PathBuf::from("/run/boxship") } else { dir.join("run") },
+            binary: PathBuf::from(env!("CARGO_BIN_EXE_boxship")),
             boot_id: dir.join("boot_id"),
             registry: if images { Some(Registry::start(&dir)?) } else { None },
             before: Audit::take(""),
@@ -107,7 +110,7 @@ impl Lab {
 
     /// The binary with the scenario's places.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_boxship"));
+        let mut command = Command::new(&self.binary);
         command.args(args).stdin(Stdio::null()).env("NO_COLOR", "1").current_dir(&self.dir);
         command.env("BOXSHIP_DATA_ROOT", &self.data_root).env("BOXSHIP_RUN_DIR", &self.run_dir);
         command.env("BOXSHIP_BOOT_ID_PATH", &self.boot_id);
@@ -179,6 +182,34 @@ impl Lab {
             self.learn_cgroup(*pid);
         }
         Ok(pids)
+    }
+
+    /// Waits for the one container of an object: its id and its pid.
+    pub(crate) fn started(&self, key: &str) -> Result<(String, i32)> {
+        let (found, _) = wait_for(&format!("{key} runs"), Duration::from_secs(40), || {
+            let mut pids = self.pids_now(key)?;
+            ensure!(pids.len() == 1, "{} processes", pids.len());
+            Ok(pids.remove(0))
+        })?;
+        Ok(found)
+    }
+
+    /// Waits until a Job is called failed with this exit code.
+    pub(crate) fn failed_with(&self, key: &str, code: u8) -> Result {
+        wait_for(&format!("the end of {key} is known"), Duration::from_secs(20), || {
+            let object = self.object(key)?;
+            ensure!(object["phase"] == "failed", "{object}");
+            Ok(())
+        })?;
+        let described = self.ok(&["describe", key, "-o", "json"])?;
+        let told: String = described.chars().filter(|c| !c.is_whitespace()).collect();
+        ensure!(told.contains(&format!("\"code\":{code}")), "the true exit code {code} is not told: {described}");
+        Ok(())
+    }
+
+    /// Where a container's log files are.
+    pub(crate) fn logs_of(&self, container: &str) -> PathBuf {
+        self.data_root.join("containers").join(container).join("logs")
     }
 
     /// The pid of `keeper`, `supervisor`, `switchboard` or `controller`. `boxship controller` itself is the keeper; the one it

@@ -7,6 +7,8 @@
 mod audit;
 mod http;
 mod lab;
+mod lines;
+mod names;
 mod registry;
 mod scenarios;
 mod wait;

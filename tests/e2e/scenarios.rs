@@ -8,11 +8,12 @@ mod input;
 mod logs;
 mod replace;
 mod scale;
+mod upgrade;
 
 use crate::Scenario;
 
 pub(crate) const ALL: &[&[Scenario]] =
-    &[input::ALL, converge::ALL, replace::ALL, files::ALL, crash::ALL, logs::ALL, scale::ALL, demo::ALL];
+    &[input::ALL, converge::ALL, replace::ALL, files::ALL, crash::ALL, upgrade::ALL, logs::ALL, scale::ALL, demo::ALL];
 
 /// A scenario with images, in namespaces of its own.
 const fn on_images(name: &'static str, limit_secs: u32, run: fn(&mut crate::lab::Lab) -> crate::Result) -> Scenario {

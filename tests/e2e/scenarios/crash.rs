@@ -116,14 +116,7 @@ fn an_exit_is_known(lab: &mut Lab) -> Result {
         }
         for code in round * 5 + 1..=round * 5 + 5 {
             let name = format!("job/job-with-{code}");
-            wait_for(&format!("the end of {name} is known"), Duration::from_secs(20), || {
-                let object = lab.object(&name)?;
-                ensure!(object["phase"] == "failed", "{object}");
-                Ok(())
-            })?;
-            let described = lab.ok(&["describe", &name, "-o", "json"])?;
-            let told: String = described.chars().filter(|c| !c.is_whitespace()).collect();
-            ensure!(told.contains(&format!("\"code\":{code}")), "the true exit code {code} is not told: {described}");
+            lab.failed_with(&name, code)?;
         }
     }
     Ok(())
