@@ -18,6 +18,7 @@ pub(crate) mod format;
 mod get;
 mod image;
 mod logs;
+mod oci;
 mod plan;
 mod processes;
 mod progress;
@@ -40,6 +41,11 @@ const EXIT_USAGE: u8 = 64;
 /// Parses the process's arguments and runs the verb.
 #[must_use]
 pub fn main() -> ExitCode {
+    // An engine starts it several times for each container: straight there, past the parser of everything else.
+    let arguments: Vec<std::ffi::OsString> = std::env::args_os().skip(1).collect();
+    if arguments.first().is_some_and(|verb| verb == "oci") {
+        return oci::main(&arguments[1..]);
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -56,6 +62,7 @@ pub fn main() -> ExitCode {
         Verb::Controller(ref args) => daemons::controller(&cli.place, args),
         Verb::Unpack(ref args) => daemons::unpack(args),
         Verb::DemoGuest(ref args) => crate::demo::guest(args),
+        Verb::Oci(ref args) => oci::main(&args.args),
         _ => client(cli),
     }
 }
@@ -102,6 +109,7 @@ async fn dispatch(context: &Context, verb: Verb) -> Result<ExitCode, Failure> {
         | Verb::Switchboard
         | Verb::Controller(_)
         | Verb::Unpack(_)
+        | Verb::Oci(_)
         | Verb::DemoGuest(_) => unreachable!("main() runs the daemons before the client starts"),
     }
 }

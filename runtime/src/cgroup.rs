@@ -4,21 +4,27 @@
 //! (CLONE_INTO_CGROUP, `cgroup.kill`); on a hybrid host its limits are on the v1 controllers. Knows names and numbers,
 //! not containers.
 
+pub mod devices;
 pub mod hierarchy;
 pub mod resources;
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read as _, Seek as _};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::LinuxResources;
+use rustix::event::{PollFd, PollFlags, Timespec};
 
 pub use hierarchy::Hierarchies;
 
+use crate::clock;
 use crate::error::{Doing as _, Error, Result};
 use crate::runtime::Resources;
 use resources::Setting;
+
+/// How long processes may take to freeze: one that waits for a disk freezes when the disk has answered.
+const FREEZE_MS: u64 = 10_000;
 
 /// The directories of one container's cgroup.
 #[derive(Debug, Clone, Copy)]
@@ -68,7 +74,7 @@ impl<'a> Cgroup<'a> {
         parts.pop();
         for part in std::iter::once("").chain(parts) {
             parent.push(part);
-            for controller in resources::CONTROLLERS {
+            for controller in self.hierarchies.passed_on {
                 let _ = fs::write(parent.join("cgroup.subtree_control"), format!("+{controller}"));
             }
         }
@@ -80,9 +86,12 @@ impl<'a> Cgroup<'a> {
     /// # Errors
     /// `Unsupported` naming a limit whose controller the host does not have; `Io`.
     pub fn prepare(&self, limits: Option<&LinuxResources>) -> Result<()> {
-        for (_, root) in &self.hierarchies.controllers {
+        for (name, root) in &self.hierarchies.controllers {
             let path = root.join(self.name);
             fs::create_dir_all(&path).doing(|| format!("make cgroup {}", path.display()))?;
+            if name == "cpuset" {
+                inherit_cpuset(root, self.name)?;
+            }
         }
         let Some(limits) = limits else { return Ok(()) };
         self.settings(limits).iter().filter(|setting| !setting.is_unlimited()).try_for_each(|setting| self.set(setting))
@@ -106,7 +115,15 @@ impl<'a> Cgroup<'a> {
     /// # Errors
     /// `Unsupported`, `Io`; EBUSY when memory in use cannot be brought below a new limit.
     pub fn update(&self, limits: &Resources) -> Result<()> {
-        let settings = self.settings(&resources::to_oci(limits));
+        self.change(&resources::to_oci(limits))
+    }
+
+    /// Changes the limits that are named, in place.
+    ///
+    /// # Errors
+    /// As [`Self::update`].
+    pub fn change(&self, limits: &LinuxResources) -> Result<()> {
+        let settings = self.settings(limits);
         let mut refused = Vec::new();
         for setting in settings {
             // v1 wants memory ≤ memory+swap at every moment, so which of the two goes first depends on the direction.
@@ -125,11 +142,7 @@ impl<'a> Cgroup<'a> {
     }
 
     fn set(&self, setting: &Setting) -> Result<()> {
-        let root = match self.hierarchies.controllers.iter().find(|(name, _)| name == setting.controller) {
-            Some((_, root)) => root,
-            None => &self.hierarchies.unified,
-        };
-        let path = root.join(self.name).join(setting.file);
+        let path = self.hierarchies.root_of(setting.controller).join(self.name).join(setting.file.as_ref());
         match fs::write(&path, &setting.value) {
             Err(error) if error.kind() == io::ErrorKind::NotFound && (setting.optional || setting.is_unlimited()) => {
                 Ok(())
@@ -152,6 +165,88 @@ impl<'a> Cgroup<'a> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             other => other.doing(|| format!("write {}", path.display())),
         }
+    }
+
+    /// Stops every process in it and below, or lets them go on. Returns when all have.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn freeze(&self, frozen: bool) -> Result<()> {
+        let path = self.unified().join("cgroup.freeze");
+        let wanted = u64::from(frozen);
+        fs::write(&path, wanted.to_string()).doing(|| format!("write {wanted} to {}", path.display()))?;
+        if self
+            .wait_for(FREEZE_MS, |events| counter(events, "frozen") == wanted || counter(events, "populated") == 0)?
+        {
+            return Ok(());
+        }
+        let _ = fs::write(&path, "0");
+        Err(Error::Unsupported("its processes did not freeze within 10 s; they run on".into()))
+    }
+
+    /// Waits until no process is in it or below.
+    ///
+    /// # Errors
+    /// `Unsupported` when there still is one after `ms` milliseconds; `Io`.
+    pub fn wait_empty(&self, ms: u64) -> Result<()> {
+        if self.wait_for(ms, |events| counter(events, "populated") == 0)? {
+            return Ok(());
+        }
+        Err(Error::Unsupported(format!("processes in cgroup {} do not die", self.unified().display())))
+    }
+
+    /// Watches `cgroup.events` until it holds what is waited for, at most so long; a cgroup that is gone has it all.
+    fn wait_for(&self, ms: u64, holds: impl Fn(&str) -> bool) -> Result<bool> {
+        let path = self.unified().join("cgroup.events");
+        let doing = || format!("watch {}", path.display());
+        let mut file = match File::open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
+            other => other.doing(doing)?,
+        };
+        let until = clock::boot_ms() + ms;
+        loop {
+            // The kernel tells a change by POLLPRI, counted from the last read (cgroup-v2.rst, "cgroup.events").
+            let mut text = String::new();
+            match file.seek(io::SeekFrom::Start(0)).and_then(|_| file.read_to_string(&mut text)) {
+                Err(error) if error.raw_os_error() == Some(libc::ENODEV) => return Ok(true),
+                other => other.doing(doing)?,
+            };
+            let left = until.saturating_sub(clock::boot_ms());
+            if holds(&text) || left == 0 {
+                return Ok(holds(&text));
+            }
+            let nanoseconds = i64::try_from(left % 1000 * 1_000_000).unwrap_or(0);
+            let time = Timespec { tv_sec: i64::try_from(left / 1000).unwrap_or(i64::MAX), tv_nsec: nanoseconds };
+            let mut polled = [PollFd::new(&file, PollFlags::PRI)];
+            rustix::io::retry_on_intr(|| rustix::event::poll(&mut polled, Some(&time))).doing(doing)?;
+        }
+    }
+
+    /// Whether its processes are frozen, or on the way to it.
+    #[must_use]
+    pub fn is_frozen(&self) -> bool {
+        fs::read_to_string(self.unified().join("cgroup.freeze")).is_ok_and(|text| text.trim() == "1")
+    }
+
+    /// The host pids of every process in it and below.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn pids(&self) -> Result<Vec<i32>> {
+        let mut pids = Vec::new();
+        let mut todo = vec![self.unified()];
+        while let Some(directory) = todo.pop() {
+            let doing = || format!("read {}", directory.display());
+            let entries = match fs::read_dir(&directory) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                other => other.doing(doing)?,
+            };
+            todo.extend(entries.flatten().map(|entry| entry.path()).filter(|path| path.is_dir()));
+            let text = fs::read_to_string(directory.join("cgroup.procs")).doing(doing)?;
+            pids.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()));
+        }
+        pids.sort_unstable();
+        Ok(pids)
     }
 
     /// Whether a process is in it or below.
@@ -200,10 +295,27 @@ impl<'a> Cgroup<'a> {
     }
 }
 
+/// A new v1 cpuset has no CPU and no memory node, and nothing can be moved into it: it gets its parents'.
+fn inherit_cpuset(root: &Path, name: &str) -> Result<()> {
+    let mut place = root.to_owned();
+    for part in name.split('/').filter(|part| !part.is_empty()) {
+        let parent = place.clone();
+        place.push(part);
+        for file in ["cpuset.cpus", "cpuset.mems"] {
+            let doing = || format!("copy {file} to {}", place.display());
+            if fs::read_to_string(place.join(file)).doing(doing)?.trim().is_empty() {
+                let inherited = fs::read_to_string(parent.join(file)).doing(doing)?;
+                fs::write(place.join(file), inherited.trim()).doing(doing)?;
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Removes the directories that held a data root's cgroups, where nothing is in them any more. Best effort: what is not
 /// empty is in use, and stays.
 pub fn remove_empty(parent: &str) {
-    let Ok(hierarchies) = Hierarchies::of_host() else { return };
+    let Ok(hierarchies) = Hierarchies::all_of_host() else { return };
     let controllers = hierarchies.controllers.iter().map(|(_, root)| root);
     for root in std::iter::once(&hierarchies.unified).chain(controllers) {
         // EBUSY and ENOENT are both as it should be

@@ -18,6 +18,7 @@ pub mod keeper;
 pub mod layout;
 pub mod linux;
 pub mod network;
+pub mod oci;
 pub mod process;
 pub mod rootfs;
 pub mod runtime;

@@ -22,7 +22,9 @@ use crate::{Error, Result};
 
 mod exec;
 mod handshake;
+pub mod hooks;
 mod init;
+mod namespaces;
 mod parent;
 mod program;
 mod pty;
@@ -36,6 +38,24 @@ pub enum Stdio {
     Fds([OwnedFd; 3]),
     /// A pseudo terminal is made inside; its master comes with the `Created` event.
     Terminal,
+}
+
+/// What a container's first process is given beside its spec.
+#[derive(Debug)]
+pub struct SpawnOptions {
+    /// Its standard files.
+    pub stdio: Stdio,
+    /// A listening SEQPACKET socket on which init, once `Created`, waits for the one caller that says `start`, instead of
+    /// on the [`Channel`]: for callers that end in between. See [`Channel::resume`].
+    pub rendezvous: Option<OwnedFd>,
+    /// How many descriptors from 3 on the program inherits. They must be open, and were before anything else was.
+    pub preserved_fds: u32,
+}
+
+impl From<Stdio> for SpawnOptions {
+    fn from(stdio: Stdio) -> Self {
+        Self { stdio, rendezvous: None, preserved_fds: 0 }
+    }
 }
 
 /// A started, not yet running container.
@@ -63,6 +83,9 @@ pub struct StageChild {
 /// What happened on a [`Channel`].
 #[derive(Debug)]
 pub enum InitEvent {
+    /// Everything is mounted and nothing is entered yet. Only where the spec has hooks for the caller to run at this
+    /// moment; it goes on with [`Channel::proceed`].
+    Mounted,
     /// Everything is in place; the program waits for [`Channel::start`].
     Created {
         /// UDP and TCP (listening) sockets at 127.0.0.11:53 of the container's network namespace, on a bridge.
@@ -166,6 +189,14 @@ impl Channel {
         self.receive_event()
     }
 
+    /// Lets a container go on whose hooks have run.
+    ///
+    /// # Errors
+    /// `Io`; EPIPE when init is gone.
+    pub fn proceed(&self) -> Result<()> {
+        self.send_proceed()
+    }
+
     /// Lets a created container run its program; `Started` or `Failed` follows.
     ///
     /// # Errors
@@ -190,16 +221,22 @@ impl ExecChannel {
 /// # Errors
 /// `Io` when the cgroup cannot be made or the kernel refuses to clone; `Unsupported` naming a missing feature.
 /// Nothing is left behind then.
-pub fn spawn(spec: &Spec, launch: &Launch, stdio: Stdio) -> Result<Spawned> {
-    parent::spawn(spec, launch, stdio)
+pub fn spawn(spec: &Spec, launch: &Launch, options: impl Into<SpawnOptions>) -> Result<Spawned> {
+    parent::spawn(spec, launch, &options.into())
 }
 
 /// Clones a helper that joins the container's namespaces and cgroups and clones the program there.
 ///
 /// # Errors
 /// `Io` when the kernel refuses to clone.
-pub fn exec(target: &ExecTarget<'_>, config: &ExecConfig, stdio: Stdio) -> Result<SpawnedExec> {
-    exec::spawn(target, config, &stdio)
+pub fn exec(target: &ExecTarget<'_>, config: &ExecConfig, options: impl Into<SpawnOptions>) -> Result<SpawnedExec> {
+    exec::spawn(target, config, &options.into())
+}
+
+/// Whether a container has a new pid namespace, with whose init all its processes die.
+#[must_use]
+pub fn makes_pid_namespace(spec: &Spec) -> bool {
+    namespaces::makes(spec, oci_spec::runtime::LinuxNamespaceType::Pid)
 }
 
 /// Removes what the kernel keeps of a container that has ended: its cgroups, children before parents, after killing
@@ -208,5 +245,5 @@ pub fn exec(target: &ExecTarget<'_>, config: &ExecConfig, stdio: Stdio) -> Resul
 /// # Errors
 /// `Io` when a cgroup cannot be removed (EBUSY while its last processes are still dying: call again).
 pub fn cleanup(launch: &Launch) -> Result<()> {
-    Cgroup::new(Hierarchies::of_host()?, &launch.cgroup).remove()
+    Cgroup::new(Hierarchies::of_launch(launch)?, &launch.cgroup).remove()
 }

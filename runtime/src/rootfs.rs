@@ -5,9 +5,11 @@
 //! Nothing here is ever attached in the host's mount namespace.
 
 pub mod assemble;
+pub mod binds;
 pub mod copy;
 pub mod devices;
 pub mod files;
 pub mod layers;
 pub mod mounts;
+pub mod options;
 pub mod volumes;

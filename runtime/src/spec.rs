@@ -14,7 +14,7 @@ mod etc;
 pub mod launch;
 mod oci;
 
-use launch::{Attachment, BridgeAttachment, Launch, LaunchMount, LaunchSource, RootLayers};
+use launch::{Attachment, BridgeAttachment, Launch, LaunchMount, LaunchSource, RootLayers, RootSource};
 
 #[cfg(test)]
 mod tests;
@@ -55,16 +55,19 @@ pub fn lower(input: &LowerInput<'_>) -> Result<(Spec, Launch)> {
     let spec = oci::spec(input)?;
     let config = input.config;
     let launch = Launch {
-        id: config.id.clone(),
+        id: config.id.to_string(),
         ids: config.ids,
-        root: root_layers(input)?,
+        root: RootSource::Layers(root_layers(input)?),
         cgroup: format!("{}/{}", input.cgroup_parent, config.id),
         user: config.user.clone().or_else(|| input.image.user.clone()),
+        numeric_user: false,
+        all_controllers: false,
         mounts: launch_mounts(input)?,
         files_dir: input.layout.container_dir(&config.id).join("files"),
-        etc: etc::files(input),
+        etc: Some(etc::files(input)),
         network: attachment(input)?,
         reaper: config.init,
+        told: None,
     };
     Ok((spec, launch))
 }

@@ -9,7 +9,7 @@ mod adopt;
 mod cgroups;
 pub mod client;
 mod clients;
-mod container;
+pub(crate) mod container;
 mod create;
 mod event_loop;
 mod exec;

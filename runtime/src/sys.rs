@@ -11,3 +11,4 @@ pub mod path;
 pub mod privilege;
 pub(crate) mod rights;
 pub mod terminal;
+pub mod userns;

@@ -5,6 +5,7 @@ use std::os::fd::AsFd as _;
 
 use runtime::process::InitEvent;
 use runtime::rootfs::layers;
+use runtime::spec::launch::RootSource;
 
 use super::Case;
 use super::lab::{HOST_START, Lab, read_terminal};
@@ -50,7 +51,8 @@ fn layers_are_merged_on_older_kernels_too(lab: &Lab) {
     let look = || {
         let attributes = runtime::sys::mount::Attr::MOUNT_ATTR_NODEV;
         let ids = launch.ids;
-        let root = layers::overlay_for_older_kernels(&launch.root, ids, userns.as_fd(), attributes).unwrap();
+        let RootSource::Layers(parts) = &launch.root else { panic!("an image is layers") };
+        let root = layers::overlay_for_older_kernels(parts, ids, userns.as_fd(), attributes).unwrap();
         let read = |path: &str| runtime::sys::path::read_in_root(&root, path.as_ref(), 1000).unwrap();
         assert_eq!(read("/etc/top"), Some(b"top".to_vec()));
         assert_eq!(read("/gone"), None);

@@ -27,7 +27,7 @@ fn root_inside_is_not_root_outside(lab: &Lab) {
     assert_eq!(running.status("Uid"), ids);
     assert_eq!(running.status("Gid"), ids);
     assert_eq!(running.status("Groups"), "");
-    let made = running.launch.root.upper.join("made");
+    let made = running.upper().join("made");
     super::lab::wait_until("the file", || made.exists());
     assert_eq!(super::lab::owner(&made), (HOST_START, HOST_START));
     assert_eq!(running.kill().output, "0\n");

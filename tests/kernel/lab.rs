@@ -16,7 +16,7 @@ use runtime::cgroup::{Cgroup, Hierarchies};
 use runtime::layout::Layout;
 use runtime::process::{self, ExecConfig, ExecEvent, ExecTarget, InitEvent, Spawned, Stdio};
 use runtime::runtime::{ContainerConfig, IdRange, ImageConfig, LogConfig, NetworkMode, Resources, SecurityConfig};
-use runtime::spec::launch::Launch;
+use runtime::spec::launch::{Launch, RootSource};
 use runtime::spec::{Bridge, LowerInput, lower};
 use runtime::{Error, Result};
 
@@ -170,7 +170,7 @@ impl Lab {
                 running.finish();
                 Err(error)
             }
-            other @ InitEvent::Created { .. } => panic!("{other:?}"),
+            other @ (InitEvent::Created { .. } | InitEvent::Mounted) => panic!("{other:?}"),
         }
     }
 
@@ -192,7 +192,7 @@ impl Lab {
                 running.finish();
                 Err(error)
             }
-            InitEvent::Started => panic!("started before it was told to"),
+            other @ (InitEvent::Started | InitEvent::Mounted) => panic!("{other:?} before it was told to start"),
         }
     }
 
@@ -263,6 +263,12 @@ impl Running {
         let code = wait_for(&self.spawned.pidfd);
         process::cleanup(&self.launch).unwrap();
         Outcome { code, output: self.output.take().map(read_all).unwrap_or_default() }
+    }
+
+    /// Its writable layer on the host.
+    pub(crate) fn upper(&self) -> &Path {
+        let RootSource::Layers(layers) = &self.launch.root else { panic!("an image is layers") };
+        &layers.upper
     }
 
     /// Kills it and cleans up.

@@ -85,7 +85,7 @@ fn content_files_are_links_that_can_be_swapped(lab: &Lab) {
     );
     config.mounts = vec![file("/etc/app/app.toml", "one\n"), file("/etc/top", "covered\n")];
     let running = lab.start(&config).unwrap();
-    let ready = running.launch.root.upper.join("ready");
+    let ready = running.upper().join("ready");
     super::lab::wait_until("the first half", || ready.exists());
     runtime::rootfs::files::publish(&running.launch.files_dir, &[("0/app.toml", b"two\n", 0o640)]).unwrap();
     running.exec(&super::lab::shell("busybox rm /ready")).unwrap();

@@ -84,6 +84,9 @@ pub enum Verb {
     Delete(DeleteArgs),
     /// Work with images
     Image(ImageArgs),
+    /// Run containers from OCI bundles, as runc does (boxship oci --help)
+    #[command(disable_help_flag = true)]
+    Oci(OciArgs),
     /// Holds the other processes
     #[command(hide = true)]
     Keeper(KeeperArgs),
@@ -99,6 +102,14 @@ pub enum Verb {
     /// What the demo's containers run
     #[command(hide = true)]
     DemoGuest(GuestArgs),
+}
+
+/// Arguments of `oci`, which has a parser of its own.
+#[derive(Debug, Args)]
+pub struct OciArgs {
+    /// Its verb and options
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "VERB")]
+    pub args: Vec<std::ffi::OsString>,
 }
 
 /// Arguments of `demo`.

@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use super::resources::CONTROLLERS;
+use super::resources::{ALL_CONTROLLERS, ALL_CONTROLLERS_V2, CONTROLLERS};
 use crate::error::{Doing as _, Error, Result};
+use crate::spec::launch::Launch;
 
 /// The hierarchies containers are put into.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,28 +14,62 @@ pub struct Hierarchies {
     pub unified: PathBuf,
     /// v1 controllers with their roots; empty on a host with v2 only. Co-mounted ones are listed once.
     pub controllers: Vec<(String, PathBuf)>,
+    /// The v2 controllers a cgroup's parents have to pass on.
+    pub passed_on: &'static [&'static str],
 }
 
 impl Hierarchies {
-    /// Those of this host; looked up once.
+    /// Those of this host that limit our own containers; looked up once.
     ///
     /// # Errors
     /// `Unsupported` without a v2 tree; `Io`.
     pub fn of_host() -> Result<&'static Self> {
         static FOUND: OnceLock<Hierarchies> = OnceLock::new();
-        if let Some(found) = FOUND.get() {
+        Self::look_up(&FOUND, Self::parse)
+    }
+
+    /// With every controller this host has; looked up once.
+    ///
+    /// # Errors
+    /// As [`Self::of_host`].
+    pub fn all_of_host() -> Result<&'static Self> {
+        static FOUND: OnceLock<Hierarchies> = OnceLock::new();
+        Self::look_up(&FOUND, Self::parse_all)
+    }
+
+    /// Those one container takes part in.
+    ///
+    /// # Errors
+    /// As [`Self::of_host`].
+    pub fn of_launch(launch: &Launch) -> Result<&'static Self> {
+        if launch.all_controllers { Self::all_of_host() } else { Self::of_host() }
+    }
+
+    fn look_up(once: &'static OnceLock<Self>, parse: fn(&str) -> Option<Self>) -> Result<&'static Self> {
+        if let Some(found) = once.get() {
             return Ok(found);
         }
         let table = std::fs::read_to_string("/proc/self/mountinfo").doing(|| "read /proc/self/mountinfo")?;
-        let found = Self::parse(&table).ok_or_else(|| {
+        let found = parse(&table).ok_or_else(|| {
             Error::Unsupported("no cgroup v2 tree is mounted; mount one at /sys/fs/cgroup/unified".into())
         })?;
-        Ok(FOUND.get_or_init(|| found))
+        Ok(once.get_or_init(|| found))
     }
 
     /// From the text of a mountinfo file (proc_pid_mountinfo(5)); `None` without a v2 tree.
     #[must_use]
     pub fn parse(mountinfo: &str) -> Option<Self> {
+        let wanted = |name: &str| CONTROLLERS.contains(&name) || name == "cpuacct";
+        Some(Self { passed_on: &CONTROLLERS, ..Self::parse_wanted(mountinfo, wanted)? })
+    }
+
+    /// The same with every controller.
+    #[must_use]
+    pub fn parse_all(mountinfo: &str) -> Option<Self> {
+        Self::parse_wanted(mountinfo, |name| ALL_CONTROLLERS.contains(&name))
+    }
+
+    fn parse_wanted(mountinfo: &str, wanted: impl Fn(&str) -> bool) -> Option<Self> {
         let mut unified = None;
         let mut controllers: Vec<(String, PathBuf)> = Vec::new();
         for line in mountinfo.lines() {
@@ -44,7 +79,7 @@ impl Hierarchies {
             match (right.next(), right.nth(1)) {
                 (Some("cgroup2"), _) if unified.is_none() => unified = Some(PathBuf::from(place)),
                 (Some("cgroup"), Some(options)) => {
-                    for name in options.split(',').filter(|name| CONTROLLERS.contains(name) || *name == "cpuacct") {
+                    for name in options.split(',').filter(|name| wanted(name)) {
                         if controllers.iter().all(|(known, _)| known != name) {
                             controllers.push((name.to_owned(), PathBuf::from(place)));
                         }
@@ -53,7 +88,18 @@ impl Hierarchies {
                 _ => {}
             }
         }
-        Some(Self { unified: unified?, controllers: without_twins(controllers) })
+        let controllers = without_twins(controllers);
+        Some(Self { unified: unified?, controllers, passed_on: &ALL_CONTROLLERS_V2 })
+    }
+
+    /// Root of the hierarchy a controller is in, under whatever name of a co-mount; the v2 tree for all others.
+    #[must_use]
+    pub fn root_of(&self, controller: &str) -> &Path {
+        let is_it = |name: &str, root: &Path| {
+            let base = root.file_name().map(|base| base.to_string_lossy()).unwrap_or_default();
+            name == controller || base.contains(',') && base.split(',').any(|part| part == controller)
+        };
+        self.controllers.iter().find(|(name, root)| is_it(name, root)).map_or(&self.unified, |(_, root)| root)
     }
 }
 

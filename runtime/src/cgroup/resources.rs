@@ -1,13 +1,27 @@
 //! Limits as contents of cgroup files, for v2 and v1. Pure.
 
-use oci_spec::runtime::{
-    LinuxCpu, LinuxCpuBuilder, LinuxMemoryBuilder, LinuxPidsBuilder, LinuxResources, LinuxResourcesBuilder,
-};
+use std::borrow::Cow;
+
+use oci_spec::runtime::{LinuxCpuBuilder, LinuxMemoryBuilder, LinuxPidsBuilder, LinuxResources, LinuxResourcesBuilder};
 
 use crate::runtime::Resources;
 
+mod v1;
+mod v2;
+
+pub use v1::v1;
+pub use v2::v2;
+
 /// The controllers that limit something of ours.
 pub const CONTROLLERS: [&str; 3] = ["cpu", "memory", "pids"];
+
+/// Every controller a foreign specification can limit something with, and those that only count.
+pub const ALL_CONTROLLERS: [&str; 12] = [
+    "blkio", "cpu", "cpuacct", "cpuset", "devices", "freezer", "hugetlb", "memory", "net_cls", "net_prio", "pids",
+    "rdma",
+];
+/// Their names on v2, where they have to be passed on to be used.
+pub const ALL_CONTROLLERS_V2: [&str; 7] = ["cpu", "cpuset", "hugetlb", "io", "memory", "pids", "rdma"];
 
 /// Period of the CPU quota in microseconds, the kernel's default.
 const CPU_PERIOD_US: u64 = 100_000;
@@ -20,7 +34,7 @@ pub struct Setting {
     /// v1 hierarchy it belongs to; all are in one directory on v2.
     pub controller: &'static str,
     /// File name.
-    pub file: &'static str,
+    pub file: Cow<'static, str>,
     /// Its content.
     pub value: String,
     /// Hosts may be built without this file.
@@ -53,62 +67,17 @@ pub fn to_oci(resources: &Resources) -> LinuxResources {
         .expect("all fields have defaults")
 }
 
-/// The files of a v2 cgroup.
-#[must_use]
-pub fn v2(limits: &LinuxResources) -> Vec<Setting> {
-    let mut settings = Vec::new();
-    if let Some(limit) = limits.memory().as_ref().and_then(oci_spec::runtime::LinuxMemory::limit) {
-        settings.push(setting("memory", "memory.max", max(limit)));
-        // OCI's swap is memory and swap together; v2 counts swap alone.
-        let swap = limits.memory().as_ref().and_then(oci_spec::runtime::LinuxMemory::swap);
-        if let Some(swap) = swap {
-            let alone = if swap < 0 { -1 } else { swap.saturating_sub(limit.max(0)).max(0) };
-            settings.push(Setting { optional: true, ..setting("memory", "memory.swap.max", max(alone)) });
-        }
-    }
-    if let Some((quota, period)) = limits.cpu().as_ref().and_then(quota) {
-        settings.push(setting("cpu", "cpu.max", format!("{} {period}", max(quota))));
-    }
-    if let Some(pids) = limits.pids() {
-        settings.push(setting("pids", "pids.max", max(pids.limit())));
-    }
-    settings
-}
-
-/// The files of v1 cgroups.
-#[must_use]
-pub fn v1(limits: &LinuxResources) -> Vec<Setting> {
-    let mut settings = Vec::new();
-    if let Some(memory) = limits.memory() {
-        let number = |limit: i64| limit.max(-1).to_string();
-        if let Some(limit) = memory.limit() {
-            settings.push(setting("memory", "memory.limit_in_bytes", number(limit)));
-        }
-        if let Some(swap) = memory.swap() {
-            let swap = setting("memory", "memory.memsw.limit_in_bytes", number(swap));
-            settings.push(Setting { optional: true, ..swap });
-        }
-    }
-    if let Some((quota, period)) = limits.cpu().as_ref().and_then(quota) {
-        settings.push(setting("cpu", "cpu.cfs_period_us", period.to_string()));
-        settings.push(setting("cpu", "cpu.cfs_quota_us", quota.max(-1).to_string()));
-    }
-    if let Some(pids) = limits.pids() {
-        settings.push(setting("pids", "pids.max", max(pids.limit())));
-    }
-    settings
-}
-
-fn quota(cpu: &LinuxCpu) -> Option<(i64, u64)> {
-    Some((cpu.quota()?, cpu.period().unwrap_or(CPU_PERIOD_US)))
-}
-
 fn max(limit: i64) -> String {
     if limit < 0 { "max".to_owned() } else { limit.to_string() }
 }
 
-fn setting(controller: &'static str, file: &'static str, value: String) -> Setting {
-    Setting { controller, file, value, optional: false }
+/// 0 is no limit too, as with every other runtime: nothing could run under it.
+fn max_pids(limit: i64) -> String {
+    max(if limit == 0 { -1 } else { limit })
+}
+
+fn setting(controller: &'static str, file: impl Into<Cow<'static, str>>, value: impl ToString) -> Setting {
+    Setting { controller, file: file.into(), value: value.to_string(), optional: false }
 }
 
 #[cfg(test)]

@@ -5,61 +5,66 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::LinuxNamespaceType as Type;
 use rustix::fs::{Mode, OFlags};
 
 use super::handshake::{Report, encode};
 use super::program::{self, Privileges, Program};
 use super::pty::{self, Terminal};
-use super::{ExecChannel, ExecConfig, ExecTarget, SpawnedExec, StageChild, Stdio, parent, stage};
+use super::{
+    ExecChannel, ExecConfig, ExecTarget, SpawnOptions, SpawnedExec, StageChild, Stdio, namespaces, parent, stage,
+};
 use crate::cgroup::{Cgroup, Hierarchies};
 use crate::error::{Doing as _, Error, Result};
 use crate::sys::{clone, fdpass};
 
 /// See [`super::exec`].
-pub(super) fn spawn(target: &ExecTarget<'_>, config: &ExecConfig, stdio: &Stdio) -> Result<SpawnedExec> {
+pub(super) fn spawn(target: &ExecTarget<'_>, config: &ExecConfig, options: &SpawnOptions) -> Result<SpawnedExec> {
     parent::check_single_threaded()?;
     let doing = || format!("execute a program in container {}", target.launch.id);
-    let directory = Cgroup::new(Hierarchies::of_host()?, &target.launch.cgroup).create_unified()?;
+    let directory = Cgroup::new(Hierarchies::of_launch(target.launch)?, &target.launch.cgroup).create_unified()?;
     let (ours, reports) = fdpass::pair().doing(doing)?;
     // SAFETY: single threaded by the check above; run_child never returns.
     match unsafe { clone::clone3(0, Some(directory.as_fd())) }.doing(doing)? {
-        clone::Cloned::Child => parent::run_child(|| join(target, config, stdio, reports.as_fd()), reports.as_fd()),
+        clone::Cloned::Child => parent::run_child(|| join(target, config, options, reports.as_fd()), reports.as_fd()),
         clone::Cloned::Parent { pid, pidfd } => {
             Ok(SpawnedExec { stage: StageChild { pid, pidfd }, channel: ExecChannel::new(ours) })
         }
     }
 }
 
-fn join(target: &ExecTarget<'_>, config: &ExecConfig, stdio: &Stdio, report: BorrowedFd<'_>) -> Result<()> {
+fn join(target: &ExecTarget<'_>, config: &ExecConfig, options: &SpawnOptions, report: BorrowedFd<'_>) -> Result<()> {
     let doing = || format!("join container {}", target.launch.id);
-    if let Stdio::Fds([stdin, stdout, stderr]) = stdio {
+    if let Stdio::Fds([stdin, stdout, stderr]) = &options.stdio {
         clone::set_stdio([stdin.as_fd(), stdout.as_fd(), stderr.as_fd()]).doing(doing)?;
         program::share_pipes();
     }
     // SAFETY: whatever else is open belongs to the caller's copy of the state, which this child never touches.
-    unsafe { clone::close_others(&[report, target.pidfd]) }.doing(doing)?;
+    unsafe { clone::close_others(3 + options.preserved_fds, &[report, target.pidfd]) }.doing(doing)?;
     clone::reset_signals().doing(doing)?;
     let own_pid = rustix::process::getpid().as_raw_nonzero().get();
     for limit in target.spec.process().iter().flat_map(|process| process.rlimits().as_deref().unwrap_or_default()) {
         stage::set_limit(own_pid, stage::resource(limit.typ()), limit.soft(), limit.hard())?;
     }
-    Cgroup::new(Hierarchies::of_host()?, &target.launch.cgroup).attach(own_pid)?;
+    Cgroup::new(Hierarchies::of_launch(target.launch)?, &target.launch.cgroup).attach(own_pid)?;
     let privileges = Privileges::of(target.spec)?;
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable).doing(doing)?;
-    clone::setns(target.pidfd, namespaces(target.spec)).map_err(|error| match error.raw_os_error() {
+    clone::setns(target.pidfd, namespaces::all_flags(target.spec)).map_err(|error| match error.raw_os_error() {
         Some(libc::ESRCH) => Error::Conflict(format!("container {} does not run", target.launch.id)),
         _ => Error::io(doing(), error),
     })?;
     // A terminal belongs to whoever opens it, and the host's root is nobody inside.
-    crate::sys::privilege::become_user(0, 0, &[]).doing(|| "become root of the container")?;
-    let terminal = if matches!(stdio, Stdio::Terminal) { Some(pty::open()?) } else { None };
+    if namespaces::has(target.spec, Type::User) {
+        crate::sys::privilege::become_user(0, 0, &[]).doing(|| "become root of the container")?;
+    }
+    let terminal = if matches!(options.stdio, Stdio::Terminal) { Some(pty::open()?) } else { None };
     let (go, wait) = fdpass::pair().doing(doing)?;
     // SAFETY: this child has one thread; run_child never returns.
     match unsafe { clone::clone3(clone::CLONE_PARENT, None) }.doing(doing)? {
         clone::Cloned::Child => {
             drop(go);
-            parent::run_child(|| become_program(target, config, privileges, terminal, &wait), report)
+            let preserved = options.preserved_fds;
+            parent::run_child(|| become_program(target, config, privileges, terminal, preserved, &wait), report)
         }
         clone::Cloned::Parent { pid, pidfd } => {
             let message = encode(&Report::Joined { pid, terminal: terminal.is_some() });
@@ -76,6 +81,7 @@ fn become_program(
     config: &ExecConfig,
     mut privileges: Privileges,
     terminal: Option<Terminal>,
+    preserved_fds: u32,
     wait: &impl AsFd,
 ) -> Result<()> {
     // The caller must know this process before it can end.
@@ -88,8 +94,7 @@ fn become_program(
     let root = root.doing(|| "open /")?;
     let directory = config.working_dir.as_ref().map_or_else(|| process.cwd().clone(), Into::into);
     program::enter_directory(root.as_fd(), &directory)?;
-    let user = config.user.as_deref().or(target.launch.user.as_deref());
-    let user = privileges.look_up_user(root.as_fd(), user)?.clone();
+    let user = privileges.look_up_user(root.as_fd(), target.launch, config.user.as_deref(), process)?.clone();
     let mut env = program::merge_env(process.env().as_deref().unwrap_or_default(), config.env.iter());
     if config.tty && !env.iter().any(|line| line.starts_with("TERM=")) {
         env.push("TERM=xterm".to_owned());
@@ -97,21 +102,13 @@ fn become_program(
     let program = Program::find(&config.args, env, &user.home)?;
     rustix::process::setsid().doing(|| "make a session")?;
     if let Some(terminal) = &terminal {
+        terminal.resize(process)?;
         terminal.take(user.uid)?;
         clone::set_stdio([terminal.slave.as_fd(); 3]).doing(|| "make the terminal the standard files")?;
     }
+    program::schedule(process, target.spec.linux().as_ref())?;
     privileges.apply()?;
-    clone::close_on_exec_from_3().doing(|| "close files on exec")?;
+    clone::close_on_exec_from(3 + preserved_fds).doing(|| "close files on exec")?;
+    privileges.seal()?;
     Err(program.execute())
-}
-
-fn namespaces(spec: &Spec) -> i32 {
-    let network = if parent::owns_network(spec) { libc::CLONE_NEWNET } else { 0 };
-    libc::CLONE_NEWUSER
-        | libc::CLONE_NEWNS
-        | libc::CLONE_NEWPID
-        | libc::CLONE_NEWIPC
-        | libc::CLONE_NEWUTS
-        | libc::CLONE_NEWCGROUP
-        | network
 }

@@ -7,12 +7,16 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::Error;
 
-/// The one thing a caller says to init.
+/// What a caller says to an init that is ready.
 pub(super) const START: &[u8] = b"start";
+/// What a caller says to an init that has told it `Mounted`.
+pub(super) const PROCEED: &[u8] = b"proceed";
 
 /// What a child tells the caller.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Report {
+    /// Everything is mounted, nothing is entered yet: the moment of the hooks. Init waits for `PROCEED`.
+    Mounted,
     /// Ready to execute the program. With the DNS sockets (UDP, TCP) and the terminal's master, in this order.
     Created { dns: bool, terminal: bool },
     /// The program's process was cloned in the container. With its pidfd and the terminal's master, in this order.
@@ -26,8 +30,8 @@ pub(super) enum Report {
 pub(super) enum Supply {
     /// The id maps are written.
     Mapped,
-    /// With root, devices, etc, (files), and one mount for each number, in this order.
-    Mounts { files: bool, numbers: Vec<usize> },
+    /// With root, devices, (etc), (files), and one mount for each number, in this order.
+    Mounts { etc: bool, files: bool, numbers: Vec<usize> },
     /// The network interface is in init's namespace.
     Network,
     /// Cgroups and limits are in force; nothing more comes.
@@ -115,6 +119,8 @@ pub(super) enum Phase {
 /// What the caller learns from one input.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Heard {
+    /// The child waits for the hooks.
+    Mounted,
     /// The child is ready; the report says which descriptors came with it.
     Announced(Report),
     /// The program was executed.
@@ -129,6 +135,7 @@ impl Phase {
         match (self, input) {
             (Self::Ended, _) => (Self::Ended, None),
             (_, Some(Report::Failed(failure))) => (Self::Ended, Some(Heard::Failed(failure))),
+            (Self::Waiting, Some(Report::Mounted)) => (Self::Waiting, Some(Heard::Mounted)),
             (Self::Waiting, Some(report)) => (Self::Announced, Some(Heard::Announced(report))),
             (Self::Announced, Some(_)) => {
                 let failure = Failure::Other("a child of a start spoke out of turn".into());
@@ -164,6 +171,14 @@ mod tests {
         let created = Report::Created { dns: false, terminal: false };
         let heard = walk(&[Some(created.clone()), None, None]);
         assert_eq!(heard, [Some(Heard::Announced(created)), Some(Heard::Started), None]);
+    }
+
+    #[test]
+    fn hooks_come_before_the_announcement() {
+        let created = Report::Created { dns: false, terminal: false };
+        let heard = walk(&[Some(Report::Mounted), Some(created.clone()), Some(Report::Mounted)]);
+        assert_eq!(heard[..2], [Some(Heard::Mounted), Some(Heard::Announced(created))]);
+        assert!(matches!(heard[2], Some(Heard::Failed(_))));
     }
 
     #[test]

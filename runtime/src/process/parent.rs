@@ -3,10 +3,11 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use oci_spec::runtime::{LinuxNamespaceType, Spec};
+use oci_spec::runtime::Spec;
 
-use super::handshake::{self, Heard, Phase, Report, START};
-use super::{Channel, ExecChannel, ExecEvent, InitEvent, Spawned, StageChild, Stdio, init, stage};
+use super::handshake::{self, Heard, PROCEED, Phase, Report, START};
+use super::namespaces::{self, Given};
+use super::{Channel, ExecChannel, ExecEvent, InitEvent, SpawnOptions, Spawned, StageChild, init, stage};
 use crate::cgroup::{Cgroup, Hierarchies};
 use crate::error::{Doing as _, Error, Result};
 use crate::spec::launch::Launch;
@@ -39,11 +40,11 @@ pub(super) fn run_child(body: impl FnOnce() -> Result<()>, report: BorrowedFd<'_
 }
 
 /// See [`super::spawn`].
-pub(super) fn spawn(spec: &Spec, launch: &Launch, stdio: Stdio) -> Result<Spawned> {
+pub(super) fn spawn(spec: &Spec, launch: &Launch, options: &SpawnOptions) -> Result<Spawned> {
     check_single_threaded()?;
-    let cgroup = Cgroup::new(Hierarchies::of_host()?, &launch.cgroup);
+    let cgroup = Cgroup::new(Hierarchies::of_launch(launch)?, &launch.cgroup);
     let directory = cgroup.create_unified()?;
-    let answer = spawn_in(spec, launch, stdio, directory.as_fd());
+    let answer = spawn_in(spec, launch, options, directory.as_fd());
     if answer.is_err() {
         // Init is not there, so the directory is empty.
         let _ = cgroup.remove();
@@ -51,21 +52,19 @@ pub(super) fn spawn(spec: &Spec, launch: &Launch, stdio: Stdio) -> Result<Spawne
     answer
 }
 
-fn spawn_in(spec: &Spec, launch: &Launch, stdio: Stdio, cgroup: BorrowedFd<'_>) -> Result<Spawned> {
+fn spawn_in(spec: &Spec, launch: &Launch, options: &SpawnOptions, cgroup: BorrowedFd<'_>) -> Result<Spawned> {
     let doing = || format!("start container {}", launch.id);
     let (ours, reports) = fdpass::pair().doing(doing)?;
     let (supply, supplied) = fdpass::pair().doing(doing)?;
-    let flags = namespaces(spec);
-    // SAFETY: single threaded by the check in spawn; run_child never returns.
-    let cloned = unsafe { clone::clone3(flags, Some(cgroup)) }.doing(doing)?;
-    let (pid, pidfd) = match cloned {
-        clone::Cloned::Child => {
-            let ends = init::Ends { report: reports.as_fd(), supplies: supplied.as_fd() };
-            run_child(|| init::run(spec, launch, &stdio, &ends), reports.as_fd())
-        }
-        clone::Cloned::Parent { pid, pidfd } => (pid, pidfd),
+    let init = || {
+        let ends = init::Ends { report: reports.as_fd(), supplies: supplied.as_fd() };
+        run_child(|| init::run(spec, launch, options, &ends), reports.as_fd())
     };
-    // SAFETY: as above.
+    let (pid, pidfd) = match Given::open(spec)? {
+        Some(given) => clone_joined(&given, spec, cgroup, init)?,
+        None => clone_init(namespaces::new_flags(spec), cgroup, init).doing(doing)?,
+    };
+    // SAFETY: single threaded by the check in spawn; run_child never returns.
     let cloned = unsafe { clone::clone3(0, None) };
     let stage = match cloned {
         Ok(clone::Cloned::Child) => {
@@ -81,33 +80,55 @@ fn spawn_in(spec: &Spec, launch: &Launch, stdio: Stdio, cgroup: BorrowedFd<'_>) 
     Ok(Spawned { pid, pidfd, channel: Channel::new(ours), stage })
 }
 
+fn clone_init(flags: u64, cgroup: BorrowedFd<'_>, init: impl FnOnce()) -> io::Result<(i32, OwnedFd)> {
+    // SAFETY: single threaded by the check in spawn; init never returns.
+    match unsafe { clone::clone3(flags, Some(cgroup)) }? {
+        clone::Cloned::Child => {
+            init();
+            clone::exit_now(127)
+        }
+        clone::Cloned::Parent { pid, pidfd } => Ok((pid, pidfd)),
+    }
+}
+
+/// Where namespaces are given, a child of its own enters them and clones init as its sibling, so that the caller is
+/// init's parent and stays in its own namespaces.
+fn clone_joined(given: &Given, spec: &Spec, cgroup: BorrowedFd<'_>, init: impl FnOnce()) -> Result<(i32, OwnedFd)> {
+    let doing = || "clone a process into given namespaces";
+    let (ours, theirs) = fdpass::pair().doing(doing)?;
+    // SAFETY: single threaded by the check in spawn; run_child never returns.
+    let joiner = match unsafe { clone::clone3(0, None) }.doing(doing)? {
+        clone::Cloned::Child => run_child(
+            || {
+                given.join()?;
+                let flags = namespaces::new_flags(spec) | clone::CLONE_PARENT;
+                let (pid, pidfd) = clone_init(flags, cgroup, init).doing(doing)?;
+                let message = handshake::encode(&Report::Joined { pid, terminal: false });
+                fdpass::send(&theirs, &message, &[pidfd.as_fd()]).doing(doing)
+            },
+            theirs.as_fd(),
+        ),
+        clone::Cloned::Parent { pidfd, .. } => pidfd,
+    };
+    drop(theirs);
+    let message = fdpass::receive(&ours, true).doing(doing)?;
+    reap(joiner.as_fd());
+    let heard = message.and_then(|(bytes, fds)| Some((handshake::decode::<Report>(&bytes)?, fds)));
+    match heard {
+        Some((Report::Joined { pid, .. }, fds)) => Ok((pid, fds.into_iter().next().ok_or_else(nonsense)?)),
+        Some((Report::Failed(failure), _)) => Err(failure.into()),
+        Some((Report::Mounted | Report::Created { .. }, _)) | None => Err(nonsense()),
+    }
+}
+
 /// For an init that nobody will hear of.
 fn kill_and_reap(pidfd: BorrowedFd<'_>) {
     let _ = rustix::process::pidfd_send_signal(pidfd, rustix::process::Signal::KILL);
+    reap(pidfd);
+}
+
+fn reap(pidfd: BorrowedFd<'_>) {
     let _ = rustix::process::waitid(rustix::process::WaitId::PidFd(pidfd), rustix::process::WaitIdOptions::EXITED);
-}
-
-/// clone3 flags for the namespaces of a spec. Not the cgroup namespace: its root is where the process is when it is
-/// made, so init makes it once it is in its cgroups.
-fn namespaces(spec: &Spec) -> u64 {
-    let listed = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_deref()).unwrap_or_default();
-    listed.iter().fold(0, |flags, namespace| {
-        flags
-            | match namespace.typ() {
-                LinuxNamespaceType::Mount => libc::CLONE_NEWNS as u64,
-                LinuxNamespaceType::User => libc::CLONE_NEWUSER as u64,
-                LinuxNamespaceType::Pid => libc::CLONE_NEWPID as u64,
-                LinuxNamespaceType::Network => libc::CLONE_NEWNET as u64,
-                LinuxNamespaceType::Ipc => libc::CLONE_NEWIPC as u64,
-                LinuxNamespaceType::Uts => libc::CLONE_NEWUTS as u64,
-                LinuxNamespaceType::Cgroup | LinuxNamespaceType::Time => 0,
-            }
-    })
-}
-
-/// Whether a spec has its own network namespace.
-pub(super) fn owns_network(spec: &Spec) -> bool {
-    namespaces(spec) & libc::CLONE_NEWNET as u64 != 0
 }
 
 impl Channel {
@@ -123,10 +144,15 @@ impl Channel {
                 let dns = if dns { fds.next().zip(fds.next()).map(|(udp, tcp)| [udp, tcp]) } else { None };
                 Ok(Some(InitEvent::Created { dns, terminal: if terminal { fds.next() } else { None } }))
             }
-            Heard::Announced(Report::Joined { .. } | Report::Failed(_)) => Err(nonsense()),
+            Heard::Announced(Report::Joined { .. } | Report::Failed(_) | Report::Mounted) => Err(nonsense()),
+            Heard::Mounted => Ok(Some(InitEvent::Mounted)),
             Heard::Started => Ok(Some(InitEvent::Started)),
             Heard::Failed(failure) => Ok(Some(InitEvent::Failed { error: failure.into() })),
         }
+    }
+
+    pub(super) fn send_proceed(&self) -> Result<()> {
+        fdpass::send(&self.fd, PROCEED, &[]).doing(|| "tell a starting container that its hooks have run")
     }
 
     pub(super) fn send_start(&self) -> Result<()> {
@@ -147,7 +173,9 @@ impl ExecChannel {
                 let pidfd = fds.next().ok_or_else(nonsense)?;
                 Ok(Some(ExecEvent::Created { pid, pidfd, terminal: if terminal { fds.next() } else { None } }))
             }
-            Heard::Announced(Report::Created { .. } | Report::Failed(_)) => Err(nonsense()),
+            Heard::Announced(Report::Created { .. } | Report::Failed(_) | Report::Mounted) | Heard::Mounted => {
+                Err(nonsense())
+            }
             Heard::Started => Ok(Some(ExecEvent::Started)),
             Heard::Failed(failure) => Ok(Some(ExecEvent::Failed { error: failure.into() })),
         }

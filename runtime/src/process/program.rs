@@ -6,12 +6,15 @@ use std::ffi::CString;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::Path;
 
-use oci_spec::runtime::{Process, Spec};
+use oci_spec::runtime::{
+    Capabilities, IOPriorityClass, Linux, LinuxCapabilities, LinuxPersonalityDomain, Process, Scheduler, Spec,
+};
 use rustix::fs::{CWD, Mode, OFlags};
 
 use crate::error::{Doing as _, Error, Result};
 use crate::security::{capabilities, seccomp};
-use crate::sys::privilege::{self, Instruction};
+use crate::spec::launch::Launch;
+use crate::sys::privilege::{self, Instruction, Scheduling};
 use crate::sys::{clone, path};
 use crate::user::{self, User};
 
@@ -31,48 +34,87 @@ pub(super) struct Program {
 /// What a program runs as and with.
 pub(super) struct Privileges {
     user: User,
-    capabilities: u64,
+    sets: Sets,
     no_new_privileges: bool,
     filter: Option<Vec<Instruction>>,
     umask: u32,
+}
+
+/// Capability sets as bits.
+#[derive(Default)]
+struct Sets {
+    bounding: u64,
+    effective: u64,
+    permitted: u64,
+    inheritable: u64,
+    ambient: u64,
+}
+
+impl Sets {
+    fn of(sets: &LinuxCapabilities) -> Self {
+        let bits = |set: &Option<Capabilities>| set.as_ref().map_or(0, capabilities::bits);
+        Self {
+            bounding: bits(sets.bounding()),
+            effective: bits(sets.effective()),
+            permitted: bits(sets.permitted()),
+            inheritable: bits(sets.inheritable()),
+            ambient: bits(sets.ambient()),
+        }
+    }
 }
 
 impl Privileges {
     /// Compiles the filter and reads the numbers of a spec; the user is looked up later, inside.
     pub(super) fn of(spec: &Spec) -> Result<Self> {
         let process = spec.process().as_ref();
-        let set = process.and_then(|process| process.capabilities().as_ref()).and_then(|sets| sets.bounding().as_ref());
+        let sets = process.and_then(|process| process.capabilities().as_ref());
         let filter =
             spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref()).map(seccomp::compile).transpose()?;
         Ok(Self {
             user: User { uid: 0, gid: 0, groups: Vec::new(), home: "/".into() },
-            capabilities: set.map_or(0, capabilities::bits),
+            sets: sets.map(Sets::of).unwrap_or_default(),
             no_new_privileges: process.and_then(Process::no_new_privileges).unwrap_or(false),
             filter,
             umask: process.and_then(|process| process.user().umask()).unwrap_or(0o022),
         })
     }
 
-    /// Looks the user up in the container's files.
-    pub(super) fn look_up_user(&mut self, root: BorrowedFd<'_>, user: Option<&str>) -> Result<&User> {
+    /// Looks the user up in the container's files: the one that is named, or where a launch says that the spec's own
+    /// numbers count, those, and only the home directory is looked up.
+    pub(super) fn look_up_user(
+        &mut self,
+        root: BorrowedFd<'_>,
+        launch: &Launch,
+        named: Option<&str>,
+        process: &Process,
+    ) -> Result<&User> {
         let read = |name: &str| -> Result<String> {
             let bytes = path::read_in_root(root, Path::new(name), USER_FILE_BYTES_MAX)
                 .doing(|| format!("read the container's {name}"))?;
             Ok(String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned())
         };
-        self.user = user::lookup(user, &read("/etc/passwd")?, &read("/etc/group")?)?;
+        if launch.numeric_user && named.is_none() {
+            let user = process.user();
+            let groups = user.additional_gids().clone().unwrap_or_default();
+            let home = user::lookup(Some(&user.uid().to_string()), &read("/etc/passwd")?, "")?.home;
+            self.user = User { uid: user.uid(), gid: user.gid(), groups, home };
+        } else {
+            let named = named.or(launch.user.as_deref());
+            self.user = user::lookup(named, &read("/etc/passwd")?, &read("/etc/group")?)?;
+        }
         Ok(&self.user)
     }
 
     /// Gives up everything but what the spec grants. What follows may only execute, report or end.
     pub(super) fn apply(&self) -> Result<()> {
         let doing = || "give up privileges";
+        let sets = &self.sets;
         rustix::process::umask(Mode::from_raw_mode(self.umask));
         if !self.no_new_privileges {
             // Without no_new_privs a filter takes CAP_SYS_ADMIN, which is gone a few lines further on.
             self.install_filter()?;
         }
-        privilege::limit_bounding_set(self.capabilities).doing(doing)?;
+        privilege::limit_bounding_set(sets.bounding).doing(doing)?;
         privilege::keep_capabilities(true).doing(doing)?;
         privilege::become_user(self.user.uid, self.user.gid, &self.user.groups).map_err(|error| {
             match error.raw_os_error() {
@@ -84,9 +126,17 @@ impl Privileges {
             }
         })?;
         privilege::keep_capabilities(false).doing(doing)?;
-        privilege::set_capabilities(self.capabilities, self.capabilities, 0).doing(doing)?;
+        // What the caller itself does not have, nobody can be given: it is left out, as every runtime does.
+        let granted = privilege::permitted_capabilities().doing(doing)?;
+        let (permitted, inheritable) = (sets.permitted & granted, sets.inheritable & granted);
+        privilege::set_capabilities(sets.effective & permitted, permitted, inheritable).doing(doing)?;
+        privilege::raise_ambient(sets.ambient & permitted & inheritable).doing(doing)
+    }
+
+    /// The last step before the program: from here on its filter holds for us too, so as little as possible follows.
+    pub(super) fn seal(&self) -> Result<()> {
         if self.no_new_privileges {
-            privilege::set_no_new_privs().doing(doing)?;
+            privilege::set_no_new_privs().doing(|| "set no_new_privs")?;
             self.install_filter()?;
         }
         Ok(())
@@ -96,6 +146,65 @@ impl Privileges {
         self.filter
             .as_deref()
             .map_or(Ok(()), |filter| privilege::install_seccomp(filter).doing(|| "install the seccomp filter"))
+    }
+}
+
+/// Sets how the kernel schedules the program and its input and output, and which execution domain it sees.
+pub(super) fn schedule(process: &Process, linux: Option<&Linux>) -> Result<()> {
+    if let Some(how) = process.scheduler() {
+        privilege::schedule(scheduling(how)).doing(|| "set the scheduling policy")?;
+    }
+    if let Some(priority) = process.io_priority() {
+        let class = match priority.class() {
+            IOPriorityClass::IoprioClassRt => 1,
+            IOPriorityClass::IoprioClassBe => 2,
+            IOPriorityClass::IoprioClassIdle => 3,
+        };
+        let level = u32::try_from(priority.priority()).unwrap_or(u32::MAX).min(7);
+        privilege::set_io_priority(class, level).doing(|| "set the priority of input and output")?;
+    }
+    if let Some(persona) = linux.and_then(|linux| linux.personality().as_ref()) {
+        let domain = match persona.domain() {
+            LinuxPersonalityDomain::PerLinux => 0,
+            LinuxPersonalityDomain::PerLinux32 => 8,
+        };
+        privilege::set_personality(domain).doing(|| "set the personality")?;
+    }
+    Ok(())
+}
+
+fn scheduling(how: &Scheduler) -> Scheduling {
+    use oci_spec::runtime::{LinuxSchedulerFlag as Flag, LinuxSchedulerPolicy as Policy};
+    let policy = match how.policy() {
+        Policy::SchedOther => 0,
+        Policy::SchedFifo => 1,
+        Policy::SchedRr => 2,
+        Policy::SchedBatch => 3,
+        Policy::SchedIso => 4,
+        Policy::SchedIdle => 5,
+        Policy::SchedDeadline => 6,
+    };
+    let flags = how.flags().iter().flatten().fold(0, |flags, flag| {
+        flags
+            | match flag {
+                Flag::SchedResetOnFork => 0x01,
+                Flag::SchedFlagReclaim => 0x02,
+                Flag::SchedFlagDLOverrun => 0x04,
+                Flag::SchedFlagKeepPolicy => 0x08,
+                Flag::SchedFlagKeepParams => 0x10,
+                Flag::SchedFlagUtilClampMin => 0x20,
+                Flag::SchedFlagUtilClampMax => 0x40,
+            }
+    });
+    Scheduling {
+        size: 0,
+        policy,
+        flags,
+        nice: how.nice().unwrap_or(0),
+        priority: how.priority().and_then(|priority| u32::try_from(priority).ok()).unwrap_or(0),
+        runtime: how.runtime().unwrap_or(0),
+        deadline: how.deadline().unwrap_or(0),
+        period: how.period().unwrap_or(0),
     }
 }
 

@@ -3,12 +3,13 @@
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 
+use oci_spec::runtime::Process;
 use rustix::fs::{Mode, OFlags, Uid};
 use rustix::pty::OpenptFlags;
 
 use crate::error::{Doing as _, Result};
-use crate::sys::mount;
 use crate::sys::path::{self, Missing};
+use crate::sys::{mount, terminal};
 
 /// The two ends of a terminal.
 pub(super) struct Terminal {
@@ -30,6 +31,13 @@ pub(super) fn open() -> Result<Terminal> {
 }
 
 impl Terminal {
+    /// Gives it the size a spec asks for.
+    pub(super) fn resize(&self, process: &Process) -> Result<()> {
+        let Some(size) = process.console_size() else { return Ok(()) };
+        let short = |length: u64| u16::try_from(length).unwrap_or(u16::MAX);
+        terminal::set_window_size(&self.master, short(size.height()), short(size.width())).doing(|| "size the terminal")
+    }
+
     /// Makes it /dev/console.
     pub(super) fn make_console(&self, root: BorrowedFd<'_>) -> Result<()> {
         let doing = || "mount /dev/console";

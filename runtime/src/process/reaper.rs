@@ -24,7 +24,7 @@ pub(super) fn stand_before(report: BorrowedFd<'_>) -> Result<()> {
         ForkResult::Parent { child } => {
             // The conversation must end when the program is executed, not when the container ends.
             // SAFETY: this process uses no descriptor from here on.
-            if let Err(error) = unsafe { clone::close_others(&[]) } {
+            if let Err(error) = unsafe { clone::close_others(3, &[]) } {
                 let error = Error::io("close files of the reaper", error);
                 let _ = fdpass::send(report, &encode(&Report::Failed((&error).into())), &[]);
                 clone::exit_now(127)

@@ -2,19 +2,22 @@
 //! for it. A straight line; speaks to init through supplies, to the caller only when it fails.
 
 use std::fs;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
-use oci_spec::runtime::{PosixRlimitType, Spec};
+use oci_spec::runtime::{LinuxNamespaceType as Type, PosixRlimitType, Spec};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Resource, Rlimit};
 
 use super::handshake::{Supply, encode};
+use super::namespaces;
 use crate::cgroup::{Cgroup, Hierarchies};
 use crate::error::{Doing as _, Error, Result};
 use crate::network::link::{Netlink, Veth};
-use crate::rootfs::mounts::has_files;
-use crate::rootfs::{devices, files, layers, volumes};
-use crate::spec::launch::{Attachment, BridgeAttachment, Launch, LaunchSource};
+use crate::rootfs::mounts::{has_files, is_dev};
+use crate::rootfs::options::Options;
+use crate::rootfs::{binds, devices, files, layers, volumes};
+use crate::spec::launch::{Attachment, BridgeAttachment, Launch, LaunchSource, RootSource};
 use crate::sys::mount::Attr;
 use crate::sys::{clone, fdpass};
 
@@ -32,7 +35,7 @@ pub(super) struct Ends<'a> {
 /// Serves one init.
 pub(super) fn run(spec: &Spec, launch: &Launch, init: i32, ends: &Ends<'_>) -> Result<()> {
     // SAFETY: whatever else is open belongs to the caller's copy of the state, which this child never touches.
-    unsafe { clone::close_others(&[ends.report, ends.supplies]) }.doing(|| "close inherited files")?;
+    unsafe { clone::close_others(3, &[ends.report, ends.supplies]) }.doing(|| "close inherited files")?;
     let _ = rustix::thread::set_name(c"boxship-stage");
     rustix::process::umask(Mode::from_raw_mode(0o022));
     // The first write to a v1 cgroup waits for the kernel, so it waits while the mounts are made.
@@ -45,10 +48,12 @@ pub(super) fn run(spec: &Spec, launch: &Launch, init: i32, ends: &Ends<'_>) -> R
 }
 
 fn prepare(spec: &Spec, launch: &Launch, init: i32, ends: &Ends<'_>) -> Result<()> {
-    write_maps(launch, init)?;
+    if namespaces::makes(spec, Type::User) {
+        write_maps(spec, init)?;
+    }
     send(ends, &Supply::Mapped, &[])?;
-    let userns = open_namespace(init, "user")?;
-    supply_mounts(spec, launch, userns.as_fd(), ends)?;
+    let userns = if namespaces::has(spec, Type::User) { Some(open_namespace(init, "user")?) } else { None };
+    supply_mounts(spec, launch, userns.as_ref().map(AsFd::as_fd), ends)?;
     if let Attachment::Bridge(bridge) = &launch.network {
         attach_network(bridge, init)?;
         send(ends, &Supply::Network, &[])?;
@@ -60,10 +65,11 @@ fn send(ends: &Ends<'_>, supply: &Supply, fds: &[BorrowedFd<'_>]) -> Result<()> 
     fdpass::send(ends.supplies, &encode(supply), fds).doing(|| "hand over to init")
 }
 
-fn write_maps(launch: &Launch, init: i32) -> Result<()> {
-    let map = format!("0 {} {}", launch.ids.host_start, launch.ids.len);
-    for name in ["uid_map", "gid_map"] {
-        fs::write(format!("/proc/{init}/{name}"), &map).doing(|| format!("map ids {map}"))?;
+fn write_maps(spec: &Spec, init: i32) -> Result<()> {
+    let Some(linux) = spec.linux() else { return Ok(()) };
+    for (name, maps) in [("uid_map", linux.uid_mappings()), ("gid_map", linux.gid_mappings())] {
+        let map = binds::lines(maps.as_deref().unwrap_or_default());
+        fs::write(format!("/proc/{init}/{name}"), &map).doing(|| format!("map ids {}", map.trim()))?;
     }
     Ok(())
 }
@@ -73,41 +79,64 @@ fn open_namespace(init: i32, kind: &str) -> Result<OwnedFd> {
     rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).doing(|| format!("open {path}"))
 }
 
-fn supply_mounts(spec: &Spec, launch: &Launch, userns: BorrowedFd<'_>, ends: &Ends<'_>) -> Result<()> {
-    let mut attributes = Attr::MOUNT_ATTR_NODEV;
-    if spec.process().as_ref().and_then(oci_spec::runtime::Process::no_new_privileges) == Some(true) {
-        // Under no_new_privs a file with capabilities would refuse to execute; on a nosuid mount they are ignored.
-        attributes |= Attr::MOUNT_ATTR_NOSUID;
-    }
-    let root = layers::overlay(&launch.root, launch.ids, userns, attributes)?;
-    let devices = devices::make(launch.ids)?;
-    let etc = devices::make_etc(&launch.etc, launch.ids)?;
-    let content = content_files(launch, userns)?;
+fn supply_mounts(spec: &Spec, launch: &Launch, userns: Option<BorrowedFd<'_>>, ends: &Ends<'_>) -> Result<()> {
+    let linux = spec.linux().as_ref();
+    let more = linux.and_then(|linux| linux.devices().as_deref()).unwrap_or_default();
+    let dev = spec.mounts().iter().flatten().find(|mount| is_dev(mount));
+    let root = root(spec, launch, userns)?;
+    let devices = devices::make(launch.ids, &dev.map(Options::of).unwrap_or_default(), more)?;
+    let etc = launch.etc.as_ref().map(|etc| devices::make_etc(etc, launch.ids)).transpose()?;
+    let content = if has_files(launch) { Some(content_files(launch, mapped(userns)?)?) } else { None };
     let mut mounts = Vec::new();
     for (number, mount) in launch.mounts.iter().enumerate() {
-        mounts.extend(volumes::open(mount, root.as_fd(), launch.ids, userns)?.map(|fd| (number, fd)));
+        if !matches!(mount.source, LaunchSource::File { .. }) {
+            mounts.extend(volumes::open(mount, root.as_fd(), launch.ids, mapped(userns)?)?.map(|fd| (number, fd)));
+        }
     }
-    let supply =
-        Supply::Mounts { files: content.is_some(), numbers: mounts.iter().map(|(number, _)| *number).collect() };
-    let fds: Vec<BorrowedFd<'_>> = [&root, &devices, &etc]
-        .into_iter()
-        .chain(&content)
-        .chain(mounts.iter().map(|(_, fd)| fd))
-        .map(|fd| fd.as_fd())
-        .collect();
+    let shares =
+        linux.and_then(|linux| linux.rootfs_propagation().as_deref()).is_some_and(|kind| kind.contains("shared"));
+    let base = launch.told.as_ref().map_or(Path::new("/"), |told| &told.bundle);
+    for (number, mount) in spec.mounts().iter().flatten().enumerate() {
+        let options = Options::of(mount);
+        if options.bind.is_some() && !options.remount {
+            mounts.push((launch.mounts.len() + number, binds::bind(mount, base, shares, userns)?));
+        }
+    }
+    let numbers = mounts.iter().map(|(number, _)| *number).collect();
+    let supply = Supply::Mounts { etc: etc.is_some(), files: content.is_some(), numbers };
+    let all = [&root, &devices].into_iter().chain(&etc).chain(&content).chain(mounts.iter().map(|(_, fd)| fd));
+    let fds: Vec<BorrowedFd<'_>> = all.map(AsFd::as_fd).collect();
     if fds.len() > fdpass::FDS_MAX {
-        return Err(Error::BadContainer(format!(
-            "{} mounts are more than one container can have",
-            launch.mounts.len()
-        )));
+        let count = mounts.len();
+        return Err(Error::BadContainer(format!("{count} mounts are more than one container can have")));
     }
     send(ends, &supply, &fds)
 }
 
-fn content_files(launch: &Launch, userns: BorrowedFd<'_>) -> Result<Option<OwnedFd>> {
-    if !has_files(launch) {
-        return Ok(None);
+fn root(spec: &Spec, launch: &Launch, userns: Option<BorrowedFd<'_>>) -> Result<OwnedFd> {
+    match &launch.root {
+        RootSource::Directory { directory } => {
+            let propagation = spec.linux().as_ref().and_then(|linux| linux.rootfs_propagation().as_deref());
+            binds::root(directory, propagation)
+        }
+        RootSource::Layers(layers) => {
+            let mut attributes = Attr::MOUNT_ATTR_NODEV;
+            if spec.process().as_ref().and_then(oci_spec::runtime::Process::no_new_privileges) == Some(true) {
+                // Under no_new_privs a file with capabilities would refuse to execute; on a nosuid mount they are
+                // ignored.
+                attributes |= Attr::MOUNT_ATTR_NOSUID;
+            }
+            layers::overlay(layers, launch.ids, mapped(userns)?, attributes)
+        }
     }
+}
+
+/// What is on disk with the container's own ids can only be shown through a map.
+fn mapped(userns: Option<BorrowedFd<'_>>) -> Result<BorrowedFd<'_>> {
+    userns.ok_or_else(|| Error::Unsupported("layers and volumes need a user namespace; this is a bug".into()))
+}
+
+fn content_files(launch: &Launch, userns: BorrowedFd<'_>) -> Result<OwnedFd> {
     let list: Vec<files::ContentFile<'_>> = launch
         .mounts
         .iter()
@@ -117,7 +146,7 @@ fn content_files(launch: &Launch, userns: BorrowedFd<'_>) -> Result<Option<Owned
         })
         .collect();
     files::publish(&launch.files_dir, &list)?;
-    volumes::open_files(&launch.files_dir, userns).map(Some)
+    volumes::open_files(&launch.files_dir, userns)
 }
 
 fn attach_network(bridge: &BridgeAttachment, init: i32) -> Result<()> {
@@ -145,7 +174,7 @@ fn attach_network(bridge: &BridgeAttachment, init: i32) -> Result<()> {
 
 /// Cgroups, resource limits and the out-of-memory score: what another process may set only from outside.
 fn limit(spec: &Spec, launch: &Launch, init: i32) -> Result<()> {
-    let cgroup = Cgroup::new(Hierarchies::of_host()?, &launch.cgroup);
+    let cgroup = Cgroup::new(Hierarchies::of_launch(launch)?, &launch.cgroup);
     cgroup.prepare(spec.linux().as_ref().and_then(|linux| linux.resources().as_ref()))?;
     cgroup.attach(init)?;
     let Some(process) = spec.process() else { return Ok(()) };

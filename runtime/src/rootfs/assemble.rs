@@ -5,13 +5,16 @@ use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 
+use oci_spec::runtime::{Mount, Spec};
 use rustix::fs::{AtFlags, Mode, OFlags};
 
-use super::files;
-use super::mounts::{FILES_DIR, Step, What};
+use super::mounts::{CgroupView, FILES_DIR, Step, What, is_dev};
+use super::options::Options;
+use super::{binds, files};
 use crate::cgroup::Hierarchies;
 use crate::error::{Doing as _, Error, Result};
-use crate::sys::mount::{self, Attr};
+use crate::runtime::IdRange;
+use crate::sys::mount::{self, Attr, Propagation};
 use crate::sys::path::{self, Missing};
 
 /// What the stage helper hands over.
@@ -21,8 +24,8 @@ pub struct Supplies {
     pub root: OwnedFd,
     /// /dev.
     pub devices: OwnedFd,
-    /// The generated files of /etc.
-    pub etc: OwnedFd,
+    /// The generated files of /etc, where there are any.
+    pub etc: Option<OwnedFd>,
     /// The directory of content files, when there are any.
     pub files: Option<OwnedFd>,
     /// One for each volume and bind, in the order of `Launch::mounts`.
@@ -57,15 +60,23 @@ impl Host {
 }
 
 impl Assembly {
-    /// Attaches the overlay and the /etc files somewhere in the old root, all of which goes away with [`Self::enter`].
-    /// (Copying a file's mount out of a directory needs the directory attached: open_tree(2).)
+    /// Attaches the root, and what single files are copied out of, somewhere in the old root, all of which goes away
+    /// with [`Self::enter`]. (Copying a file's mount out of a directory needs the directory attached: open_tree(2).)
+    /// A root that is a directory of the host is attached there, where hooks expect it, if that can be reached.
     ///
     /// # Errors
     /// `Io`.
-    pub fn new(supplies: Supplies, host: Host) -> Result<Self> {
+    pub fn new(supplies: Supplies, host: Host, steps: &[Step], directory: Option<&Path>) -> Result<Self> {
         let doing = || "attach the root file system";
-        mount::attach(&supplies.etc, &host.dev).doing(doing)?;
-        mount::attach(&supplies.root, &host.dev).doing(doing)?;
+        if let Some(etc) = &supplies.etc {
+            mount::attach(etc, &host.dev).doing(doing)?;
+        }
+        if !steps.iter().any(|step| step.what == What::Devices) {
+            mount::attach(&supplies.devices, &host.dev).doing(doing)?;
+        }
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let reached = directory.and_then(|path| rustix::fs::open(path, flags, Mode::empty()).ok());
+        mount::attach(&supplies.root, reached.as_ref().unwrap_or(&host.dev)).doing(doing)?;
         let root_mount = path::mount_id(&supplies.root).doing(doing)?;
         Ok(Self { supplies, host, root_mount })
     }
@@ -83,20 +94,15 @@ impl Assembly {
     pub fn mount(&self, step: &Step) -> Result<()> {
         let doing = || format!("mount {}", step.target.display());
         let mounted = match &step.what {
-            What::FileSystem { kind, options, attributes } => {
-                let options: Vec<_> = options
-                    .iter()
-                    .map(|option| {
-                        option.split_once('=').map_or((option.as_str(), None), |(key, value)| (key, Some(value)))
-                    })
-                    .collect();
-                mount::filesystem(kind, &options, *attributes).map_err(|error| refused(kind, error))?
+            What::FileSystem { kind, source, options } => {
+                return self.mount_filesystem(&step.target, kind, source.as_deref(), options);
             }
             What::Devices => return self.attach(self.supplies.devices.as_fd(), &step.target, Missing::Directory),
             What::HostSys => super::devices::host_sys(self.host.sys.as_fd())?,
-            What::Cgroups { attributes } => return self.mount_cgroups(&step.target, *attributes),
+            What::Cgroups(view) => return self.mount_cgroups(&step.target, view),
             What::Etc(name) => {
-                let file = mount::clone_tree(&self.supplies.etc, name, false).doing(doing)?;
+                let etc = self.supplies.etc.as_ref().expect("the plan has this step only with generated files");
+                let file = mount::clone_tree(etc, name, false).doing(doing)?;
                 return self.attach(file.as_fd(), &step.target, Missing::File);
             }
             What::Files => {
@@ -104,9 +110,46 @@ impl Assembly {
                 return self.attach(files.as_fd(), &step.target, Missing::Directory);
             }
             What::Supplied(number) => return self.attach_supplied(*number, &step.target),
+            What::Change(options) => {
+                let place = path::open_in_root(self.root(), &step.target, OFlags::PATH).doing(doing)?;
+                return binds::change(place.as_fd(), options).doing(doing);
+            }
             What::File { name } => return self.link_file(name, &step.target),
         };
         self.attach(mounted.as_fd(), &step.target, Missing::Directory)
+    }
+
+    fn mount_filesystem(&self, target: &Path, kind: &str, source: Option<&str>, options: &Options) -> Result<()> {
+        let mut data: Vec<(&str, Option<&str>)> = options
+            .data
+            .iter()
+            .map(|option| option.split_once('=').map_or((option.as_str(), None), |(key, value)| (key, Some(value))))
+            .collect();
+        if let Some(source) = source {
+            data.push(("source", Some(source)));
+        }
+        let read_only = options.set & Attr::MOUNT_ATTR_RDONLY;
+        if !matches!(kind, "proc" | "sysfs" | "tmpfs" | "devpts" | "mqueue") && !read_only.is_empty() {
+            // A disk that is only readable must be told so, not only the mount of it.
+            data.push(("ro", None));
+        }
+        let mounted = mount::filesystem(kind, &data, options.set - read_only).map_err(|error| refused(kind, error))?;
+        let doing = || format!("mount {}", target.display());
+        if options.copy_up {
+            let from = path::open_in_root(self.root(), target, OFlags::RDONLY | OFlags::DIRECTORY);
+            if let Ok(from) = from {
+                let ids = IdRange { host_start: 0, len: u32::MAX };
+                super::copy::tree(from.as_fd(), mounted.as_fd(), ids).doing(doing)?;
+            }
+        }
+        if !read_only.is_empty() {
+            mount::set_attributes(&mounted, read_only, Attr::empty(), false).doing(doing)?;
+        }
+        self.attach(mounted.as_fd(), target, Missing::Directory)?;
+        match options.propagation {
+            Some((kind, below)) => mount::propagate(&mounted, kind, below).doing(doing),
+            None => Ok(()),
+        }
     }
 
     fn attach_supplied(&self, number: usize, target: &Path) -> Result<()> {
@@ -144,32 +187,26 @@ impl Assembly {
     }
 
     /// v2 at the target itself; on a hybrid host a small tmpfs with the hierarchies we put the container into.
-    fn mount_cgroups(&self, target: &Path, attributes: Attr) -> Result<()> {
+    fn mount_cgroups(&self, target: &Path, view: &CgroupView) -> Result<()> {
         let doing = || format!("mount {}", target.display());
-        let hierarchies = Hierarchies::of_host()?;
+        let hierarchies = if view.all_controllers { Hierarchies::all_of_host()? } else { Hierarchies::of_host()? };
         if hierarchies.controllers.is_empty() {
-            let mounted = mount::filesystem("cgroup2", &[("source", Some("cgroup"))], attributes).doing(doing)?;
+            let mounted = view.unified(hierarchies).doing(doing)?;
             return self.attach(mounted.as_fd(), target, Missing::Directory);
         }
         let options = [("mode", Some("755")), ("size", Some("64k")), ("source", Some("tmpfs"))];
-        let writable = attributes - Attr::MOUNT_ATTR_RDONLY;
+        let writable = view.attributes - Attr::MOUNT_ATTR_RDONLY;
         let directory = mount::filesystem("tmpfs", &options, writable).doing(doing)?;
         self.attach(directory.as_fd(), target, Missing::Directory)?;
-        for (name, _) in &hierarchies.controllers {
+        for (name, root) in &hierarchies.controllers {
             rustix::fs::mkdirat(&directory, name, Mode::from_raw_mode(0o755)).doing(doing)?;
             let place = path::open_beneath(&directory, Path::new(name), OFlags::PATH).doing(doing)?;
-            // Another set of controllers than the host's is another hierarchy: name all that are mounted together.
-            let together = controllers_at(hierarchies, name);
-            let mut options: Vec<(&str, Option<&str>)> = together.iter().map(|name| (name.as_str(), None)).collect();
-            options.push(("source", Some("cgroup")));
-            let mounted = mount::filesystem("cgroup", &options, attributes).doing(doing)?;
-            mount::attach(mounted, place).doing(doing)?;
+            mount::attach(view.hierarchy(hierarchies, name, root).doing(doing)?, place).doing(doing)?;
         }
         rustix::fs::mkdirat(&directory, "unified", Mode::from_raw_mode(0o755)).doing(doing)?;
         let place = path::open_beneath(&directory, Path::new("unified"), OFlags::PATH).doing(doing)?;
-        let mounted = mount::filesystem("cgroup2", &[("source", Some("cgroup"))], attributes).doing(doing)?;
-        mount::attach(mounted, place).doing(doing)?;
-        mount::set_attributes(&directory, attributes, Attr::empty(), false).doing(doing)
+        mount::attach(view.unified(hierarchies).doing(doing)?, place).doing(doing)?;
+        mount::set_attributes(&directory, view.attributes, Attr::empty(), false).doing(doing)
     }
 
     /// A link in the root's own layer; a mount where the target lies in another mount.
@@ -246,21 +283,57 @@ impl Assembly {
         }
     }
 
+    /// Makes the devices of a spec that are not in the prepared /dev, and where /dev is no mount at all, everything
+    /// that belongs there. Nothing where /dev is somebody else's.
+    ///
+    /// # Errors
+    /// `BadContainer`, `Io`.
+    pub fn make_devices(&self, spec: &Spec, ids: IdRange) -> Result<()> {
+        let more = spec.linux().as_ref().and_then(|linux| linux.devices().as_deref()).unwrap_or_default();
+        for device in more.iter().filter(|device| !device.path().starts_with("/dev")) {
+            super::devices::add(self.root(), device.path(), device, ids)?;
+        }
+        let at_dev = |mount: &Mount| mount.destination().components().eq(Path::new("/dev").components());
+        match spec.mounts().iter().flatten().find(|mount| at_dev(mount)) {
+            None => super::devices::make_in_root(self.root(), self.supplies.devices.as_fd(), more),
+            // Now that everything is in it.
+            Some(mount) if is_dev(mount) && Options::of(mount).set.contains(Attr::MOUNT_ATTR_RDONLY) => {
+                let dev = &self.supplies.devices;
+                mount::set_attributes(dev, Attr::MOUNT_ATTR_RDONLY, Attr::empty(), false)
+                    .doing(|| "make /dev read-only")
+            }
+            Some(_) => Ok(()),
+        }
+    }
+
     /// Makes it the root of this process's mount namespace and lets everything of the host go.
     ///
     /// # Errors
-    /// `Io`.
-    pub fn enter(self, read_only: bool) -> Result<()> {
+    /// `BadContainer` for a `propagation` that is none; `Io`.
+    pub fn enter(self, read_only: bool, propagation: Option<&str>) -> Result<()> {
         let doing = || "enter the root file system";
         if read_only {
             mount::set_attributes(self.root(), Attr::MOUNT_ATTR_RDONLY, Attr::empty(), false).doing(doing)?;
         }
-        mount::pivot(self.root()).doing(doing)
+        mount::pivot(self.root()).doing(doing)?;
+        // A root that cannot be exchanged while it is shared is shared only now.
+        let (kind, below) = match propagation {
+            Some("shared") => (Propagation::Shared, false),
+            Some("rshared") => (Propagation::Shared, true),
+            Some("unbindable") => (Propagation::Unbindable, false),
+            Some("runbindable") => (Propagation::Unbindable, true),
+            None | Some("" | "private" | "rprivate" | "slave" | "rslave") => return Ok(()),
+            Some(other) => {
+                return Err(Error::BadContainer(format!("`{other}` is no propagation of a root file system")));
+            }
+        };
+        mount::propagate(self.root(), kind, below).doing(doing)
     }
 }
 
 /// A user namespace gets no fresh /proc or /sys where the host's own is partly covered (mount_too_revealing, 4.8).
-fn refused(kind: &str, error: io::Error) -> Error {
+#[must_use]
+pub fn refused(kind: &str, error: io::Error) -> Error {
     if error.raw_os_error() == Some(libc::EPERM) && matches!(kind, "proc" | "sysfs") {
         return Error::Unsupported(format!(
             "the kernel refuses a container its own {kind}: parts of this host's are covered by other mounts, as in a \
@@ -268,6 +341,32 @@ fn refused(kind: &str, error: io::Error) -> Error {
         ));
     }
     Error::io(format!("make a mount of {kind}"), error)
+}
+
+impl CgroupView {
+    fn unified(&self, hierarchies: &Hierarchies) -> io::Result<OwnedFd> {
+        match &self.directory {
+            Some(directory) => self.shown(&hierarchies.unified, directory),
+            None => mount::filesystem("cgroup2", &[("source", Some("cgroup"))], self.attributes),
+        }
+    }
+
+    fn hierarchy(&self, hierarchies: &Hierarchies, name: &str, root: &Path) -> io::Result<OwnedFd> {
+        if let Some(directory) = &self.directory {
+            return self.shown(root, directory);
+        }
+        // Another set of controllers than the host's is another hierarchy: name all that are mounted together.
+        let together = controllers_at(hierarchies, name);
+        let mut options: Vec<(&str, Option<&str>)> = together.iter().map(|name| (name.as_str(), None)).collect();
+        options.push(("source", Some("cgroup")));
+        mount::filesystem("cgroup", &options, self.attributes)
+    }
+
+    fn shown(&self, root: &Path, directory: &str) -> io::Result<OwnedFd> {
+        let tree = mount::clone_tree(rustix::fs::CWD, &root.join(directory).to_string_lossy(), false)?;
+        mount::set_attributes(&tree, self.attributes, Attr::empty(), false)?;
+        Ok(tree)
+    }
 }
 
 /// The controllers mounted in the same directory as this one, itself included.

@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{Mount, Spec};
 
+use super::options::Options;
 use crate::spec::depth;
 use crate::spec::launch::{Launch, LaunchSource};
 use crate::sys::mount::Attr;
@@ -28,26 +29,26 @@ pub enum What {
     FileSystem {
         /// Its name.
         kind: String,
-        /// `key` or `key=value`.
-        options: Vec<String>,
-        /// Mount attributes.
-        attributes: Attr,
+        /// Its source, where it has one: a block device, say.
+        source: Option<String>,
+        /// How.
+        options: Options,
     },
     /// The prepared /dev.
     Devices,
     /// The container's view of its cgroups.
-    Cgroups {
-        /// Mount attributes.
-        attributes: Attr,
-    },
+    Cgroups(CgroupView),
     /// The host's /sys, where no network namespace of its own allows a new one.
     HostSys,
     /// One of the generated files of /etc.
     Etc(&'static str),
     /// The directory of content files.
     Files,
-    /// A detached mount from the stage helper, by its number among `Launch::mounts`.
+    /// A detached mount from the stage helper: by its number among `Launch::mounts`, or after those by its number among
+    /// the mounts of the spec.
     Supplied(usize),
+    /// What is mounted there already gets other attributes.
+    Change(Options),
     /// A content file: a link into the directory of content files, or a mount of the file where a link would end up
     /// in somebody's volume.
     File {
@@ -56,36 +57,46 @@ pub enum What {
     },
 }
 
-/// The steps of a container.
+/// How a container sees its cgroups.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CgroupView {
+    /// Mount attributes.
+    pub attributes: Attr,
+    /// Every hierarchy of the host, as in `Launch::all_controllers`.
+    pub all_controllers: bool,
+    /// Without a cgroup namespace of its own: the path of its directory, which is all it is shown.
+    pub directory: Option<String>,
+}
+
+/// What of the container's surroundings decides how mounts are made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Surroundings {
+    /// It has a user namespace that is not the host's.
+    pub user: bool,
+    /// It has a network namespace that is not the host's.
+    pub network: bool,
+    /// It has a cgroup namespace that is not the host's.
+    pub cgroup: bool,
+}
+
+/// The steps of a container. Those of a spec alone are in its order; where there are mounts of ours too, parents come
+/// before children.
 ///
 /// # Errors
-/// `Unsupported` for a mount type or option of the spec that we do not know.
-pub fn plan(spec: &Spec, launch: &Launch, own_network: bool) -> Result<Vec<Step>> {
+/// `BadContainer` for a mount the specification does not allow.
+pub fn plan(spec: &Spec, launch: &Launch, around: Surroundings) -> Result<Vec<Step>> {
     let mut steps = Vec::new();
-    for mount in spec.mounts().as_deref().unwrap_or_default() {
-        let target = mount.destination().clone();
-        let kind = mount.typ().as_deref().unwrap_or("none");
-        let (attributes, options) = attributes(mount.options().as_deref().unwrap_or_default())?;
-        let what = match kind {
-            "tmpfs" if target.as_os_str() == "/dev" => What::Devices,
-            "cgroup" | "cgroup2" => What::Cgroups { attributes },
-            "sysfs" if !own_network => What::HostSys,
-            "proc" | "sysfs" | "tmpfs" | "devpts" | "mqueue" => {
-                What::FileSystem { kind: kind.to_owned(), options, attributes }
-            }
-            _ => {
-                let target = target.display();
-                return Err(Error::Unsupported(format!(
-                    "the mount at {target} has the type `{kind}`, which is not supported"
-                )));
-            }
-        };
-        steps.push(Step { target, what });
+    for (number, mount) in spec.mounts().iter().flatten().enumerate() {
+        let what = what(mount, launch.mounts.len() + number, launch, around)?;
+        steps.push(Step { target: mount.destination().clone(), what });
+    }
+    if launch.etc.is_none() && launch.mounts.is_empty() {
+        return Ok(steps);
     }
     let own = |target: &str| launch.mounts.iter().any(|mount| mount.target == target);
     for name in ["hosts", "hostname", "resolv.conf"] {
         let target = format!("/etc/{name}");
-        if !own(&target) {
+        if launch.etc.is_some() && !own(&target) {
             steps.push(Step { target: target.into(), what: What::Etc(name) });
         }
     }
@@ -103,42 +114,45 @@ pub fn plan(spec: &Spec, launch: &Launch, own_network: bool) -> Result<Vec<Step>
     Ok(steps)
 }
 
+fn what(mount: &Mount, number: usize, launch: &Launch, around: Surroundings) -> Result<What> {
+    let options = Options::of(mount);
+    if options.bind.is_some() {
+        return Ok(if options.remount { What::Change(options) } else { What::Supplied(number) });
+    }
+    if options.remount {
+        return Ok(What::Change(options));
+    }
+    let target = mount.destination();
+    Ok(match mount.typ().as_deref() {
+        Some("tmpfs") if is_dev(mount) => What::Devices,
+        Some("cgroup" | "cgroup2") => What::Cgroups(CgroupView {
+            attributes: options.set,
+            all_controllers: launch.all_controllers,
+            directory: (!around.cgroup).then(|| launch.cgroup.clone()),
+        }),
+        Some("sysfs") if around.user && !around.network => What::HostSys,
+        Some(kind) if !kind.is_empty() && kind != "none" => {
+            let source = mount.source().as_ref().map(|source| source.to_string_lossy().into_owned());
+            What::FileSystem { kind: kind.to_owned(), source, options }
+        }
+        Some(_) | None => {
+            let target = target.display();
+            return Err(Error::BadContainer(format!(
+                "the mount at {target} has neither a type nor one of the options bind and rbind"
+            )));
+        }
+    })
+}
+
+/// Whether this is the small file system that becomes /dev.
+#[must_use]
+pub fn is_dev(mount: &Mount) -> bool {
+    let kind = mount.typ().as_deref() == Some("tmpfs");
+    kind && mount.destination().components().eq(std::path::Path::new("/dev").components())
+}
+
 /// Whether a launch has content files.
 #[must_use]
 pub fn has_files(launch: &Launch) -> bool {
     launch.mounts.iter().any(|mount| matches!(mount.source, LaunchSource::File { .. }))
-}
-
-/// Tells mount attributes from options of the file system.
-fn attributes(options: &[String]) -> Result<(Attr, Vec<String>)> {
-    let mut set = Attr::empty();
-    let mut rest = Vec::new();
-    for option in options {
-        match option.as_str() {
-            "ro" => set |= Attr::MOUNT_ATTR_RDONLY,
-            "nosuid" => set |= Attr::MOUNT_ATTR_NOSUID,
-            "nodev" => set |= Attr::MOUNT_ATTR_NODEV,
-            "noexec" => set |= Attr::MOUNT_ATTR_NOEXEC,
-            "noatime" => set |= Attr::MOUNT_ATTR_NOATIME,
-            "strictatime" => set |= Attr::MOUNT_ATTR_STRICTATIME,
-            "rw" | "suid" | "dev" | "exec" | "relatime" | "newinstance" => {}
-            "bind" | "rbind" => return Err(Error::Unsupported("bind mounts in a spec are not supported".into())),
-            _ => rest.push(option.clone()),
-        }
-    }
-    Ok((set, rest))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn attributes_and_options_are_told_apart() {
-        let options = ["nosuid", "ro", "size=64k", "newinstance", "gid=5"].map(str::to_owned);
-        let (set, rest) = attributes(&options).unwrap();
-        assert_eq!(set, Attr::MOUNT_ATTR_NOSUID | Attr::MOUNT_ATTR_RDONLY);
-        assert_eq!(rest, ["size=64k", "gid=5"]);
-        assert!(attributes(&["rbind".to_owned()]).is_err());
-    }
 }

@@ -97,6 +97,22 @@ pub fn bits(set: &Capabilities) -> u64 {
     set.iter().fold(0, |bits, capability| bits | 1 << index(*capability))
 }
 
+/// Every name, as an OCI spec writes it.
+#[must_use]
+pub fn names() -> Vec<String> {
+    ALL.iter().map(|capability| format!("CAP_{}", short(*capability))).collect()
+}
+
+/// Whether this is the name of a capability as an OCI spec writes it.
+#[must_use]
+pub fn is_known(name: &str) -> bool {
+    name.strip_prefix("CAP_").is_some_and(|name| ALL.iter().any(|capability| short(*capability) == name))
+}
+
+fn short(capability: Capability) -> String {
+    capability.to_string().trim_start_matches("CAP_").to_owned()
+}
+
 enum Named {
     All,
     One(u8),
@@ -109,7 +125,7 @@ fn parse(name: &str) -> Result<Named> {
         return Ok(Named::All);
     }
     ALL.iter()
-        .find(|capability| capability.to_string().trim_start_matches("CAP_") == short)
+        .find(|capability| self::short(**capability) == short)
         .map(|capability| Named::One(index(*capability)))
         .ok_or_else(|| Error::BadContainer(format!("`{name}` is not a capability")))
 }

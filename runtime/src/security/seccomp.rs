@@ -14,5 +14,23 @@ pub use compile::compile;
 pub use numbers::number;
 pub use profile::profile;
 
+/// The actions [`compile`] takes, as an OCI spec writes them.
+pub const ACTIONS: [&str; 8] = [
+    "SCMP_ACT_ALLOW",
+    "SCMP_ACT_ERRNO",
+    "SCMP_ACT_KILL",
+    "SCMP_ACT_KILL_PROCESS",
+    "SCMP_ACT_KILL_THREAD",
+    "SCMP_ACT_LOG",
+    "SCMP_ACT_TRACE",
+    "SCMP_ACT_TRAP",
+];
+
+/// The one machine whose calls are told apart; those of its older relatives do not exist.
+#[must_use]
+pub fn native_name() -> &'static str {
+    if cfg!(target_arch = "aarch64") { "SCMP_ARCH_AARCH64" } else { "SCMP_ARCH_X86_64" }
+}
+
 #[cfg(test)]
 mod tests;

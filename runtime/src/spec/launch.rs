@@ -3,37 +3,69 @@
 //! A value, serialisable, kept on disk beside `spec.json`, so that a later `exec` needs nobody's memory.
 //! Made by [`lower`](super::lower), carried out by `process`.
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::ContainerId;
 use crate::runtime::IdRange;
 
 /// Everything beside the OCI spec that starting one container takes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Launch {
-    /// Whose this is.
-    pub id: ContainerId,
-    /// The host ids that 0… inside map to.
+    /// Whose this is, for messages.
+    pub id: String,
+    /// The host ids that 0… inside map to. Without a user namespace it begins at 0.
     pub ids: IdRange,
-    /// The parts of the overlay root file system.
-    pub root: RootLayers,
+    /// The root file system.
+    pub root: RootSource,
     /// Path of its cgroup below the root of each hierarchy: `boxship-1a2b3c/shop-web-1`.
     pub cgroup: String,
     /// `user[:group]` by name or number, looked up in the container's own files by its init.
     pub user: Option<String>,
+    /// The spec's own numbers say who the program is; `user` is not looked at.
+    #[serde(default)]
+    pub numeric_user: bool,
+    /// The container takes part in every cgroup controller of the host, not only in those that limit what our own
+    /// containers are limited in (each costs a directory and a write at every start).
+    #[serde(default)]
+    pub all_controllers: bool,
     /// Volumes, binds and content files, parents before children.
     pub mounts: Vec<LaunchMount>,
     /// Host directory of content files; each start fills it anew. Only used when `mounts` has content files.
     pub files_dir: PathBuf,
-    /// Generated files.
-    pub etc: EtcFiles,
+    /// Generated files; `None` leaves /etc as it is.
+    pub etc: Option<EtcFiles>,
     /// How it is connected.
     pub network: Attachment,
     /// Our reaper is PID 1 in front of the program.
     pub reaper: bool,
+    /// What the hooks of the spec are told of the container.
+    #[serde(default)]
+    pub told: Option<Told>,
+}
+
+/// What hooks are told beside status and pid (OCI runtime specification, "State").
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Told {
+    /// Absolute path of the bundle.
+    pub bundle: PathBuf,
+    /// The spec's annotations.
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// Where a root file system comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum RootSource {
+    /// An overlay that is made for the container.
+    Layers(RootLayers),
+    /// A directory that is there, with the mounts below it.
+    Directory {
+        /// Absolute host path.
+        directory: PathBuf,
+    },
 }
 
 /// Layers of an overlay.

@@ -139,7 +139,7 @@ fn a_bridge_gives_an_address_and_a_resolver() {
     assert_eq!(linux.sysctl().as_ref().unwrap()["net.ipv4.ping_group_range"], "0 65535");
     assert_eq!(linux.namespaces().as_ref().unwrap().len(), 7);
     let (spec, launch) = lowered(&ContainerConfig { network: NetworkMode::Host, ..config() }).unwrap();
-    assert_eq!(launch.etc.resolv_conf, None);
+    assert_eq!(launch.etc.unwrap().resolv_conf, None);
     assert_eq!(spec.linux().as_ref().unwrap().namespaces().as_ref().unwrap().len(), 6);
 }
 

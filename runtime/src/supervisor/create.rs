@@ -122,6 +122,8 @@ impl Supervisor {
             let Some(channel) = &mut container.channel else { return };
             match channel.get_mut().receive() {
                 Ok(None) => return,
+                // Our own specs have no hooks.
+                Ok(Some(InitEvent::Mounted)) => drop(channel.get_mut().proceed()),
                 Ok(Some(InitEvent::Created { dns, terminal })) => self.created(id, dns, terminal),
                 Ok(Some(InitEvent::Started)) => self.started(id),
                 Ok(Some(InitEvent::Failed { error })) | Err(error) => self.launch_failed(id, error),

@@ -75,6 +75,14 @@ pub unsafe fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> io::Result<C
     }
 }
 
+/// Joins the one namespace behind a descriptor of it (setns(2)).
+///
+/// # Errors
+/// The kernel's; EINVAL when it is of another kind than `flag` says.
+pub fn join(namespace: BorrowedFd<'_>, flag: i32) -> io::Result<()> {
+    setns(namespace, flag)
+}
+
 /// Joins namespaces of the process behind a pidfd, all at once (setns(2) by pidfd, 5.8).
 ///
 /// # Errors
@@ -101,17 +109,17 @@ pub fn is_single_threaded() -> io::Result<bool> {
     Ok(std::fs::read_dir("/proc/self/task")?.take(2).count() == 1)
 }
 
-/// Closes every descriptor from 3 up but those in `keep`.
+/// Closes every descriptor from `first` up but those in `keep`.
 ///
 /// # Safety
 /// No owned descriptor outside `keep` may be used or dropped afterwards.
 ///
 /// # Errors
 /// The kernel's.
-pub unsafe fn close_others(keep: &[BorrowedFd<'_>]) -> io::Result<()> {
+pub unsafe fn close_others(first: u32, keep: &[BorrowedFd<'_>]) -> io::Result<()> {
     let mut keep: Vec<u32> = keep.iter().filter_map(|fd| u32::try_from(fd.as_raw_fd()).ok()).collect();
     keep.sort_unstable();
-    let mut next = 3;
+    let mut next = first;
     for fd in keep {
         if fd > next {
             close_range(next, fd - 1, 0)?;
@@ -121,12 +129,12 @@ pub unsafe fn close_others(keep: &[BorrowedFd<'_>]) -> io::Result<()> {
     close_range(next, u32::MAX, 0)
 }
 
-/// Marks every descriptor from 3 up as close-on-exec.
+/// Marks every descriptor from `first` up as close-on-exec.
 ///
 /// # Errors
 /// The kernel's.
-pub fn close_on_exec_from_3() -> io::Result<()> {
-    close_range(3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC)
+pub fn close_on_exec_from(first: u32) -> io::Result<()> {
+    close_range(first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC)
 }
 
 fn close_range(first: u32, last: u32, flags: u32) -> io::Result<()> {
@@ -148,6 +156,15 @@ pub fn set_stdio(stdio: [BorrowedFd<'_>; 3]) -> io::Result<()> {
         check(unsafe { libc::dup2(fd.as_raw_fd(), i32::try_from(target).expect("0 to 2")) })?;
     }
     Ok(())
+}
+
+/// Puts `with` in the place of `fd`, close-on-exec; what was there is closed.
+///
+/// # Errors
+/// The kernel's.
+pub fn replace(fd: BorrowedFd<'_>, with: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: no pointers; whoever owns `fd` goes on owning the number.
+    check(unsafe { libc::dup3(with.as_raw_fd(), fd.as_raw_fd(), libc::O_CLOEXEC) })
 }
 
 /// execve(2): returns only on failure.

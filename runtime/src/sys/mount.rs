@@ -86,6 +86,34 @@ pub fn set_attributes(mount: impl AsFd, set: Attr, clear: Attr, recursive: bool)
     mount_setattr(mount.as_fd(), &attr, recursive)
 }
 
+/// How mounts made below a mount spread to its copies, and theirs to it (mount_namespaces(7)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Propagation {
+    /// Both ways.
+    Shared,
+    /// From the original only.
+    Slave,
+    /// Not at all.
+    Private,
+    /// Not at all, and it cannot be copied.
+    Unbindable,
+}
+
+/// Sets how mounts below a mount (and below those below it) spread.
+///
+/// # Errors
+/// The kernel's.
+pub fn propagate(mount: impl AsFd, propagation: Propagation, recursive: bool) -> io::Result<()> {
+    let propagation = match propagation {
+        Propagation::Shared => libc::MS_SHARED,
+        Propagation::Slave => libc::MS_SLAVE,
+        Propagation::Private => libc::MS_PRIVATE,
+        Propagation::Unbindable => libc::MS_UNBINDABLE,
+    };
+    let attr = MountAttr { attr_set: 0, attr_clr: 0, propagation, userns_fd: 0 };
+    mount_setattr(mount.as_fd(), &attr, recursive)
+}
+
 /// Makes a detached mount show its ids through the map of a user namespace.
 ///
 /// # Errors

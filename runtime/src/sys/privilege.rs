@@ -90,6 +90,29 @@ pub fn set_capabilities(effective: u64, permitted: u64, inheritable: u64) -> io:
     Ok(rustix::thread::clear_ambient_capability_set()?)
 }
 
+/// The permitted set of the calling thread, one bit per capability.
+///
+/// # Errors
+/// The kernel's.
+pub fn permitted_capabilities() -> io::Result<u64> {
+    Ok(rustix::thread::capabilities(None)?.permitted.bits())
+}
+
+/// Adds to the ambient set, one bit per capability; each must be permitted and inheritable.
+///
+/// # Errors
+/// EPERM when one is not.
+pub fn raise_ambient(set: u64) -> io::Result<()> {
+    for capability in (0..64).filter(|capability| set & (1 << capability) != 0) {
+        // SAFETY: no pointers.
+        let answer = unsafe { libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_RAISE, capability, 0, 0) };
+        if answer == -1 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
 /// Keeps (or not) the permitted set over a change of the user id.
 ///
 /// # Errors
@@ -113,4 +136,68 @@ pub fn become_user(uid: u32, gid: u32, groups: &[u32]) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Sets the NIS domain name of the UTS namespace.
+///
+/// # Errors
+/// The kernel's.
+pub fn set_domain_name(name: &str) -> io::Result<()> {
+    // SAFETY: the kernel reads `len` live bytes.
+    let answer = unsafe { libc::setdomainname(name.as_ptr().cast(), name.len()) };
+    if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Sets the execution domain and its flags (personality(2)).
+///
+/// # Errors
+/// The kernel's.
+pub fn set_personality(persona: u32) -> io::Result<()> {
+    // SAFETY: no pointers.
+    let answer = unsafe { libc::personality(persona.into()) };
+    if answer >= 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// `struct sched_attr` (`linux/sched/types.h`, 48 bytes since 3.14).
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Scheduling {
+    /// Set by [`schedule`].
+    pub size: u32,
+    /// `SCHED_*`.
+    pub policy: u32,
+    /// `SCHED_FLAG_*`.
+    pub flags: u64,
+    /// For the time-sharing policies.
+    pub nice: i32,
+    /// For the real-time policies.
+    pub priority: u32,
+    /// Nanoseconds, for the deadline policy, as the next two.
+    pub runtime: u64,
+    /// Nanoseconds.
+    pub deadline: u64,
+    /// Nanoseconds.
+    pub period: u64,
+}
+
+/// Schedules the calling thread (sched_setattr(2)).
+///
+/// # Errors
+/// The kernel's; EPERM for what takes CAP_SYS_NICE.
+pub fn schedule(mut how: Scheduling) -> io::Result<()> {
+    how.size = u32::try_from(size_of::<Scheduling>()).expect("48");
+    // SAFETY: the struct is live and of the size it says.
+    let answer = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, std::ptr::from_ref(&how), 0) };
+    if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Sets class and level of the calling process's input and output (ioprio_set(2)).
+///
+/// # Errors
+/// The kernel's; EPERM for the real-time class.
+pub fn set_io_priority(class: u32, level: u32) -> io::Result<()> {
+    const WHO_PROCESS: i32 = 1;
+    // SAFETY: no pointers.
+    let answer = unsafe { libc::syscall(libc::SYS_ioprio_set, WHO_PROCESS, 0, class << 13 | level) };
+    if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
