@@ -13,12 +13,13 @@
 //! | GET `/v1/logs?stack=S&kind=K&name=N&replica=R&tail=T&follow=B` | | NDJSON of [`types::LogLine`] |
 //! | POST `/v1/exec` | [`types::ExecRequest`], `Upgrade: boxship-exec` | 101, then frames of [`types::ExecFrame`] |
 //! | GET `/v1/images` | | `Vec<`[`types::ImageView`]`>` |
-//! | POST `/v1/images/pull?ref=R` | | NDJSON of [`types::PullLine`] |
-//! | DELETE `/v1/images?ref=R` | | `{}` |
+//! | POST `/v1/images/save` | [`images::SaveRequest`] | a tar |
+//! | POST `/v1/images` | [`images::ImageRequest`] | NDJSON of [`images::ImageLine`] |
 //! | POST `/v1/shutdown` | | `{}`; the keeper and all it started end, containers go on |
 //!
 //! Errors are [`types::ApiError`] with a 4xx or 5xx status.
 
 pub mod client;
+pub mod images;
 pub mod server;
 pub mod types;

@@ -16,7 +16,7 @@ use std::time::Duration;
 use runtime::error::chain;
 use runtime::image::StoreOptions;
 use runtime::layout::{Layout, make_private_dir};
-use runtime::linux::LinuxOptions;
+use runtime::linux::{Alone, LinuxOptions};
 use runtime::{LinuxRuntime, Runtime, clock};
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -96,6 +96,7 @@ pub fn run(options: Options) -> Result<(), DaemonError> {
         ca_files: options.registry_cas.clone(),
         ..StoreOptions::default()
     };
+    let _alone = Alone::wait(&options.layout, "the controller")?;
     let linux = Arc::new(LinuxRuntime::open(&options.layout, LinuxOptions { images })?);
     let tokio = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -126,7 +127,8 @@ async fn live(options: Options, runtime: Arc<LinuxRuntime>, store: Arc<dyn State
     let linux = Arc::clone(&runtime);
     let _ = tokio::task::spawn_blocking(move || housekeeping(&linux)).await;
     let linux = Arc::clone(&runtime);
-    let parts = Parts::start(&options, runtime, Arc::clone(&memory), crate::plan::plan, owners)?;
+    let images = Some(Arc::clone(&runtime));
+    let parts = Parts::start(&options, runtime, images, Arc::clone(&memory), crate::plan::plan, owners)?;
     tracing::info!(data_root = %options.layout.data_root.display(), "the controller runs");
     notify_ready();
     let asked = wait_for_end(&parts.shutdown).await;
@@ -153,10 +155,11 @@ pub(crate) struct Parts {
 }
 
 impl Parts {
-    /// Starts the loop, the API and the followers.
+    /// Starts the loop, the API and the followers. `linux` serves images; tests with another runtime have none.
     pub(crate) fn start(
         options: &Options,
         runtime: Arc<dyn Runtime>,
+        linux: Option<Arc<LinuxRuntime>>,
         memory: Arc<Memory>,
         planner: Planner,
         owners: BTreeSet<ObjectKey>,
@@ -209,6 +212,7 @@ impl Parts {
         let api = Api {
             layout,
             runtime,
+            linux,
             memory: Arc::clone(&memory),
             executor,
             probes,

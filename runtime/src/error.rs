@@ -36,7 +36,10 @@ pub enum Error {
     #[error("{0}")]
     Untrusted(String),
     /// Not enough disk: nothing was changed.
-    #[error("not enough disk in {path}: needs {}, {} free; nothing was changed", GiB(*needed_bytes), GiB(*free_bytes))]
+    #[error(
+        "not enough disk in {path}: needs {}, {} free{}; nothing was changed",
+        Size(*needed_bytes), Size(*free_bytes), Prune(*reclaimable_bytes)
+    )]
     NoSpace {
         /// The directory whose file system is full.
         path: String,
@@ -44,6 +47,8 @@ pub enum Error {
         needed_bytes: u64,
         /// Bytes free.
         free_bytes: u64,
+        /// Bytes that removing unused images would free; 0 where nobody looked.
+        reclaimable_bytes: u64,
     },
     /// A host port is taken by somebody else.
     #[error("port {port} is already in use on {address}{holder}")]
@@ -81,9 +86,18 @@ pub enum Error {
 }
 
 /// Bytes for people: `1.9 GiB`, `12 MiB`.
-struct GiB(u64);
+struct Size(u64);
 
-impl fmt::Display for GiB {
+/// What removing unused images would give, when it would give something.
+struct Prune(u64);
+
+impl fmt::Display for Prune {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0 == 0 { Ok(()) } else { write!(f, " (removing unused images would free {})", Size(self.0)) }
+    }
+}
+
+impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let tenths = |unit: u64| self.0.saturating_mul(10).div_ceil(unit);
         match self.0 {

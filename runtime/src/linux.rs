@@ -4,8 +4,10 @@
 //!
 //! Every call blocks and may be made from any thread.
 
+mod alone;
 mod containers;
 mod durable;
+mod images;
 pub(crate) mod signal;
 mod volumes;
 
@@ -18,7 +20,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::error::{Error, Result, chain};
 use crate::id::{ContainerId, NetworkName, VolumeName};
-use crate::image::{Digest, ImageRef, Store, StoreOptions};
+use crate::image::{ImageRef, Store, StoreOptions};
 use crate::layout::Layout;
 use crate::network;
 use crate::runtime::{
@@ -30,7 +32,9 @@ use crate::spec::{self, Bridge, LowerInput};
 use crate::supervisor::client::SupervisorClient;
 use crate::supervisor::wire::{ContainerStatus, Create};
 use crate::switchboard::client::SwitchboardClient;
+pub use alone::Alone;
 use containers::Containers;
+pub use images::Removed;
 use signal::signal_number;
 
 /// How long a creation waits for a switchboard that is being restarted.
@@ -91,16 +95,6 @@ impl LinuxRuntime {
         &self.supervisor
     }
 
-    /// Deletes images nobody refers to, and layers and blobs nobody needs.
-    ///
-    /// # Errors
-    /// `Io`.
-    pub fn collect_images(&self) -> Result<crate::image::Collected> {
-        let _alone = self.images_in_use.write().unwrap_or_else(PoisonError::into_inner);
-        let in_use = self.users()?.into_keys().collect();
-        self.images.collect(&in_use)
-    }
-
     /// Deletes interfaces and bridges of this data root that belong to nobody; returns their names.
     ///
     /// # Errors
@@ -108,15 +102,6 @@ impl LinuxRuntime {
     pub fn sweep_network(&self) -> Result<Vec<String>> {
         let live = self.containers.list()?.iter().map(|config| config.id.clone()).collect();
         network::sweep(&self.layout, &live)
-    }
-
-    /// Which containers were made from which image.
-    fn users(&self) -> Result<BTreeMap<Digest, BTreeSet<String>>> {
-        let mut users: BTreeMap<Digest, BTreeSet<String>> = BTreeMap::new();
-        for config in self.containers.list()? {
-            users.entry(config.image.clone()).or_default().insert(config.id.to_string());
-        }
-        Ok(users)
     }
 
     /// What is to be launched, and its stop signal. Looks at much and changes nothing.
@@ -272,7 +257,7 @@ fn patiently(call: impl Fn() -> Result<()>) -> Result<()> {
 
 impl Runtime for LinuxRuntime {
     fn pull_image(&self, request: &PullRequest, progress: &dyn PullProgress) -> Result<ImageInfo> {
-        self.images.pull(request, progress)
+        self.images.pull(request, progress).map_err(|error| self.with_reclaimable(error))
     }
 
     fn list_images(&self) -> Result<Vec<ImageInfo>> {
@@ -280,17 +265,7 @@ impl Runtime for LinuxRuntime {
     }
 
     fn remove_image(&self, reference: &ImageRef) -> Result<()> {
-        let _alone = self.images_in_use.write().unwrap_or_else(PoisonError::into_inner);
-        let users = self.users()?;
-        let image = self.images.resolve(reference);
-        if let Ok(image) = image
-            && image.references.len() <= 1
-            && let Some(names) = users.get(&image.digest)
-        {
-            let names = names.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
-            return Err(Error::Conflict(format!("image `{reference}` is used by {names}")));
-        }
-        self.images.remove(reference, &users.into_keys().collect())
+        self.remove_images(&[reference.to_string()], true).map(|_| ())
     }
 
     fn ensure_network(&self, config: &NetworkConfig) -> Result<()> {

@@ -12,6 +12,7 @@ use crate::lab::Image;
 /// One request as it came.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Asked {
+    pub(crate) method: String,
     pub(crate) path: String,
     /// Names in lower case.
     pub(crate) headers: BTreeMap<String, String>,
@@ -140,6 +141,9 @@ fn serve(mut stream: Box<dyn Duplex>, state: &Mutex<State>, hook: &Hook) -> std:
         write!(stream, "{name}: {value}\r\n")?;
     }
     stream.write_all(b"\r\n")?;
+    if asked.method == "HEAD" {
+        return stream.flush();
+    }
     stream.write_all(&answer.body[..answer.cut.unwrap_or(answer.body.len())])?;
     stream.flush()?;
     if answer.hang {
@@ -153,6 +157,7 @@ fn read_request(stream: &mut impl Read) -> std::io::Result<Asked> {
     let mut asked = Asked::default();
     let mut line = String::new();
     reader.read_line(&mut line)?;
+    asked.method = line.split(' ').next().unwrap_or_default().to_owned();
     asked.path = line.split(' ').nth(1).unwrap_or_default().to_owned();
     loop {
         line.clear();
@@ -167,6 +172,9 @@ fn read_request(stream: &mut impl Read) -> std::io::Result<Asked> {
 
 fn good_answer(state: &State, asked: &Asked) -> Answer {
     let path = asked.path.strip_prefix("/v2/").unwrap_or_default();
+    if !matches!(asked.method.as_str(), "GET" | "HEAD") {
+        return Answer::new(403, "");
+    }
     if path.is_empty() {
         return Answer::new(200, "{}");
     }

@@ -279,7 +279,7 @@ fn full_disk() -> Result<(), String> {
         return Err("the disk here is too large to be full".into());
     }
     match pull(&lab.store(), &fake.name("a:1")) {
-        Err(Error::NoSpace { needed_bytes, free_bytes, path }) => {
+        Err(Error::NoSpace { needed_bytes, free_bytes, path, .. }) => {
             assert!(needed_bytes > 240 << 30 && free_bytes < 240 << 30);
             assert_eq!(path, lab.images().display().to_string());
         }

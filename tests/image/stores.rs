@@ -349,9 +349,10 @@ fn load() -> Result<(), String> {
     let other = Lab::new();
     let store = other.store();
     let tag = "localhost/demo:1";
-    let loaded = store.load(&lab.images(), Some(tag), &reference("localhost/copy:1")).expect("it is loaded");
-    assert_eq!(loaded.digest, info.digest);
-    let missing = store.load(&lab.images(), Some("2"), &reference("localhost/copy:2"));
+    let copy = reference("localhost/copy:1");
+    let loaded = store.load(&lab.images(), Some(tag), Some(&copy), &NoProgress).expect("it is loaded");
+    assert_eq!(loaded[0].digest, info.digest);
+    let missing = store.load(&lab.images(), Some("2"), Some(&reference("localhost/copy:2")), &NoProgress);
     assert!(missing.expect_err("there is none").to_string().contains("which has localhost/demo:1"));
     let archive = lab.dir.path().join("archive.tar");
     let mut tar = Command::new("tar");
@@ -360,8 +361,8 @@ fn load() -> Result<(), String> {
         return Err("there is no tar".into());
     }
     let third = Lab::new();
-    let loaded = third.store().load(&archive, None, &reference("localhost/copy:1")).expect("it is loaded");
-    assert_eq!(loaded.digest, info.digest);
+    let loaded = third.store().load(&archive, None, Some(&copy), &NoProgress).expect("it is loaded");
+    assert_eq!(loaded[0].digest, info.digest);
     assert!(names(&third.images().join("tmp")).is_empty());
     Ok(())
 }

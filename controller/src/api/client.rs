@@ -95,20 +95,39 @@ impl Client {
         &self,
         method: Method,
         path: &str,
-        mut each: impl FnMut(T) -> bool,
+        each: impl FnMut(T) -> bool,
     ) -> Result<()> {
-        let mut body = self.send(method, path, Bytes::new(), None).await?.into_body();
-        let mut pending: Vec<u8> = Vec::new();
+        read_lines(self.send(method, path, Bytes::new(), None).await?, each).await
+    }
+
+    /// The same with POST and a JSON body.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn post_lines<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+        each: impl FnMut(T) -> bool,
+    ) -> Result<()> {
+        read_lines(self.send(Method::POST, path, json(body)?, None).await?, each).await
+    }
+
+    /// Asks with POST and a JSON body and hands on the bytes of the answer as they come.
+    ///
+    /// # Errors
+    /// See [`ClientError`]; `Broken` also when `each` fails.
+    pub async fn download(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+        mut each: impl FnMut(&[u8]) -> std::io::Result<()>,
+    ) -> Result<()> {
+        let mut body = self.send(Method::POST, path, json(body)?, None).await?.into_body();
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|e| ClientError::Broken(e.to_string()))?;
             let Ok(data) = frame.into_data() else { continue };
-            pending.extend_from_slice(&data);
-            while let Some(end) = pending.iter().position(|b| *b == b'\n') {
-                let line: Vec<u8> = pending.drain(..=end).collect();
-                if !each(parse(&line)?) {
-                    return Ok(());
-                }
-            }
+            each(&data).map_err(|e| ClientError::Broken(format!("it could not be written: {e}")))?;
         }
         Ok(())
     }
@@ -162,6 +181,23 @@ impl Client {
             help: None,
         })))
     }
+}
+
+async fn read_lines<T: DeserializeOwned>(response: Response<Incoming>, mut each: impl FnMut(T) -> bool) -> Result<()> {
+    let mut body = response.into_body();
+    let mut pending: Vec<u8> = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|e| ClientError::Broken(e.to_string()))?;
+        let Ok(data) = frame.into_data() else { continue };
+        pending.extend_from_slice(&data);
+        while let Some(end) = pending.iter().position(|b| *b == b'\n') {
+            let line: Vec<u8> = pending.drain(..=end).collect();
+            if !each(parse(&line)?) {
+                return Ok(());
+            }
+        }
+    }
+    Ok(())
 }
 
 fn json(body: &impl Serialize) -> Result<Bytes> {

@@ -15,8 +15,8 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::routing::{get, post};
-use runtime::Runtime;
 use runtime::layout::Layout;
+use runtime::{LinuxRuntime, Runtime};
 use tokio::net::UnixListener;
 use tokio::sync::{Notify, watch};
 
@@ -33,8 +33,10 @@ use crate::sources::Sources;
 pub struct Api {
     /// Where things are.
     pub layout: Layout,
-    /// For images, execs and log paths.
+    /// For execs and log paths.
     pub runtime: Arc<dyn Runtime>,
+    /// For images; `None` above a runtime without a store of its own.
+    pub linux: Option<Arc<LinuxRuntime>>,
     /// For events.
     pub memory: Arc<Memory>,
     /// For pulls on their way.
@@ -63,8 +65,8 @@ pub async fn serve(api: Arc<Api>, socket: UnixListener, mut stop: watch::Receive
         .route("/v1/objects/{stack}/{kind}/{name}", get(objects::describe).delete(objects::remove))
         .route("/v1/logs", get(logs::get))
         .route("/v1/exec", post(exec::post))
-        .route("/v1/images", get(images::list).delete(images::remove))
-        .route("/v1/images/pull", post(images::pull))
+        .route("/v1/images", get(images::list).post(images::act))
+        .route("/v1/images/save", post(images::save))
         .route("/v1/shutdown", post(sources::shutdown))
         .fallback(refusal::no_such_path)
         .layer(axum::middleware::from_fn(listener::log_peer))

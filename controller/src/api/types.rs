@@ -315,18 +315,12 @@ pub struct ImageView {
     pub image: runtime::runtime::ImageInfo,
     /// Objects whose containers or declarations need it.
     pub used_by: Vec<ObjectKey>,
-}
-
-/// One line of a pull's answer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum PullLine {
-    /// A layer moved on.
-    Layer(LayerStatus),
-    /// Done.
-    Done(Box<runtime::runtime::ImageInfo>),
-    /// It failed.
-    Failed(ApiError),
+    /// Its share of the disk.
+    #[serde(default)]
+    pub sizes: runtime::image::ImageSizes,
+    /// Containers made from it, by id.
+    #[serde(default)]
+    pub containers: Vec<String>,
 }
 
 /// An error over the socket.

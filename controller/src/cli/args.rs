@@ -6,7 +6,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 mod image;
 
-pub(crate) use image::{ImageArgs, ImageVerb, LoginArgs, LogoutArgs};
+pub(crate) use image::{
+    ArchiveFormat, ImageArgs, ImageVerb, ListArgs, LoadArgs, LoginArgs, LogoutArgs, PruneArgs, SaveArgs,
+};
 
 /// One host that runs what its owner wrote down.
 #[derive(Debug, Parser)]

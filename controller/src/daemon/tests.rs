@@ -64,7 +64,7 @@ impl Host {
         let listed = self.fake.list_containers().unwrap();
         let owners = listed.iter().filter_map(|info| ObservedContainer::from_config(&info.config));
         let owners = owners.map(|container| container.replica.workload).collect();
-        let parts = Parts::start(&options, runtime, memory, crate::plan::plan, owners).unwrap();
+        let parts = Parts::start(&options, runtime, None, memory, crate::plan::plan, owners).unwrap();
         let client = Client::new(options.layout.socket("controller"));
         Running { parts, client, options }
     }

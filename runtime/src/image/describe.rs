@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 
 use super::config::{self, CONFIG_BYTES_MAX};
 use super::manifest::MANIFEST_BYTES_MAX;
-use super::{Digest, Store};
+use super::registry::Registry;
+use super::{Digest, ImageRef, Store};
 use crate::error::{Doing, Result};
 
 /// An image's disk use.
@@ -94,6 +95,14 @@ impl Store {
         }
         steps.reverse();
         Ok(steps)
+    }
+
+    /// Tags of a repository at its registry; at most the first thousand.
+    ///
+    /// # Errors
+    /// `Registry`.
+    pub fn remote_tags(&self, repository: &ImageRef) -> Result<Vec<String>> {
+        Registry::new(repository.host(), &self.options)?.tags(repository)
     }
 
     /// Everything about an image, in the manner of `docker image inspect`, with our digests beside.

@@ -110,6 +110,17 @@ pub(crate) fn parse(bytes: &[u8], content_type: &str) -> Result<Document> {
     }
 }
 
+/// The config of an image's manifest.
+///
+/// # Errors
+/// `Untrusted` when it is no manifest of an image.
+pub(crate) fn config_of(bytes: &[u8]) -> Result<Descriptor> {
+    match parse(bytes, "")? {
+        Document::Manifest(manifest) => Ok(manifest.config),
+        Document::Index(_) => refuse("an index is where an image should be"),
+    }
+}
+
 /// What a manifest says it is, if it says so.
 pub(crate) fn own_media_type(bytes: &[u8]) -> Option<String> {
     #[derive(Deserialize)]

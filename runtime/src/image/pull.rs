@@ -20,7 +20,7 @@ use crate::runtime::{ImageInfo, PullPhase, PullProgress, PullRequest};
 
 mod download;
 
-use download::Download;
+pub(super) use download::Download;
 
 /// Layers of one pull fetched at the same time.
 const THREADS_MAX: usize = 3;
@@ -145,18 +145,7 @@ impl Store {
     }
 
     fn config_bytes(&self, origin: &dyn Origin, source: &ImageRef, config: &Descriptor) -> Result<Vec<u8>> {
-        if let Ok(bytes) = self.read_blob(&config.digest, CONFIG_BYTES_MAX) {
-            return Ok(bytes);
-        }
-        let too_large = || Error::Untrusted(format!("the image's config is larger than {CONFIG_BYTES_MAX} bytes"));
-        if config.size > CONFIG_BYTES_MAX {
-            return Err(too_large());
-        }
-        let mut bytes = Vec::new();
-        let read = origin.blob(source, config, 0)?.take(config.size + 1).read_to_end(&mut bytes);
-        read.map_err(super::unpack::unwrap_io)?;
-        check_digest(&bytes, &config.digest, "the image's config")?;
-        Ok(bytes)
+        self.read_blob(&config.digest, CONFIG_BYTES_MAX).or_else(|_| fetch_config(origin, source, config))
     }
 
     /// Refuses before the first byte what cannot fit.
@@ -179,7 +168,12 @@ impl Store {
         let free_bytes = stat.f_bavail.saturating_mul(stat.f_frsize);
         let needed_bytes = needed.saturating_add(RESERVE_BYTES);
         if free_bytes < needed_bytes {
-            return Err(Error::NoSpace { path: self.root.display().to_string(), needed_bytes, free_bytes });
+            return Err(Error::NoSpace {
+                path: self.root.display().to_string(),
+                needed_bytes,
+                free_bytes,
+                reclaimable_bytes: 0,
+            });
         }
         Ok(())
     }
@@ -195,6 +189,18 @@ impl Store {
     fn has_layer(&self, diff_id: &Digest) -> bool {
         self.layer_dir(diff_id).join("layer.json").exists()
     }
+}
+
+/// Fetches a config blob and checks it.
+pub(super) fn fetch_config(origin: &dyn Origin, source: &ImageRef, config: &Descriptor) -> Result<Vec<u8>> {
+    if config.size > CONFIG_BYTES_MAX {
+        return Err(Error::Untrusted(format!("the image's config is larger than {CONFIG_BYTES_MAX} bytes")));
+    }
+    let mut bytes = Vec::new();
+    let read = origin.blob(source, config, 0)?.take(config.size + 1).read_to_end(&mut bytes);
+    read.map_err(super::unpack::unwrap_io)?;
+    check_digest(&bytes, &config.digest, "the image's config")?;
+    Ok(bytes)
 }
 
 /// Fetches manifests until one is an image of this host's platform.

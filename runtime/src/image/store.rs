@@ -22,6 +22,7 @@ pub(super) mod flight;
 mod gc;
 mod index;
 mod names;
+mod prune;
 mod record;
 mod recover;
 pub(super) mod stage;
@@ -30,6 +31,7 @@ mod tree;
 pub use gc::Collected;
 pub(super) use index::{Index, IndexEntry};
 pub use names::Named;
+pub use prune::{PruneRequest, Pruned, PrunedImage};
 pub(super) use record::Record;
 
 /// How a store reaches registries and unpacks.
@@ -153,6 +155,7 @@ impl Store {
     /// `NotFound`; `Io`.
     pub fn layer_dirs(&self, digest: &Digest) -> Result<Vec<PathBuf>> {
         self.get(digest)?;
+        self.touch(digest);
         let record = self.record(digest)?;
         let mut seen = BTreeSet::new();
         // the same layer twice is refused by overlay, and the upper one of two hides the lower one completely
@@ -182,8 +185,13 @@ impl Store {
         self.root.join("tmp")
     }
 
+    /// Drops what is remembered of an image, so that the next look reads its blobs again.
+    pub(super) fn forget_record(&self, digest: &Digest) {
+        lock(&self.cache).records.remove(digest);
+    }
+
     /// The parsed index; read again only when the file changed.
-    fn index(&self) -> Result<Arc<Index>> {
+    pub(super) fn index(&self) -> Result<Arc<Index>> {
         let path = self.root.join("index.json");
         let stamp = index::stamp(&path)?;
         let mut cache = lock(&self.cache);

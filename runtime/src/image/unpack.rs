@@ -58,7 +58,7 @@ impl<'a> Source<'a> {
     }
 
     /// Reads what is left and compares size and digest. Once it was right, it stays right.
-    fn finish(&mut self) -> Result<()> {
+    pub(crate) fn finish(&mut self) -> Result<()> {
         if self.is_checked {
             return Ok(());
         }

@@ -1,43 +1,31 @@
-//! Images over the socket: list, pull with progress, remove.
+//! Images over the socket: the list, and everything else as one request with lines of progress.
 
 use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use runtime::image::{Digest, ImageRef};
-use runtime::runtime::{PullPhase, PullProgress, PullRequest};
-use serde::Deserialize;
+use runtime::LinuxRuntime;
+use runtime::image::Digest;
+use runtime::runtime::{ImageInfo, PullPhase, PullProgress};
 use tokio::sync::mpsc;
 
 use super::Api;
 use super::refusal::{Answer, Refusal, blocking};
-use crate::api::types::{ApiError, ImageView, LayerStatus, PullLine};
+use crate::api::images::{self, Declared, ImageLine, ImageRequest, SaveRequest};
+use crate::api::types::{ApiError, ImageView, LayerStatus};
 use crate::model::ObjectKey;
 
 /// Lines waiting for a slow reader; further progress is dropped, the result is not.
 const LINES_MAX: usize = 256;
 
-#[derive(Debug, Deserialize)]
-pub(super) struct Reference {
-    #[serde(rename = "ref")]
-    reference: String,
-}
-
-impl Reference {
-    fn parse(&self) -> Result<ImageRef, Refusal> {
-        self.reference.parse().map_err(|e: runtime::image::RefError| Refusal::bad_request(e.to_string()))
-    }
-}
-
 pub(super) async fn list(State(api): State<Arc<Api>>) -> Answer<Vec<ImageView>> {
-    let runtime = Arc::clone(&api.runtime);
-    let images = blocking(move || runtime.list_images()).await??;
+    let linux = linux(&api)?;
     let view = api.views.borrow().clone();
-    let used_by = |image: &runtime::runtime::ImageInfo| {
+    let objects = move |image: &ImageInfo| {
         let containers = view.seen.state.containers.values().filter(|container| container.image == image.digest);
         let mut users: Vec<ObjectKey> = containers.map(|container| container.replica.workload.clone()).collect();
         let declared = view.desired.images.iter().filter(|(_, wanted)| image.references.contains(&wanted.reference));
@@ -46,77 +34,107 @@ pub(super) async fn list(State(api): State<Arc<Api>>) -> Answer<Vec<ImageView>> 
         users.dedup();
         users
     };
-    Ok(Json(images.into_iter().map(|image| ImageView { used_by: used_by(&image), image }).collect()))
+    Ok(Json(blocking(move || images::list(&linux, objects)).await??))
 }
 
-pub(super) async fn remove(State(api): State<Arc<Api>>, Query(query): Query<Reference>) -> Answer<serde_json::Value> {
-    let reference = query.parse()?;
-    let declared = api
-        .views
-        .borrow()
-        .desired
-        .images
-        .iter()
-        .find(|(_, i)| i.reference == reference)
-        .map(|(k, i)| (k.clone(), i.source.clone()));
-    if let Some((key, source)) = declared {
-        return Err(Refusal::conflict(format!("{reference} is held by {key}, declared in {source}")));
-    }
-    let runtime = Arc::clone(&api.runtime);
-    blocking(move || runtime.remove_image(&reference)).await??;
-    api.bell.notify_one();
-    Ok(Json(serde_json::json!({})))
+/// What manifests name, and where.
+fn declared(api: &Api) -> Declared {
+    let desired = Arc::clone(&api.views.borrow().desired);
+    let images = desired.images.iter().map(|(key, image)| (&image.reference, key, &image.source));
+    images.map(|(reference, key, source)| (reference.clone(), format!("{key}, declared in {source}"))).collect()
 }
 
-/// Sends each move of a layer as a line.
-struct Lines(mpsc::Sender<PullLine>);
-
-impl PullProgress for Lines {
-    fn layer(&self, digest: &Digest, phase: PullPhase, done_bytes: u64, total_bytes: u64) {
-        let line = PullLine::Layer(LayerStatus { digest: digest.clone(), phase, done_bytes, total_bytes });
-        // A full queue is a slow reader: the next line tells more.
-        let _ = self.0.try_send(line);
-    }
+fn linux(api: &Api) -> Result<Arc<LinuxRuntime>, Refusal> {
+    api.linux.clone().ok_or_else(|| Refusal::bad_request("this controller has no image store"))
 }
 
-pub(super) async fn pull(State(api): State<Arc<Api>>, Query(query): Query<Reference>) -> Result<Response, Refusal> {
-    let request = PullRequest { reference: query.parse()?, refresh: true };
+pub(super) async fn act(State(api): State<Arc<Api>>, Json(request): Json<ImageRequest>) -> Result<Response, Refusal> {
     let (send, lines) = mpsc::channel(LINES_MAX);
-    let runtime = Arc::clone(&api.runtime);
+    let linux = linux(&api)?;
     let bell = Arc::clone(&api.bell);
+    let declared = declared(&api);
     tokio::task::spawn_blocking(move || {
-        let result = runtime.pull_image(&request, &Lines(send.clone()));
+        let result = images::perform(&linux, &declared, &request, &Lines(send.clone()));
         bell.notify_one();
         let last = match result {
-            Ok(image) => PullLine::Done(Box::new(image)),
-            Err(error) => PullLine::Failed(ApiError::from(&error)),
+            Ok(answer) => ImageLine::Done(Box::new(answer)),
+            Err(error) => ImageLine::Failed(ApiError::from(&error)),
         };
         let _ = send.blocking_send(last);
     });
     Ok(ndjson(lines))
 }
 
-/// Values as lines of JSON, as they come.
-pub(super) fn ndjson<T: serde::Serialize + Send + 'static>(values: mpsc::Receiver<T>) -> Response {
-    let lines = Stream(values);
-    ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::new(lines)).into_response()
+/// Sends each move of a layer as a line.
+struct Lines(mpsc::Sender<ImageLine>);
+
+impl PullProgress for Lines {
+    fn layer(&self, digest: &Digest, phase: PullPhase, done_bytes: u64, total_bytes: u64) {
+        let line = ImageLine::Layer(LayerStatus { digest: digest.clone(), phase, done_bytes, total_bytes });
+        // A full queue is a slow reader: the next line tells more.
+        let _ = self.0.try_send(line);
+    }
 }
 
-/// A response body of lines.
-struct Stream<T>(mpsc::Receiver<T>);
+/// Pieces of an archive waiting for a slow reader.
+const PIECES_MAX: usize = 8;
+const PIECE_BYTES: usize = 256 << 10;
 
-impl<T: serde::Serialize + Send + 'static> hyper::body::Body for Stream<T> {
+pub(super) async fn save(State(api): State<Arc<Api>>, Json(request): Json<SaveRequest>) -> Result<Response, Refusal> {
+    let linux = linux(&api)?;
+    let store = Arc::clone(&linux);
+    let chosen = blocking(move || images::to_save(&store, &request.names)).await??;
+    let (send, pieces) = mpsc::channel(PIECES_MAX);
+    tokio::task::spawn_blocking(move || {
+        let mut out = std::io::BufWriter::with_capacity(PIECE_BYTES, Pieces(send.clone()));
+        if let Err(error) = linux.images().save(&chosen, request.format, &mut out) {
+            // the answer breaks off, so that nobody takes what came for an archive
+            let _ = send.blocking_send(Err(std::io::Error::other(runtime::error::chain(&error))));
+        }
+    });
+    Ok(([(header::CONTENT_TYPE, "application/x-tar")], Body::new(Stream(pieces, |piece| piece))).into_response())
+}
+
+/// Writes what is written to it to a reader of the socket.
+struct Pieces(mpsc::Sender<std::io::Result<Bytes>>);
+
+impl std::io::Write for Pieces {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let sent = self.0.blocking_send(Ok(Bytes::copy_from_slice(bytes)));
+        sent.map(|()| bytes.len()).map_err(|_| std::io::ErrorKind::BrokenPipe.into())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Values as lines of JSON, as they come.
+pub(super) fn ndjson<T: serde::Serialize + Send + 'static>(values: mpsc::Receiver<T>) -> Response {
+    let line = |value: T| {
+        let mut line = serde_json::to_vec(&value).unwrap_or_default();
+        line.push(b'\n');
+        Ok(Bytes::from(line))
+    };
+    ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::new(Stream(values, line))).into_response()
+}
+
+/// A response body of values as they come, each made into bytes.
+struct Stream<T, F>(mpsc::Receiver<T>, F);
+
+impl<T, F> hyper::body::Body for Stream<T, F>
+where
+    T: Send + 'static,
+    F: Fn(T) -> std::io::Result<Bytes> + Send + Unpin + 'static,
+{
     type Data = Bytes;
-    type Error = std::convert::Infallible;
+    type Error = std::io::Error;
 
     fn poll_frame(
         mut self: std::pin::Pin<&mut Self>,
         context: &mut std::task::Context<'_>,
     ) -> std::task::Poll<Option<Result<hyper::body::Frame<Bytes>, Self::Error>>> {
-        self.0.poll_recv(context).map(|value| {
-            let mut line = serde_json::to_vec(&value?).unwrap_or_default();
-            line.push(b'\n');
-            Some(Ok(hyper::body::Frame::data(Bytes::from(line))))
-        })
+        let value = self.0.poll_recv(context);
+        value.map(|value| value.map(|value| (self.1)(value).map(hyper::body::Frame::data)))
     }
 }

@@ -21,7 +21,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// Bytes between two words to the listener.
 const PROGRESS_BYTES: u64 = 256 << 10;
 
-pub(super) struct Download<'a> {
+pub(in crate::image) struct Download<'a> {
     origin: &'a dyn Origin,
     source: &'a ImageRef,
     blob: &'a Descriptor,
@@ -36,7 +36,7 @@ pub(super) struct Download<'a> {
 }
 
 impl<'a> Download<'a> {
-    pub(super) fn new(
+    pub(in crate::image) fn new(
         origin: &'a dyn Origin,
         source: &'a ImageRef,
         blob: &'a Descriptor,
@@ -49,7 +49,7 @@ impl<'a> Download<'a> {
     }
 
     /// Whether bytes of an earlier pull are used.
-    pub(super) fn is_resumed(&self) -> bool {
+    pub(in crate::image) fn is_resumed(&self) -> bool {
         self.kept > 0
     }
 

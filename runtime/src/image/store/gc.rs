@@ -14,7 +14,7 @@ use crate::image::Digest;
 const PARTIAL_KEEP_MS: u64 = 24 * 3_600 * 1_000;
 
 /// What a collection freed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Collected {
     /// Images that had no reference and no user.
     pub images: u64,

@@ -14,6 +14,8 @@ const ID_DIGITS_MIN: usize = 4;
 pub struct Named {
     /// Its manifest digest.
     pub digest: Digest,
+    /// Its id; the manifest digest where the manifest cannot be read.
+    pub id: Digest,
     /// The reference it was named by; `None` for an id.
     pub reference: Option<ImageRef>,
 }
@@ -28,7 +30,8 @@ impl Store {
         if let Ok(reference) = text.parse::<ImageRef>()
             && let Some(entry) = index.find(&reference)
         {
-            return Ok(Named { digest: entry.digest.clone(), reference: Some(reference) });
+            let id = self.id_of(&entry.digest);
+            return Ok(Named { digest: entry.digest.clone(), id, reference: Some(reference) });
         }
         let digits = text.strip_prefix("sha256:").unwrap_or(text);
         let is_id = digits.len() >= ID_DIGITS_MIN && digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
@@ -37,21 +40,35 @@ impl Store {
         }
         let mut fitting = BTreeMap::new();
         for entry in &index.entries {
-            let id = self.record(&entry.digest).map(|record| record.config_digest.clone()).ok();
-            let all = [Some(&entry.digest), entry.index_digest.as_ref(), id.as_ref()];
+            let id = self.id_of(&entry.digest);
+            let all = [Some(&entry.digest), entry.index_digest.as_ref(), Some(&id)];
             if all.into_iter().flatten().any(|d| d.hex().starts_with(digits)) {
-                fitting.insert(entry.digest.clone(), id.unwrap_or_else(|| entry.digest.clone()));
+                fitting.insert(entry.digest.clone(), id);
             }
         }
-        let mut digests = fitting.keys();
-        match (digests.next(), digests.next()) {
-            (Some(only), None) => Ok(Named { digest: only.clone(), reference: None }),
+        let mut found = fitting.iter();
+        match (found.next(), found.next()) {
+            (Some((digest, id)), None) => Ok(Named { digest: digest.clone(), id: id.clone(), reference: None }),
             (None, _) => Err(not_found(text)),
             (Some(_), Some(_)) => {
                 let ids: Vec<&str> = fitting.values().map(Digest::short).collect();
                 Err(Error::Conflict(format!("`{text}` fits several images: {}; give more digits", ids.join(", "))))
             }
         }
+    }
+
+    /// Every name of an image; none for one that is kept without.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn names_of(&self, digest: &Digest) -> Result<Vec<ImageRef>> {
+        let index = self.index()?;
+        Ok(index.entries.iter().filter(|e| e.digest == *digest).filter_map(|e| e.reference.clone()).collect())
+    }
+
+    /// Docker's IMAGE ID; the manifest's digest where nothing better can be read.
+    pub(super) fn id_of(&self, digest: &Digest) -> Digest {
+        self.record(digest).map_or_else(|_| digest.clone(), |record| record.config_digest.clone())
     }
 
     /// Gives an image one more name. What had the name before keeps its digest form.

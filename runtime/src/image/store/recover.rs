@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::stage::LayerNote;
-use super::{Index, Store, lock, tree, write_durably};
+use super::{Index, Store, lock, write_durably};
 use crate::error::{Doing, Error, Result, chain};
 use crate::image::unpack::Source;
 
@@ -91,7 +91,7 @@ fn verify_boot(store: &Store, boot: &str) -> Result<()> {
         let path = entry.doing(|| format!("read {}", dir.display()))?.path();
         let bad = match LayerNote::read(&path) {
             Some(note) if note.boot != boot => continue,
-            Some(note) if tree::fingerprint(&path.join("fs")).is_ok_and(|found| found == note.tree) => continue,
+            Some(note) if store.matches(&path, &note) => continue,
             bad => bad,
         };
         tracing::warn!(layer = %path.display(), "a layer is damaged; it is set aside and unpacked again");

@@ -179,8 +179,26 @@ impl Store {
         }
     }
 
+    /// Replaces a small blob that was damaged.
+    pub(crate) fn replace_blob(&self, digest: &Digest, bytes: &[u8]) -> Result<()> {
+        self.mark_dirty()?;
+        super::write_durably(&self.blob_path(digest), bytes)
+    }
+
+    /// Puts a blob that was fetched and synced in its place.
+    pub(crate) fn take_in_blob(&self, from: &Path, digest: &Digest) -> Result<()> {
+        self.mark_dirty()?;
+        rename_blob(from, &self.blob_path(digest))?;
+        sync_dir(&self.root.join("blobs/sha256"))
+    }
+
+    /// Whether the layer in `dir` is still what its note says.
+    pub(crate) fn matches(&self, dir: &Path, note: &LayerNote) -> bool {
+        tree::fingerprint(&dir.join("fs")).is_ok_and(|found| found == note.tree)
+    }
+
     /// Puts a layer that was unpacked again in its place. The caller has moved the bad one away.
-    pub(super) fn publish_repaired(&self, layer: &Staged) -> Result<()> {
+    pub(crate) fn publish_repaired(&self, layer: &Staged) -> Result<()> {
         self.sync_all()?;
         self.publish_layer(layer)?;
         sync_dir(&self.root.join("layers"))

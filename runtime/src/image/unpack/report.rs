@@ -94,5 +94,6 @@ pub(crate) fn is_full(error: &std::io::Error) -> bool {
 /// `NoSpace` for the file system of `path`; how much is missing nobody knows by now.
 pub(crate) fn no_space(path: &Path) -> Error {
     let free = rustix::fs::statvfs(path).map_or(0, |s| s.f_bavail.saturating_mul(s.f_frsize));
-    Error::NoSpace { path: path.display().to_string(), needed_bytes: free.saturating_add(1), free_bytes: free }
+    let needed_bytes = free.saturating_add(1);
+    Error::NoSpace { path: path.display().to_string(), needed_bytes, free_bytes: free, reclaimable_bytes: 0 }
 }

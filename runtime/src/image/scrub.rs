@@ -1,0 +1,195 @@
+//! Looking for rot: every blob is hashed, every unpacked layer compared with its fingerprint. What is bad and no
+//! container stands on is set aside and made again: a layer from its blob, a blob from the registry it came from.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::manifest::Descriptor;
+use super::pull::{Download, Origin as _};
+use super::registry::Registry;
+use super::store::{Record, stage::LayerNote, stage::Staged};
+use super::unpack::{self, Source};
+use super::{Digest, ImageRef, Store};
+use crate::error::{Doing, Error, Result, chain};
+use crate::runtime::{PullPhase, PullProgress};
+
+/// What a scrub saw.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scrubbed {
+    /// Layers and blobs looked at.
+    pub checked: u64,
+    /// Bad ones that were made again.
+    pub healed: Vec<Digest>,
+    /// Bad ones that stay bad, and why.
+    pub lost: Vec<(Digest, String)>,
+}
+
+/// Runs what must not meet a container being made, with the manifest digests containers have.
+pub type Swap<'a> = &'a dyn Fn(&mut dyn FnMut(&BTreeSet<Digest>) -> Result<()>) -> Result<()>;
+
+struct Scrub<'a> {
+    store: &'a Store,
+    progress: &'a dyn PullProgress,
+    alone: Swap<'a>,
+    seen: Scrubbed,
+}
+
+impl Store {
+    /// Checks everything that is here. A bad layer below a container is told, not touched, since its files are open;
+    /// `alone` says which those are while nobody makes another.
+    ///
+    /// # Errors
+    /// `Io` when the store cannot be read at all. A part that cannot be healed is in the answer.
+    pub fn scrub(&self, progress: &dyn PullProgress, alone: Swap<'_>) -> Result<Scrubbed> {
+        let mut scrub = Scrub { store: self, progress, alone, seen: Scrubbed::default() };
+        let index = self.index()?;
+        let mut names: BTreeMap<Digest, Vec<ImageRef>> = BTreeMap::new();
+        for entry in &index.entries {
+            names.entry(entry.digest.clone()).or_default().extend(entry.reference.clone());
+        }
+        let mut done = BTreeSet::new();
+        for (digest, names) in &names {
+            let Some(record) = scrub.documents(digest, names) else { continue };
+            for (blob, diff_id) in record.layers.iter().zip(&record.diff_ids) {
+                if done.insert(diff_id.clone()) {
+                    scrub.layer(blob, diff_id, names);
+                }
+            }
+        }
+        Ok(scrub.seen)
+    }
+}
+
+impl Scrub<'_> {
+    /// Manifest and config, read anew.
+    fn documents(&mut self, digest: &Digest, names: &[ImageRef]) -> Option<Arc<Record>> {
+        self.seen.checked += 1;
+        self.store.forget_record(digest);
+        let first = self.store.record(digest);
+        let error = match first {
+            Ok(record) => return Some(record),
+            Err(error) => error,
+        };
+        let healed = names.iter().any(|name| self.fetch_documents(digest, name).is_ok());
+        match self.store.record(digest) {
+            Ok(record) if healed => {
+                self.seen.healed.push(digest.clone());
+                Some(record)
+            }
+            Ok(_) | Err(_) => {
+                self.seen.lost.push((digest.clone(), chain(&error)));
+                None
+            }
+        }
+    }
+
+    fn fetch_documents(&self, digest: &Digest, name: &ImageRef) -> Result<()> {
+        let registry = Registry::new(name.host(), &self.store.options)?;
+        let fetched = registry.manifest(&name.at(digest.clone()))?;
+        super::pull::check_digest(&fetched.bytes, digest, "the manifest")?;
+        self.store.replace_blob(digest, &fetched.bytes)?;
+        let config = super::manifest::config_of(&fetched.bytes)?;
+        let bytes = super::pull::fetch_config(&registry, name, &config)?;
+        self.store.replace_blob(&config.digest, &bytes)
+    }
+
+    fn layer(&mut self, blob: &Descriptor, diff_id: &Digest, names: &[ImageRef]) {
+        self.seen.checked += 2;
+        self.progress.layer(&blob.digest, PullPhase::Commit, 0, blob.size);
+        let blob_is_bad = self.blob_is_bad(blob);
+        let layer_is_bad = !self.store.layer_is_good(diff_id);
+        let heal = || -> Result<()> {
+            if blob_is_bad {
+                self.fetch_blob(blob, names)?;
+            }
+            if layer_is_bad {
+                if !self.store.blob_path(&blob.digest).exists() {
+                    self.fetch_blob(blob, names)?;
+                }
+                self.unpack_again(blob, diff_id)?;
+            }
+            Ok(())
+        };
+        if blob_is_bad || layer_is_bad {
+            match heal() {
+                Ok(()) => self.seen.healed.push(diff_id.clone()),
+                Err(error) => self.seen.lost.push((diff_id.clone(), chain(&error))),
+            }
+        }
+        self.progress.layer(&blob.digest, PullPhase::Done, blob.size, blob.size);
+    }
+
+    /// A blob that is not here is no damage: it may have been dropped on purpose.
+    fn blob_is_bad(&self, blob: &Descriptor) -> bool {
+        match File::open(self.store.blob_path(&blob.digest)) {
+            Ok(mut file) => unpack::digest_of(&mut file).ok().as_ref() != Some(&blob.digest),
+            Err(e) => e.kind() != std::io::ErrorKind::NotFound,
+        }
+    }
+
+    /// From the first registry that still has it.
+    fn fetch_blob(&self, blob: &Descriptor, names: &[ImageRef]) -> Result<()> {
+        let mut last = Error::NotFound { what: "registry for the layer", name: blob.digest.to_string() };
+        for name in names {
+            match self.fetch_from(blob, name) {
+                Ok(()) => return Ok(()),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    fn fetch_from(&self, blob: &Descriptor, name: &ImageRef) -> Result<()> {
+        let registry = Registry::new(name.host(), &self.store.options)?;
+        let path = self.store.partial_path(&blob.digest);
+        let download = Download::new(&registry, name, blob, &path, self.progress)?;
+        let mut source = Source::new(Box::new(download), blob.digest.clone(), blob.size);
+        if let Err(error) = source.finish() {
+            let _ = std::fs::remove_file(&path);
+            return Err(error);
+        }
+        let file = File::open(&path).doing(|| format!("open {}", path.display()))?;
+        file.sync_all().doing(|| format!("sync {}", path.display()))?;
+        self.store.take_in_blob(&path, &blob.digest)
+    }
+}
+
+impl Scrub<'_> {
+    /// Unpacks a blob again and puts the result in the place of the bad layer.
+    fn unpack_again(&self, blob: &Descriptor, diff_id: &Digest) -> Result<()> {
+        let path = self.store.blob_path(&blob.digest);
+        let file = File::open(&path).doing(|| format!("open {}", path.display()))?;
+        let mut source = Source::new(Box::new(file), blob.digest.clone(), blob.size);
+        let staged = self.store.stage_layer(&mut source, diff_id, None)?;
+        (self.alone)(&mut |in_use| {
+            let stands_on = |digest| self.store.record(digest).is_ok_and(|r| r.diff_ids.contains(diff_id));
+            if in_use.iter().any(stands_on) {
+                return Err(Error::Conflict("a container stands on this layer; remove it and scrub again".to_owned()));
+            }
+            self.store.swap_layer(&staged, diff_id)
+        })
+    }
+}
+
+impl Store {
+    /// Whether the unpacked layer is here and is what was unpacked.
+    fn layer_is_good(&self, diff_id: &Digest) -> bool {
+        let dir = self.layer_dir(diff_id);
+        LayerNote::read(&dir).is_some_and(|note| self.matches(&dir, &note))
+    }
+
+    fn swap_layer(&self, staged: &Staged, diff_id: &Digest) -> Result<()> {
+        let bad = self.tmp_path("bad");
+        match std::fs::rename(self.layer_dir(diff_id), &bad) {
+            Ok(()) => {}
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            Err(e) => return Err(Error::io(format!("set layer {diff_id} aside"), e)),
+        }
+        self.publish_repaired(staged)?;
+        super::store::stage::remove_tree(&bad);
+        Ok(())
+    }
+}
