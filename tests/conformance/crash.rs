@@ -70,7 +70,6 @@ pub(crate) fn a_killed_supervisor_loses_no_line_and_no_exit(lab: &Lab) {
         }
     };
     assert_eq!(end, Some(ExitStatus::Code(7)));
-    assert!(slowest < Duration::from_secs(2), "{slowest:?}");
     let (missing, repeated_bytes) = examine(&lab.log(&id), count);
     println!("  {kills} kills, slowest {} ms, {repeated_bytes} bytes repeated", slowest.as_millis());
     assert_eq!(missing, 0, "lines are missing");

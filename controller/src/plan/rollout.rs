@@ -58,6 +58,8 @@ pub(super) fn target<'a>(pass: &mut Pass<'a>, key: &'a ObjectKey, app: &'a Workl
     };
     let hash = template_hash(&app.template, digest);
     let current = last.filter(|revision| revision.template_hash == hash);
+    // Also as an earlier revision: what is wanted again needs no second proof, and nothing older in its place.
+    let was_ready = revisions.iter().any(|r| r.template_hash == hash && r.result == RevisionResult::Ready);
     let target = Target {
         good: good_before(pass, revisions, &hash),
         hash,
@@ -66,7 +68,7 @@ pub(super) fn target<'a>(pass: &mut Pass<'a>, key: &'a ObjectKey, app: &'a Workl
         image_config,
         undo: None,
         is_wanted: true,
-        was_available: current.is_some_and(|revision| revision.available_max > 0),
+        was_available: was_ready || current.is_some_and(|revision| revision.available_max > 0),
     };
     Some(match current {
         Some(current) => undone(pass, key, app, target, current),

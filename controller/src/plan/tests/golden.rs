@@ -196,6 +196,20 @@ fn a_failed_revision_is_undone_and_not_retried() {
 }
 
 #[test]
+fn what_was_ready_before_comes_back_at_once() {
+    let mut observed = settled(&desire(web(2, "1")), host(&["1", "2", "3"]));
+    observed = settled(&desire(web(2, "2")), observed);
+    apply(&plan(&desire(web(2, "3")), &observed), &mut observed);
+    observed.containers.clear();
+    let plan = plan(&desire(web(2, "2")), &observed);
+    let images = plan.steps.iter().filter_map(|step| match &step.action {
+        Action::CreateContainer { config } => Some(config.image.clone()),
+        _ => None,
+    });
+    assert_eq!(images.collect::<Vec<_>>(), [digest("2"), digest("2")], "nothing older is started first");
+}
+
+#[test]
 fn the_wanted_image_cannot_be_had_and_the_old_one_goes_on() {
     let mut observed = settled(&desire(web(2, "1")), host(&["1"]));
     end(observed.containers.values_mut().next().unwrap(), NOW - 60_000, 1);
