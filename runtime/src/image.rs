@@ -25,7 +25,7 @@ pub use describe::{HistoryStep, ImageSizes};
 pub use digest::Digest;
 pub use push::Pushed;
 pub use reference::{ImageRef, RefError};
-pub use registry::{sign_in, sign_out};
+pub use registry::{Proxies, sign_in, sign_out};
 pub use save::{SaveFormat, SaveImage};
 pub use scrub::{Scrubbed, Swap};
 pub use store::{Collected, Named, PruneRequest, Pruned, PrunedImage, Store, StoreOptions};

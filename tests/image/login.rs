@@ -1,12 +1,14 @@
 //! Getting in: Basic, Bearer, wrong credentials, and that nobody else ever sees them. TLS with an own authority.
 
-use std::net::TcpStream;
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use runtime::image::Proxies;
 
 use crate::Case;
 use crate::fake::{Answer, Asked, Duplex, Fake};
@@ -24,6 +26,7 @@ pub(crate) const CASES: &[Case] = &[
     ("login_is_asked_of_a_credential_helper", helper),
     ("login_of_the_data_root_is_found_by_a_pull", own_file),
     ("tls_with_a_given_authority", tls),
+    ("proxy_tunnels_tls_and_carries_plain_requests", proxy),
 ];
 
 fn image() -> Image {
@@ -275,10 +278,8 @@ fn certificates(dir: &Path) -> Result<(), String> {
     }
 }
 
-fn tls() -> Result<(), String> {
-    let mut lab = Lab::new();
-    let dir = lab.dir.path().to_owned();
-    certificates(&dir)?;
+/// A registry behind TLS as `registry.test`, and its port.
+fn behind_tls(dir: &Path) -> (Fake, String) {
     let pem = |name: &str| std::io::BufReader::new(std::fs::File::open(dir.join(name)).expect(name));
     let chain = rustls_pemfile::certs(&mut pem("cert.pem")).map(|c| c.expect("a certificate")).collect();
     let key = rustls_pemfile::private_key(&mut pem("key.pem")).expect("a file").expect("a key");
@@ -295,9 +296,17 @@ fn tls() -> Result<(), String> {
             Some(Box::new(rustls::StreamOwned::new(session, stream)) as Box<dyn Duplex>)
         },
     );
+    let port = fake.address.rsplit_once(':').expect("it has a port").1.to_owned();
+    (fake, port)
+}
+
+fn tls() -> Result<(), String> {
+    let mut lab = Lab::new();
+    let dir = lab.dir.path().to_owned();
+    certificates(&dir)?;
+    let (fake, port) = behind_tls(&dir);
     let big = Archive::new().file("big", &crate::lab::noise(2_000_000, 3)).bytes();
     fake.push("a", "1", &Image::new(&[(&big, gzip)]));
-    let port = fake.address.rsplit_once(':').expect("it has a port").1;
     let hosts = dir.join("hosts");
     std::fs::write(&hosts, "127.0.0.1 registry.test other.test\n").expect("write a hosts file");
     lab.options.hosts_file = hosts;
@@ -309,5 +318,91 @@ fn tls() -> Result<(), String> {
     pull(&store, &format!("registry.test:{port}/a:1")).expect("it is trusted now");
     let (_, message) = refusal(&store, &format!("other.test:{port}/a:1"));
     assert!(message.contains("is not trusted (NotValidForName"), "{message}");
+    // where Docker and Podman keep the authorities of single registries
+    let certs = dir.join("certs.d").join(format!("registry.test:{port}"));
+    std::fs::create_dir_all(&certs).expect("make a directory");
+    std::fs::copy(dir.join("ca.pem"), certs.join("ca.crt")).expect("copy the authority");
+    let mut other = Lab::new();
+    other.options.hosts_file.clone_from(&lab.options.hosts_file);
+    other.options.certs_dirs = vec![dir.join("certs.d")];
+    pull(&other.store(), &format!("registry.test:{port}/a:1")).expect("its own directory is enough");
+    Ok(())
+}
+
+/// A proxy that wants a login and leads everything to one address. It says what it was asked for.
+fn proxy_to(address: String) -> (String, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("listen on loopback");
+    let own = listener.local_addr().expect("an address").to_string();
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let log = Arc::clone(&asked);
+    std::thread::spawn(move || {
+        for mut client in listener.incoming().flatten() {
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                if client.read_exact(&mut byte).is_err() {
+                    break;
+                }
+                head.push(byte[0]);
+            }
+            let head = String::from_utf8_lossy(&head).into_owned();
+            log.lock().expect("nobody panics here").push(head.lines().next().unwrap_or_default().to_owned());
+            // base64 of me:secret
+            if !head.to_ascii_lowercase().contains("proxy-authorization: basic bwu6c2vjcmv0") {
+                let _ = client.write_all(b"HTTP/1.1 407 X\r\ncontent-length: 0\r\n\r\n");
+                continue;
+            }
+            let mut server = TcpStream::connect(&address).expect("the registry is there");
+            if head.starts_with("CONNECT ") {
+                client.write_all(b"HTTP/1.1 200 Connected\r\n\r\n").expect("answer");
+            } else {
+                let (_, path) =
+                    head.split_once("://").and_then(|(_, rest)| rest.split_once('/')).expect("a whole address");
+                write!(server, "GET /{path}").expect("hand on");
+            }
+            let (mut up, mut back) = (client.try_clone().expect("clone"), server.try_clone().expect("clone"));
+            std::thread::spawn(move || std::io::copy(&mut up, &mut server));
+            std::thread::spawn(move || {
+                let _ = std::io::copy(&mut back, &mut client);
+                client.shutdown(std::net::Shutdown::Both)
+            });
+        }
+    });
+    (own, asked)
+}
+
+fn proxy() -> Result<(), String> {
+    let mut lab = Lab::new();
+    let dir = lab.dir.path().to_owned();
+    certificates(&dir)?;
+    let (fake, port) = behind_tls(&dir);
+    fake.push("a", "1", &image());
+    let (address, asked) = proxy_to(fake.address.clone());
+    lab.options.ca_files = vec![dir.join("ca.pem")];
+    // no hosts file knows the name: only the proxy does
+    let login = |login: &str| Some(format!("http://{login}@{address}"));
+    lab.options.proxies = Some(Proxies { https: login("me:secret"), ..Proxies::default() });
+    pull(&lab.store(), &format!("registry.test:{port}/a:1")).expect("through the tunnel");
+    let lines = asked.lock().expect("nobody panics here").clone();
+    assert!(
+        !lines.is_empty() && lines.iter().all(|l| l.starts_with(&format!("CONNECT registry.test:{port} "))),
+        "{lines:?}"
+    );
+    lab.options.proxies = Some(Proxies { https: login("me:wrong"), ..Proxies::default() });
+    let (code, message) = refusal(&lab.store(), &format!("registry.test:{port}/a:2"));
+    assert!(code == "BX0304" && message.contains("wants a login") && !message.contains("wrong"), "{message}");
+    let plain = Fake::start();
+    plain.push("a", "1", &image());
+    let (address, asked) = proxy_to(plain.address.clone());
+    let mut lab = Lab::new();
+    lab.options.insecure.insert("plain.test".to_owned());
+    lab.options.proxies = Some(Proxies { http: Some(format!("me:secret@{address}")), ..Proxies::default() });
+    pull(&lab.store(), "plain.test/a:1").expect("by whole addresses");
+    let lines = asked.lock().expect("nobody panics here").clone();
+    assert!(lines[0].starts_with("GET http://plain.test/v2/a/manifests/1 "), "{lines:?}");
+    assert!(plain.log().iter().all(|a| a.header("authorization").is_empty()));
+    // loopback is never asked through a proxy
+    lab.options.proxies = Some(Proxies { http: Some("127.0.0.1:1".into()), ..Proxies::default() });
+    pull(&lab.store(), &plain.name("a:1")).expect("directly");
     Ok(())
 }

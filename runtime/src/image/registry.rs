@@ -26,6 +26,7 @@ mod credentials;
 mod endpoint;
 mod failure;
 mod http;
+mod proxy;
 mod push;
 mod resolve;
 mod signin;
@@ -38,6 +39,7 @@ use failure::{Asked, Failure};
 use http::{Answer, Call};
 
 pub(super) use credentials::usual_files;
+pub use proxy::Proxies;
 pub(super) use push::Sent;
 pub use signin::{sign_in, sign_out};
 

@@ -50,6 +50,10 @@ pub struct StoreOptions {
     /// Files with credentials, first match wins; `None` is the usual places: `REGISTRY_AUTH_FILE`, the data root's own
     /// (`boxship image login`), Podman's, Docker's.
     pub auth_files: Option<Vec<PathBuf>>,
+    /// Directories with certificates for single registries (containers-certs.d(5)), first match wins.
+    pub certs_dirs: Vec<PathBuf>,
+    /// Proxies; `None` is what the environment says.
+    pub proxies: Option<super::registry::Proxies>,
     /// How long a connection may stall without a byte before it counts as cut, in milliseconds.
     pub stall_ms: u64,
 }
@@ -63,6 +67,8 @@ impl Default for StoreOptions {
             hosts_file: "/etc/hosts".into(),
             resolv_conf: "/etc/resolv.conf".into(),
             auth_files: None,
+            certs_dirs: vec!["/etc/containers/certs.d".into(), "/etc/docker/certs.d".into()],
+            proxies: None,
             stall_ms: 30_000,
         }
     }

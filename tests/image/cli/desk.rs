@@ -1,9 +1,11 @@
 //! The binary on a data root of its own, and who holds that root.
 
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 use runtime::linux::Alone;
+use rustix::process::{Pid, Signal};
 use serde_json::Value;
 
 use crate::Case;
@@ -12,6 +14,7 @@ use crate::lab::{Archive, Image, Lab, gzip, names, wait_until};
 
 pub(crate) const CASES: &[Case] = &[
     ("login_by_stdin_is_private_and_never_in_an_argument", login),
+    ("with_a_controller_the_same_verbs_go_over_its_socket", through_a_controller),
     ("a_second_command_says_who_holds_the_data_root", held),
     ("a_killed_command_leaves_the_data_root_free", killed),
 ];
@@ -111,6 +114,71 @@ fn login() -> Result<(), String> {
     desk.ok(&["logout", &fake.address]);
     assert!(desk.refused(&["pull", &fake.name("a:2")]).contains("BX0303"), "without the login there is no way in");
     assert!(desk.refused(&["logout", &fake.address]).contains("no login"));
+    Ok(())
+}
+
+/// A controller in the foreground, told to end at the end.
+struct Controller(Child);
+
+impl Controller {
+    fn start(desk: &Desk) -> Self {
+        let layout = desk.lab.layout();
+        std::fs::create_dir_all(desk.path("manifests")).expect("make a directory");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_boxship"));
+        command.arg("controller").arg("--manifests").arg(desk.path("manifests"));
+        command.arg("--data-root").arg(&layout.data_root).arg("--run-dir").arg(&layout.run_dir);
+        command.arg("--boot-id-path").arg(&layout.boot_id_path).env("HOME", desk.lab.dir.path());
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("start");
+        let started = Self(child);
+        wait_until("the controller answers", || UnixStream::connect(layout.socket("controller")).is_ok());
+        started
+    }
+}
+
+impl Drop for Controller {
+    fn drop(&mut self) {
+        let pid = Pid::from_child(&self.0);
+        let _ = rustix::process::kill_process(pid, Signal::TERM);
+        let _ = self.0.wait();
+    }
+}
+
+fn through_a_controller() -> Result<(), String> {
+    let fake = Fake::start();
+    let (one, two) = (image("one", 400_000), image("two", 10));
+    fake.push("a", "1", &one);
+    fake.push("b", "1", &two);
+    let desk = Desk::new();
+    let controller = Controller::start(&desk);
+    let held = Alone::try_take(&desk.lab.layout(), "the test").expect("look at the lock");
+    assert!(held.is_err_and(|who| who.starts_with("the controller, pid ")), "the controller holds the data root");
+    let name = fake.name("a:1");
+    desk.ok(&["pull", &name]);
+    desk.ok(&["pull", &fake.name("b:1")]);
+    desk.ok(&["tag", &name, "shop/web:1"]);
+    assert_eq!(desk.rows(&[]).len(), 3);
+    assert_eq!(desk.json(&["inspect", "shop/web:1"])[0]["Digest"], serde_json::json!(one.digest()));
+    let file = desk.path("web.tar");
+    let file = file.to_str().expect("UTF-8");
+    desk.ok(&["save", "-f", file, "shop/web:1"]);
+    assert!(desk.refused(&["save", "-f", file, "shop/absent:1"]).contains("BX0903"));
+    desk.ok(&["rm", "shop/web:1", &name]);
+    assert!(desk.refused(&["inspect", "shop/web:1"]).contains("BX0903"));
+    desk.ok(&["load", file]);
+    assert_eq!(desk.json(&["inspect", "shop/web:1"])[0]["Digest"], serde_json::json!(one.digest()), "over the socket");
+    assert!(desk.ok(&["history", "shop/web:1"]).starts_with("LAYER"));
+    assert!(desk.ok(&["scrub"]).contains("0 healed, 0 damaged"));
+    std::fs::write(
+        desk.path("manifests/b.yaml"),
+        format!("apiVersion: boxship/v1\nkind: Image\nname: b\nref: {}\n", fake.name("b:1")),
+    )
+    .expect("write a manifest");
+    wait_until("the manifest is followed", || desk.ok(&["ls", &fake.name("b")]).contains("image/b"));
+    assert!(desk.refused(&["rm", &fake.name("b:1")]).contains("declared in"), "what is declared is not taken away");
+    let said = desk.ok(&["prune", "--all"]);
+    assert!(said.contains("shop/web:1") && !said.contains(&fake.name("b:1")), "{said}");
+    drop(controller);
+    assert_eq!(desk.rows(&[]).len(), 1, "and without it all is as it was");
     Ok(())
 }
 

@@ -1,19 +1,24 @@
 //! Connections: TCP to the first address that answers, TLS with the system's or given authorities, then non-blocking.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr, TcpStream};
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
 use super::endpoint::Endpoint;
 use super::failure::{message, unreachable};
+use super::proxy::{Proxies, Proxy};
 use super::resolve::{NoAddress, Resolver};
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::image::StoreOptions;
+use crate::image::store::lock;
+
+mod certs;
 
 /// For all addresses of a host together.
 const CONNECT_WAIT_MS: u64 = 5_000;
@@ -32,7 +37,10 @@ const SYSTEM_CA_FILES: [&str; 4] = [
 pub(super) struct Connector {
     resolver: Resolver,
     ca_files: Vec<PathBuf>,
-    tls: OnceLock<Arc<ClientConfig>>,
+    certs_dirs: Vec<PathBuf>,
+    proxies: Proxies,
+    /// By the directory names of an origin: each may have authorities of its own.
+    tls: Mutex<BTreeMap<String, Arc<ClientConfig>>>,
     stall_ms: u64,
 }
 
@@ -41,6 +49,8 @@ pub(super) struct Wire {
     pub(super) stream: Stream,
     pub(super) is_public: bool,
     pub(super) stall_ms: u64,
+    /// Plain HTTP goes to a proxy, which is told the whole address.
+    pub(super) proxy: Option<Proxy>,
 }
 
 pub(super) enum Stream {
@@ -62,7 +72,9 @@ impl Connector {
         Self {
             resolver: Resolver { hosts_file: options.hosts_file.clone(), resolv_conf: options.resolv_conf.clone() },
             ca_files: options.ca_files.clone(),
-            tls: OnceLock::new(),
+            certs_dirs: options.certs_dirs.clone(),
+            proxies: options.proxies.clone().unwrap_or_else(Proxies::from_env),
+            tls: Mutex::default(),
             stall_ms: options.stall_ms,
         }
     }
@@ -70,43 +82,54 @@ impl Connector {
     /// Connects. With `only_public` set, an address inside somebody's own network is refused: a public registry has no
     /// business sending us there.
     pub(super) fn connect(&self, to: &Endpoint, only_public: bool) -> Result<Wire> {
-        let addresses = self.resolver.resolve(&to.host).map_err(|why| match why {
-            NoAddress::Unknown => message("BX0301", format!("no host `{}`", to.host)),
-            NoAddress::NoAnswer(why) => unreachable(format!("no address of `{}`: {why}", to.host)),
+        let failed = |e: std::io::Error| unreachable(format!("{to}: {e}"));
+        let proxy = self.proxies.of(to)?;
+        // a proxy looks the name up, and decides where it lets us go
+        let at = proxy.as_ref().map_or(to, |proxy| &proxy.endpoint);
+        let addresses = self.resolver.resolve(&at.host).map_err(|why| match why {
+            NoAddress::Unknown => message("BX0301", format!("no host `{}`", at.host)),
+            NoAddress::NoAnswer(why) => unreachable(format!("no address of `{}`: {why}", at.host)),
         })?;
-        if only_public && !addresses.iter().all(is_public) {
+        if only_public && proxy.is_none() && !addresses.iter().all(is_public) {
             let text = format!("a public registry sends us to {to}, which is in a private network");
             return Err(message("BX0301", text));
         }
-        let socket = dial(to, &addresses)?;
-        let is_public = socket.peer_addr().is_ok_and(|peer| is_public(&peer.ip()));
-        let failed = |e: std::io::Error| unreachable(format!("{to}: {e}"));
+        let mut socket = dial(at, &addresses)?;
+        let is_public = proxy.is_none() && socket.peer_addr().is_ok_and(|peer| is_public(&peer.ip()));
         socket.set_nodelay(true).map_err(failed)?;
+        socket.set_read_timeout(Some(HANDSHAKE_WAIT)).map_err(failed)?;
+        socket.set_write_timeout(Some(HANDSHAKE_WAIT)).map_err(failed)?;
+        if to.is_tls
+            && let Some(proxy) = &proxy
+        {
+            super::proxy::tunnel(&mut socket, proxy, to)?;
+        }
         let stream = if to.is_tls { Stream::Tls(Box::new(self.handshake(to, socket)?)) } else { Stream::Plain(socket) };
         stream.socket().set_nonblocking(true).map_err(failed)?;
-        Ok(Wire { stream, is_public, stall_ms: self.stall_ms })
+        Ok(Wire { stream, is_public, stall_ms: self.stall_ms, proxy: proxy.filter(|_| !to.is_tls) })
     }
 
     fn handshake(&self, to: &Endpoint, mut socket: TcpStream) -> Result<StreamOwned<ClientConnection, TcpStream>> {
         let failed = |e: std::io::Error| tls_error(to, &e);
-        socket.set_read_timeout(Some(HANDSHAKE_WAIT)).map_err(failed)?;
-        socket.set_write_timeout(Some(HANDSHAKE_WAIT)).map_err(failed)?;
         let name = ServerName::try_from(to.host.clone())
             .map_err(|_| message("BX0301", format!("`{}` cannot be a server's name", to.host)))?;
-        let mut tls = ClientConnection::new(self.tls()?, name).map_err(|e| message("BX0301", format!("{to}: {e}")))?;
+        let mut tls =
+            ClientConnection::new(self.tls(to)?, name).map_err(|e| message("BX0301", format!("{to}: {e}")))?;
         while tls.is_handshaking() {
             tls.complete_io(&mut socket).map_err(failed)?;
         }
         Ok(StreamOwned::new(tls, socket))
     }
 
-    fn tls(&self) -> Result<Arc<ClientConfig>> {
-        if let Some(config) = self.tls.get() {
+    fn tls(&self, to: &Endpoint) -> Result<Arc<ClientConfig>> {
+        let key = to.authority();
+        if let Some(config) = lock(&self.tls).get(&key) {
             return Ok(Arc::clone(config));
         }
+        let own = certs::Own::of(&self.certs_dirs, to)?;
         let mut roots = system_roots();
-        for file in &self.ca_files {
-            let certificates = certificates(file).map_err(|e| Error::io(format!("read {}", file.display()), e))?;
+        for file in self.ca_files.iter().chain(&own.authorities) {
+            let certificates = certs::read(file)?;
             if roots.add_parsable_certificates(certificates).0 == 0 {
                 return Err(message("BX0301", format!("{} holds no certificate authority", file.display())));
             }
@@ -115,9 +138,16 @@ impl Connector {
         let config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(|e| message("BX0301", format!("set up TLS: {e}")))?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        Ok(Arc::clone(self.tls.get_or_init(|| Arc::new(config))))
+            .with_root_certificates(roots);
+        let config = match own.client {
+            None => config.with_no_client_auth(),
+            Some((chain, key)) => config
+                .with_client_auth_cert(chain, key)
+                .map_err(|e| message("BX0304", format!("the client certificate for {to} cannot be used: {e}")))?,
+        };
+        let config = Arc::new(config);
+        lock(&self.tls).insert(key, Arc::clone(&config));
+        Ok(config)
     }
 }
 
@@ -126,18 +156,13 @@ fn system_roots() -> RootCertStore {
     let mut roots = RootCertStore::empty();
     let named = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
     let file = named.or_else(|| SYSTEM_CA_FILES.iter().map(PathBuf::from).find(|f| f.exists()));
-    if let Some(list) = file.and_then(|f| certificates(&f).ok()) {
+    if let Some(list) = file.and_then(|f| certs::read(&f).ok()) {
         roots.add_parsable_certificates(list);
     }
     if roots.is_empty() {
         roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
     }
     roots
-}
-
-fn certificates(file: &Path) -> std::io::Result<Vec<CertificateDer<'static>>> {
-    let mut reader = std::io::BufReader::new(std::fs::File::open(file)?);
-    rustls_pemfile::certs(&mut reader).collect()
 }
 
 fn tls_error(to: &Endpoint, error: &std::io::Error) -> Error {

@@ -32,6 +32,12 @@ impl Endpoint {
         Ok(Self { port: port.unwrap_or(if is_tls { 443 } else { 80 }), host: name, is_tls })
     }
 
+    /// Plain HTTP at `HOST[:PORT]`.
+    pub(super) fn plain(text: &str) -> Option<Self> {
+        let (host, port) = split_port(text)?;
+        Some(Self { is_tls: false, host: host.to_ascii_lowercase(), port: port.unwrap_or(80) })
+    }
+
     /// What a `Location` or a realm means, seen from here: the origin and the path with its query.
     pub(super) fn join(&self, location: &str) -> Result<(Self, String)> {
         let refuse = || failure::message("BX0301", format!("{self} sends us to an address that is none"));

@@ -85,10 +85,13 @@ pub(super) fn call(wire: Wire, to: &Endpoint, call: &Call<'_>, more: &[(&str, &s
     let failed = |e: &dyn std::fmt::Display| unreachable(format!("{to}: {e}"));
     let mut request = Request::builder()
         .method(call.method.clone())
-        .uri(call.path)
+        .uri(if wire.proxy.is_some() { format!("{to}{}", call.path) } else { call.path.to_owned() })
         .header("host", to.authority())
         .header("user-agent", concat!("boxship/", env!("CARGO_PKG_VERSION")))
         .header("connection", "close");
+    if let Some(value) = wire.proxy.as_ref().and_then(|proxy| proxy.authorization.as_deref()) {
+        request = request.header("proxy-authorization", value);
+    }
     for (name, value) in call.headers.iter().chain(more) {
         request = request.header(*name, *value);
     }
