@@ -19,6 +19,10 @@ use runtime::runtime::{ContainerConfig, IdRange, ImageConfig, LogConfig, Network
 use runtime::spec::launch::{Launch, RootSource};
 use runtime::spec::{Bridge, LowerInput, lower};
 use runtime::{Error, Result};
+use rustix::fs::XattrFlags;
+
+/// `cap_net_raw=ep` as setcap(8) writes it: `struct vfs_cap_data` of version 2.
+pub(crate) const NET_RAW: &[u8] = &[1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
 /// Longest any state is waited for.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -77,7 +81,7 @@ impl Lab {
 
     fn build_base(&self) {
         let base = self.layer("base");
-        for name in ["bin", "etc", "tmp", "root", "home/app", "seed/sub", "proc"] {
+        for name in ["bin", "etc", "tmp", "root", "home/app", "seed/sub", "caps", "proc"] {
             fs::create_dir_all(base.join(name)).unwrap();
         }
         fs::copy("/bin/busybox", base.join("bin/busybox")).unwrap();
@@ -92,6 +96,8 @@ impl Lab {
         fs::write(base.join("etc/group"), "root:x:0:\napp:x:1001:\nvideo:x:44:app\n").unwrap();
         fs::write(base.join("gone"), "from below").unwrap();
         fs::write(base.join("seed/file"), "seed").unwrap();
+        fs::write(base.join("caps/ping"), "").unwrap();
+        rustix::fs::setxattr(base.join("caps/ping"), "security.capability", NET_RAW, XattrFlags::empty()).unwrap();
         fs::write(base.join("bin/no-interpreter"), "#!/nowhere/sh\n").unwrap();
         fs::write(base.join("bin/not-executable"), "").unwrap();
         std::os::unix::fs::chown(base.join("home/app"), Some(1000), Some(1001)).unwrap();

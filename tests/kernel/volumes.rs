@@ -7,11 +7,12 @@ use runtime::Error;
 use runtime::runtime::{MountConfig, MountSource};
 
 use super::Case;
-use super::lab::{Lab, owner};
+use super::lab::{Lab, NET_RAW, owner};
 
 pub(crate) const CASES: &[Case] = &[
     ("ids_on_disk_are_the_containers_own", ids_on_disk_are_the_containers_own),
     ("a_volume_is_filled_once_with_owner_and_mode", a_volume_is_filled_once_with_owner_and_mode),
+    ("a_volume_is_filled_with_file_capabilities", a_volume_is_filled_with_file_capabilities),
     ("volumes_are_nosuid_and_nodev", volumes_are_nosuid_and_nodev),
     ("read_only_mounts_refuse_writes", read_only_mounts_refuse_writes),
     ("content_files_are_links_that_can_be_swapped", content_files_are_links_that_can_be_swapped),
@@ -59,6 +60,17 @@ fn a_volume_is_filled_once_with_owner_and_mode(lab: &Lab) {
     let mut config = lab.script("ls /seed | wc -l");
     config.mounts = vec![mounted];
     assert_eq!(lab.run(&config).output, "0\n");
+}
+
+/// As the image has them: on the volume's disk ids are the container's own, so no range shows in them.
+fn a_volume_is_filled_with_file_capabilities(lab: &Lab) {
+    let (mounted, data) = volume(lab, "caps", "/caps");
+    let mut config = lab.script("true");
+    config.mounts = vec![mounted];
+    assert_eq!(lab.run(&config).code, 0);
+    let mut value = [0; 64];
+    let length = rustix::fs::getxattr(data.join("ping"), "security.capability", &mut value).unwrap();
+    assert_eq!(&value[..length], NET_RAW);
 }
 
 fn volumes_are_nosuid_and_nodev(lab: &Lab) {

@@ -11,6 +11,8 @@ use crate::runtime::IdRange;
 
 /// Deepest tree that is copied; deeper ones are refused before the stack is in danger.
 const DEPTH_MAX: usize = 256;
+/// File capabilities.
+const CAPABILITY: &[u8] = b"security.capability";
 /// The id for owners outside the range (`/proc/sys/kernel/overflowuid`'s default).
 const NOBODY: u32 = 65534;
 
@@ -76,11 +78,11 @@ fn copy_entry(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr, ids: IdRang
     }
 }
 
-/// Owner, then mode (a change of owner clears setuid), then user attributes, then times.
+/// Owner, then mode (a change of owner clears setuid), then attributes (it clears capabilities too), then times.
 fn set_attributes(from: BorrowedFd<'_>, to: BorrowedFd<'_>, stat: &Stat, ids: IdRange) -> io::Result<()> {
     own(to, c"", stat, ids, AtFlags::EMPTY_PATH)?;
     rustix::fs::fchmod(to, Mode::from_raw_mode(stat.st_mode & 0o7777))?;
-    copy_user_attributes(from, to)?;
+    copy_attributes(from, to, ids)?;
     let time = |secs, nanos: u64| Timespec { tv_sec: secs, tv_nsec: i64::try_from(nanos).unwrap_or(0) };
     let times = Timestamps {
         last_access: time(stat.st_atime, stat.st_atime_nsec),
@@ -95,17 +97,74 @@ fn own(to: BorrowedFd<'_>, name: &CStr, stat: &Stat, ids: IdRange, flags: AtFlag
     Ok(rustix::fs::chownat(to, name, Some(uid), Some(gid), flags)?)
 }
 
-/// Only `user.*`: security attributes have ids inside, and trusted ones are overlay's own.
-fn copy_user_attributes(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<()> {
+/// `user.*` and file capabilities; trusted attributes are overlay's own, labels of a security module are the host's.
+fn copy_attributes(from: BorrowedFd<'_>, to: BorrowedFd<'_>, ids: IdRange) -> io::Result<()> {
     let mut names = vec![0_u8; 64 << 10];
     let length = match rustix::fs::flistxattr(from, &mut names) {
         Err(rustix::io::Errno::OPNOTSUPP) => return Ok(()),
         other => other?,
     };
     let mut value = vec![0_u8; 64 << 10];
-    for name in names[..length].split(|byte| *byte == 0).filter(|name| name.starts_with(b"user.")) {
+    for name in names[..length].split(|byte| *byte == 0) {
+        if !name.starts_with(b"user.") && name != CAPABILITY {
+            continue;
+        }
         let length = rustix::fs::fgetxattr(from, name, &mut value)?;
-        rustix::fs::fsetxattr(to, name, &value[..length], rustix::fs::XattrFlags::empty())?;
+        let value = match name == CAPABILITY {
+            true => unshifted_capability(&value[..length], ids),
+            false => Some(value[..length].to_vec()),
+        };
+        if let Some(value) = value {
+            rustix::fs::fsetxattr(to, name, &value, rustix::fs::XattrFlags::empty())?;
+        }
     }
     Ok(())
+}
+
+/// The one attribute with an id inside (`struct vfs_ns_cap_data`, linux/capability.h): version 3 says which user is root
+/// where the capabilities count. Read through the container's ids that is the range's first; on the volume's disk ids are
+/// the container's own, and its root is version 2, which says none. `None`: capabilities of somebody else's namespace.
+fn unshifted_capability(value: &[u8], ids: IdRange) -> Option<Vec<u8>> {
+    const REVISION_MASK: u32 = 0xff00_0000;
+    const REVISION_2: u32 = 0x0200_0000;
+    const REVISION_3: u32 = 0x0300_0000;
+    const BYTES_2: usize = 20;
+    const BYTES_3: usize = 24;
+    let word = |at: usize| Some(u32::from_le_bytes(value.get(at..at + 4)?.try_into().ok()?));
+    let magic = word(0)?;
+    if magic & REVISION_MASK != REVISION_3 || value.len() != BYTES_3 {
+        return Some(value.to_vec());
+    }
+    let root = word(BYTES_2)?.checked_sub(ids.host_start).filter(|id| *id < ids.len)?;
+    let mut own = value.to_vec();
+    if root == 0 {
+        own[..4].copy_from_slice(&((magic & !REVISION_MASK) | REVISION_2).to_le_bytes());
+        own.truncate(BYTES_2);
+    } else {
+        own[BYTES_2..].copy_from_slice(&root.to_le_bytes());
+    }
+    Some(own)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn capabilities_of_a_containers_root_are_those_of_root_on_the_volume() {
+        let ids = IdRange { host_start: 1_000_000, len: 65_536 };
+        let effective_net_bind = [1_u32, 0x400, 0, 0, 0];
+        let with = |revision: u32, root: Option<u32>| {
+            let first = revision | effective_net_bind[0];
+            let words = [first].into_iter().chain(effective_net_bind[1..].iter().copied()).chain(root);
+            words.flat_map(u32::to_le_bytes).collect::<Vec<u8>>()
+        };
+        let two = with(0x0200_0000, None);
+        assert_eq!(unshifted_capability(&two, ids), Some(two.clone()));
+        assert_eq!(unshifted_capability(&with(0x0300_0000, Some(1_000_000)), ids), Some(two));
+        let of_user_5 = with(0x0300_0000, Some(5));
+        assert_eq!(unshifted_capability(&with(0x0300_0000, Some(1_000_005)), ids), Some(of_user_5));
+        assert_eq!(unshifted_capability(&with(0x0300_0000, Some(999_999)), ids), None);
+        assert_eq!(unshifted_capability(b"odd", ids), None);
+    }
 }
