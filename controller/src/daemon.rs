@@ -3,6 +3,7 @@
 //! Ending or dying, it takes nothing with it: containers, names, ports and logs belong to the other processes.
 
 mod follow;
+mod tend;
 
 #[cfg(test)]
 mod tests;
@@ -171,6 +172,7 @@ impl Parts {
         let executor = Executor::new(Arc::clone(&runtime), Arc::clone(&memory), Arc::clone(&bell));
         let probes = Probes::new(Arc::clone(&runtime), Arc::clone(&memory), Arc::clone(&bell));
         let (views, seen) = watch::channel(Arc::new(View::default()));
+        let (found, findings) = watch::channel(Arc::new(Vec::new()));
         let (pages, page) = watch::channel(Arc::new(Status::default()));
         if let Some(path) = &options.manifests {
             // Before the first plan, so that it is made from what the directory says now.
@@ -188,12 +190,14 @@ impl Parts {
         let socket = listen(&options.layout.socket("controller"))?;
         follow::follow(Arc::clone(&sources), stopped.clone());
         follow::watch_runtime(Arc::clone(&runtime), Arc::clone(&bell));
+        tend::tend(Arc::clone(&runtime), seen.clone(), found, stopped.clone());
         tokio::spawn(publish(
             seen.clone(),
             Arc::clone(&sources),
             Arc::clone(&memory),
             Arc::clone(&executor),
             Arc::clone(&probes),
+            findings,
             pages,
         ));
         let reconciler = Reconciler {
@@ -256,13 +260,9 @@ async fn first_owners(runtime: &Arc<LinuxRuntime>) -> Result<BTreeSet<ObjectKey>
     }
 }
 
-/// Deletes what no record names any more: interfaces of containers that are gone, layers a crash left.
+/// Deletes what no record names any more: interfaces and cgroups of containers that are gone, layers a crash left.
 fn housekeeping(runtime: &LinuxRuntime) {
-    match runtime.sweep_network() {
-        Ok(swept) if swept.is_empty() => {}
-        Ok(swept) => tracing::info!(?swept, "left-over interfaces were deleted"),
-        Err(error) => tracing::warn!(error = chain(&error), "interfaces could not be swept"),
-    }
+    tend::once(runtime);
     if let Err(error) = runtime.collect_images() {
         tracing::warn!(error = chain(&error), "left-over layers could not be collected");
     }

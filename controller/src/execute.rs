@@ -219,7 +219,7 @@ impl Executor {
                 let message = chain(&error);
                 tracing::debug!(message, "a step failed");
                 self.memory.record_event(step.object.as_ref(), "Failed", format!("{subject}: {message}"), true);
-                self.memory.record_failure(&subject, message);
+                self.memory.record_failure(&subject, &error);
                 false
             }
         }
@@ -291,9 +291,8 @@ impl Executor {
                         self.memory.record_published(None);
                         return Err(error);
                     }
-                    let message = chain(&error);
-                    self.memory.record_event(None, "PortInUse", message.clone(), true);
-                    self.memory.record_failure(&Action::listener_subject(address, port), message);
+                    self.memory.record_event(None, "PortInUse", chain(&error), true);
+                    self.memory.record_failure(&Action::listener_subject(address, port), &error);
                 }
                 Err(error) => {
                     self.memory.record_published(None);

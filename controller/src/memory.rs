@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use runtime::clock;
+use runtime::error::chain;
 use runtime::id::{ContainerId, NetworkName, VolumeName};
 use runtime::image::ImageRef;
 use runtime::runtime::{EndpointTable, IdRange};
@@ -220,10 +221,11 @@ impl Memory {
     }
 
     /// Counts a failed action.
-    pub fn record_failure(&self, subject: &str, message: String) {
+    pub fn record_failure(&self, subject: &str, error: &runtime::Error) {
         let mut inner = self.lock();
         let attempts = inner.failures.get(subject).map_or(0, |known| known.attempts) + 1;
-        let failure = Failure { attempts, last_boot_ms: clock::boot_ms(), message };
+        let code = error.code().map(str::to_owned);
+        let failure = Failure { attempts, last_boot_ms: clock::boot_ms(), message: chain(error), code };
         self.set(&mut inner, failure_key(subject), Some(&failure));
         inner.failures.insert(subject.to_owned(), failure);
         while inner.failures.len() > FAILURES_MAX {

@@ -9,6 +9,7 @@ pub mod cron;
 mod desired;
 mod diagnostic;
 mod key;
+mod needed;
 pub mod object;
 mod observed;
 mod resolve;
@@ -17,10 +18,11 @@ pub use accept::{Accepted, Confirmation, Notice, accept};
 pub use desired::{
     Completion, ConcurrencyPolicy, ContainerTemplate, DependsOn, DesiredImage, DesiredJob, DesiredState, DesiredVolume,
     EnvValue, Healthcheck, Hold, ImageSource, Mount, MountWhat, OnChange, OnFailure, Probe, PublishedPort, Schedule,
-    UpdateStrategy, VolumeAccess, Workload,
+    Template, UpdateStrategy, VolumeAccess, Workload,
 };
 pub use diagnostic::{Diagnostic, Note, Severity, Span, codes};
 pub use key::{KeyError, Kind, ObjectKey, ReplicaKey, SourceRef, TemplateHash, labels};
+pub use needed::needed_images;
 pub use object::{FileKind, Loaded, Object, ObjectSpec};
 pub use observed::{
     ExitRecord, Failure, JobOutcome, JobRecord, MountedVolume, ObservedContainer, ObservedImage, ObservedNetwork,

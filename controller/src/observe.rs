@@ -17,7 +17,7 @@ use runtime::{Result, Runtime, clock};
 use crate::memory::{ContainerRecord, Inner, Memory, World};
 use crate::model::{
     DesiredState, ExitRecord, ObjectKey, ObservedContainer, ObservedImage, ObservedNetwork, ObservedState,
-    ObservedVolume, PreviousImage, RevisionResult,
+    ObservedVolume, PreviousImage, needed_images,
 };
 
 /// Earlier digests remembered per reference; what `keep:` may ask for at most.
@@ -204,36 +204,39 @@ fn add_vanished(memory: &Memory, inner: &mut Inner, id: &ContainerId, record: &C
     memory.add_event(inner, Some(&observed.replica.workload), "Vanished", message, true);
 }
 
-/// Images by reference, with what their earlier records know.
+/// Images by reference, with what their earlier records know, and since when nothing needs them.
 fn image_records(
     looking: Looking<'_>,
     inner: &Inner,
-    images: &[ImageInfo],
+    listed: &[ImageInfo],
     containers: &BTreeMap<ContainerId, ContainerRecord>,
     now_boot_ms: u64,
 ) -> BTreeMap<ImageRef, ObservedImage> {
-    let in_use = InUse::of(looking.desired, inner, containers);
-    let stamp = |used: bool, before: Option<u64>| (!used).then(|| before.unwrap_or(now_boot_ms));
     let mut records = BTreeMap::new();
-    for image in images {
+    for image in listed {
         for reference in &image.references {
             let known = inner.images.get(reference);
             let same = known.filter(|known| known.digest == image.digest);
-            let keep = in_use.kept.get(reference).copied().unwrap_or(0);
-            let mut previous = previous_images(known, &image.digest, images);
-            for (n, previous) in previous.iter_mut().enumerate() {
-                let used = n < keep || in_use.digests.contains(&previous.digest);
-                previous.unused_since_boot_ms = stamp(used, previous.unused_since_boot_ms);
-            }
-            let used = in_use.references.contains(reference) || in_use.digests.contains(&image.digest);
             let record = ObservedImage {
                 digest: image.digest.clone(),
-                previous,
+                previous: previous_images(known, &image.digest, listed),
                 config: image.config.clone(),
                 checked_boot_ms: same.map_or(now_boot_ms, |known| known.checked_boot_ms),
-                unused_since_boot_ms: stamp(used, same.and_then(|known| known.unused_since_boot_ms)),
+                unused_since_boot_ms: same.and_then(|known| known.unused_since_boot_ms),
             };
             records.insert(reference.clone(), record);
+        }
+    }
+    let users = containers.values().map(|record| &record.observed.image);
+    let (references, digests) = needed_images(looking.desired, &records, users, &inner.revisions);
+    let references: BTreeSet<ImageRef> = references.into_iter().cloned().collect();
+    let digests: BTreeSet<Digest> = digests.into_iter().cloned().collect();
+    let stamp = |used: bool, since: &mut Option<u64>| *since = (!used).then(|| since.unwrap_or(now_boot_ms));
+    for (reference, image) in &mut records {
+        let used = references.contains(reference) || digests.contains(&image.digest);
+        stamp(used, &mut image.unused_since_boot_ms);
+        for previous in &mut image.previous {
+            stamp(digests.contains(&previous.digest), &mut previous.unused_since_boot_ms);
         }
     }
     records
@@ -250,40 +253,6 @@ fn previous_images(known: Option<&ObservedImage>, now: &Digest, images: &[ImageI
     previous.retain(|p| p.digest != *now && images.iter().any(|image| image.digest == p.digest));
     previous.truncate(PREVIOUS_MAX);
     previous
-}
-
-/// What something needs.
-struct InUse {
-    /// Objects name these.
-    references: BTreeSet<ImageRef>,
-    /// Containers run these, or an undo needs them.
-    digests: BTreeSet<Digest>,
-    /// How many earlier digests of a reference are asked for.
-    kept: BTreeMap<ImageRef, usize>,
-}
-
-impl InUse {
-    fn of(desired: &DesiredState, inner: &Inner, containers: &BTreeMap<ContainerId, ContainerRecord>) -> Self {
-        let templates = desired.workloads.values().map(|workload| &workload.template);
-        let templates = templates.chain(desired.jobs.values().map(|job| &job.template));
-        let declared = desired.images.values().map(|image| &image.reference);
-        let references = declared.chain(templates.map(|template| &template.image.reference)).cloned().collect();
-        let mut digests: BTreeSet<Digest> = containers.values().map(|record| record.observed.image.clone()).collect();
-        for (_, revisions) in inner.revisions.iter().filter(|(key, _)| desired.workloads.contains_key(*key)) {
-            // From the newest back to the second good one: what an undo may go back to.
-            let mut good = 0;
-            for revision in revisions.iter().rev() {
-                if good == 2 {
-                    break;
-                }
-                digests.insert(revision.image.clone());
-                good += u32::from(revision.result == RevisionResult::Ready);
-            }
-        }
-        let kept = desired.images.values();
-        let kept = kept.map(|image| (image.reference.clone(), usize::try_from(image.keep).unwrap_or(usize::MAX)));
-        Self { references, digests, kept: kept.collect() }
-    }
 }
 
 fn networks(listed: Vec<NetworkInfo>) -> BTreeMap<runtime::id::NetworkName, ObservedNetwork> {

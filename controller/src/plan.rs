@@ -31,7 +31,7 @@ mod workload;
 pub use action::{Action, Plan, Reason, Step, StepId, Waiting, WaitingOn};
 pub use endpoints::PARK_MS;
 pub use ids::RANGE_LEN;
-pub use image::{UNUSED_MS, needed_images};
+pub use image::UNUSED_MS;
 pub use job::LATE_MS_MAX;
 pub use name::{anonymous_volume_name, container_id, network_name, volume_name};
 pub use template_hash::{changed_fields, template_hash};

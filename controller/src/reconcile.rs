@@ -24,7 +24,7 @@ use crate::plan::Plan;
 use crate::probe::{Probes, targets};
 
 /// Between two looks nobody asked for: what events missed is found after this long.
-const RESYNC: Duration = Duration::from_secs(30);
+pub(crate) const RESYNC: Duration = Duration::from_secs(30);
 
 /// After a look that failed (the supervisor is being restarted): the time it needs to come back.
 const RETRY: Duration = Duration::from_millis(200);

@@ -5,6 +5,7 @@ mod app;
 mod detail;
 mod job;
 mod other;
+mod problem;
 mod text;
 
 #[cfg(test)]
@@ -96,7 +97,7 @@ impl<'a> Page<'a> {
                 (Phase::Removing, "removing: no manifest names it".to_owned())
             }
         });
-        ObjectStatus { phase, message, ..base }
+        ObjectStatus { phase, message, problem: problem::problem(self, key), ..base }
     }
 
     /// All but phase and message.
@@ -135,6 +136,7 @@ impl<'a> Page<'a> {
             desired: wanted,
             phase: Phase::Pending,
             message: String::new(),
+            problem: None,
             restarts: u32::try_from(exits.len()).unwrap_or(u32::MAX),
             last_restart_unix_ms: exits.iter().map(|exit| exit.finished_unix_ms).max().unwrap_or(0),
             since_unix_ms: containers.map(|info| info.times.created_unix_ms).min().unwrap_or(0),
@@ -217,6 +219,7 @@ impl<'a> Page<'a> {
             WaitingOn::LostImage { .. } | WaitingOn::Exhausted { .. } => (Phase::Failed, waiting_text(on)),
             WaitingOn::Dependency { .. }
             | WaitingOn::Exclusive { .. }
+            | WaitingOn::Dependant { .. }
             | WaitingOn::Held { .. }
             | WaitingOn::Ready { .. }
             | WaitingOn::BackOff { .. } => (Phase::Pending, waiting_text(on)),

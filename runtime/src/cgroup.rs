@@ -8,6 +8,7 @@ pub mod devices;
 pub mod hierarchy;
 pub mod resources;
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Read as _, Seek as _};
 use std::os::fd::OwnedFd;
@@ -20,6 +21,7 @@ pub use hierarchy::Hierarchies;
 
 use crate::clock;
 use crate::error::{Doing as _, Error, Result};
+use crate::id::ContainerId;
 use crate::runtime::Resources;
 use resources::Setting;
 
@@ -310,6 +312,36 @@ fn inherit_cpuset(root: &Path, name: &str) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Removes a data root's cgroups that bear the id of no owner, after killing what is left in them; returns their paths.
+/// `owners` is asked after the cgroups were listed, so that none of a container being made is taken for an orphan's.
+///
+/// # Errors
+/// `Io`, and those of `owners`.
+pub fn sweep(parent: &str, owners: impl FnOnce() -> Result<BTreeSet<ContainerId>>) -> Result<Vec<String>> {
+    let hierarchies = Hierarchies::of_host()?;
+    let controllers = hierarchies.controllers.iter().map(|(_, root)| root);
+    let mut found = BTreeSet::new();
+    for root in std::iter::once(&hierarchies.unified).chain(controllers) {
+        let dirs = match fs::read_dir(root.join(parent)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            dirs => dirs.doing(|| format!("read {}", root.join(parent).display()))?,
+        };
+        let dirs = dirs.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        found.extend(dirs.filter_map(|entry| entry.file_name().to_str()?.parse::<ContainerId>().ok()));
+    }
+    if found.is_empty() {
+        return Ok(Vec::new());
+    }
+    let owners = owners()?;
+    let mut swept = Vec::new();
+    for id in found.difference(&owners) {
+        let name = format!("{parent}/{id}");
+        Cgroup::new(hierarchies, &name).remove()?;
+        swept.push(name);
+    }
+    Ok(swept)
 }
 
 /// Removes the directories that held a data root's cgroups, where nothing is in them any more. Best effort: what is not

@@ -114,6 +114,23 @@ impl Error {
         Self::Io { doing: doing.into(), source: source.into() }
     }
 
+    /// Its stable code of `docs/errors.md`, where it has one of its own.
+    #[must_use]
+    pub fn code(&self) -> Option<&'static str> {
+        match self {
+            Self::Registry { code, .. } => Some(code),
+            Self::Untrusted(_) => Some("BX0307"),
+            Self::NoSpace { .. } => Some("BX0310"),
+            Self::PortInUse { .. } => Some("BX0401"),
+            Self::NotFound { .. }
+            | Self::Conflict(_)
+            | Self::Unsupported(_)
+            | Self::BadContainer(_)
+            | Self::Unreachable { .. }
+            | Self::Io { .. } => None,
+        }
+    }
+
     /// Whether this means "it is not there".
     #[must_use]
     pub fn is_not_found(&self) -> bool {

@@ -19,8 +19,8 @@ use crate::id::{ContainerId, NetworkName, VolumeName};
 use crate::image::ImageRef;
 use crate::runtime::{
     ContainerConfig, ContainerInfo, ContainerState, EndpointTable, ExecConfig, ExecSession, ExecStdio, ExitStatus,
-    ImageInfo, NetworkConfig, NetworkInfo, PullPhase, PullProgress, PullRequest, Resources, Runtime, RuntimeEvent,
-    RuntimeWatch, VolumeConfig, VolumeInfo,
+    Finding, ImageInfo, NetworkConfig, NetworkInfo, PullPhase, PullProgress, PullRequest, Resources, Runtime,
+    RuntimeEvent, RuntimeWatch, VolumeConfig, VolumeInfo,
 };
 pub use inject::Verb;
 use world::{Program, World};
@@ -175,6 +175,14 @@ impl Runtime for FakeRuntime {
         let (sender, receiver) = channel();
         self.enter(Verb::Watch, "")?.watchers.push(sender);
         Ok(Box::new(FakeWatch(receiver)))
+    }
+
+    fn sweep(&self) -> Result<Vec<String>> {
+        Ok(std::mem::take(&mut self.enter(Verb::Sweep, "")?.orphans))
+    }
+
+    fn findings(&self) -> Result<Vec<Finding>> {
+        Ok(self.enter(Verb::Findings, "")?.findings.clone())
     }
 
     fn log_dir(&self, id: &ContainerId) -> PathBuf {

@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 
+use crate::cgroup;
 use crate::error::{Error, Result, chain};
 use crate::id::{ContainerId, NetworkName, VolumeName};
 use crate::image::{ImageRef, Store, StoreOptions};
@@ -25,8 +26,8 @@ use crate::layout::Layout;
 use crate::network;
 use crate::runtime::{
     ContainerConfig, ContainerInfo, ContainerState, ContainerTimes, EndpointTable, ExecConfig, ExecSession, ExecStdio,
-    ExitStatus, ImageInfo, MountSource, NetworkConfig, NetworkInfo, NetworkMode, PullProgress, PullRequest, Resources,
-    Runtime, RuntimeWatch, VolumeConfig, VolumeInfo,
+    ExitStatus, Finding, ImageInfo, MountSource, NetworkConfig, NetworkInfo, NetworkMode, PullProgress, PullRequest,
+    Resources, Runtime, RuntimeWatch, VolumeConfig, VolumeInfo,
 };
 use crate::spec::{self, Bridge, LowerInput};
 use crate::supervisor::client::SupervisorClient;
@@ -95,13 +96,18 @@ impl LinuxRuntime {
         &self.supervisor
     }
 
-    /// Deletes interfaces and bridges of this data root that belong to nobody; returns their names.
-    ///
-    /// # Errors
-    /// `Io`, `Unreachable`.
-    pub fn sweep_network(&self) -> Result<Vec<String>> {
-        let live = self.containers.list()?.iter().map(|config| config.id.clone()).collect();
-        network::sweep(&self.layout, &live)
+    fn sweep_network(&self) -> Result<Vec<String>> {
+        let written = || Ok(self.containers.list()?.iter().map(|config| config.id.clone()).collect());
+        network::sweep(&self.layout, written)
+    }
+
+    /// Cgroups with neither a directory nor a process the supervisor knows: the latter is still in one while it goes.
+    fn sweep_cgroups(&self) -> Result<Vec<String>> {
+        let owners = || {
+            let known = self.supervisor.list()?.into_iter().map(|status| status.id);
+            Ok(known.chain(self.containers.list()?.iter().map(|config| config.id.clone())).collect())
+        };
+        cgroup::sweep(&self.cgroup_parent, owners)
     }
 
     /// What is to be launched, and its stop signal. Looks at much and changes nothing.
@@ -399,6 +405,15 @@ impl Runtime for LinuxRuntime {
 
     fn watch(&self) -> Result<Box<dyn RuntimeWatch>> {
         Ok(Box::new(self.supervisor.watch()?))
+    }
+
+    fn sweep(&self) -> Result<Vec<String>> {
+        let (links, groups) = (self.sweep_network(), self.sweep_cgroups());
+        Ok(links?.into_iter().chain(groups?).collect())
+    }
+
+    fn findings(&self) -> Result<Vec<Finding>> {
+        network::findings(&self.layout)
     }
 
     fn log_dir(&self, id: &ContainerId) -> PathBuf {

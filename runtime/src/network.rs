@@ -20,7 +20,7 @@ use std::os::fd::OwnedFd;
 
 use sha2::{Digest as _, Sha256};
 
-pub use findings::{Finding, findings};
+pub use findings::findings;
 
 use crate::error::{Doing, chain};
 use crate::id::{ContainerId, NetworkName};
@@ -118,16 +118,17 @@ pub fn list(layout: &Layout) -> Result<Vec<NetworkInfo>> {
     Ok(records.into_iter().map(info).collect())
 }
 
-/// Deletes bridges of this data root without a record, and veth ends of containers that are not in `live`.
-/// Returns the names deleted.
+/// Deletes bridges of this data root without a record, and veth ends of containers that are not in what `live` says.
+/// Returns the names deleted. `live` is asked after the interfaces were listed: a container is written down before it
+/// gets one, so that none of a container being made is taken for an orphan's.
 ///
 /// # Errors
 /// `Io`; what could be deleted is.
-pub fn sweep(layout: &Layout, live: &BTreeSet<ContainerId>) -> Result<Vec<String>> {
+pub fn sweep(layout: &Layout, live: impl FnOnce() -> Result<BTreeSet<ContainerId>>) -> Result<Vec<String>> {
     let _lock = lock(layout)?;
     let mut netlink = Netlink::open()?;
     let snapshot = bridge::Snapshot::take(&mut netlink)?;
-    let mut owned: BTreeSet<String> = live.iter().map(|id| veth_name(layout, id)).collect();
+    let mut owned: BTreeSet<String> = live()?.iter().map(|id| veth_name(layout, id)).collect();
     owned.extend(record::all(layout)?.iter().map(|n| bridge_name(layout, &n.name)));
     let tag = tag(layout);
     let (bridges, veths) = (format!("bx-{tag}"), format!("bv-{tag}"));

@@ -18,6 +18,9 @@
 //!
 //! Every call blocks. Every call may be repeated after a crash. No call decides anything.
 
+pub(crate) mod base64_bytes;
+mod finding;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
@@ -29,6 +32,7 @@ use serde::{Deserialize, Serialize};
 use crate::Result;
 use crate::id::{ContainerId, NetworkName, VolumeName};
 use crate::image::{Digest, ImageRef};
+pub use finding::Finding;
 
 /// The verbs of the container runtime, in CRI's words. See the module for the life cycle.
 pub trait Runtime: Send + Sync {
@@ -143,6 +147,18 @@ pub trait Runtime: Send + Sync {
     /// # Errors
     /// `Unreachable`.
     fn watch(&self) -> Result<Box<dyn RuntimeWatch>>;
+
+    /// Deletes kernel objects that bear the id of an owner that is gone; returns their names. Writes nothing to disk.
+    ///
+    /// # Errors
+    /// `Unreachable`, `Io`; what could be deleted is.
+    fn sweep(&self) -> Result<Vec<String>>;
+
+    /// What of this host stands in the way of networks although everything of ours is in place. Only looks.
+    ///
+    /// # Errors
+    /// `Io`.
+    fn findings(&self) -> Result<Vec<Finding>>;
 
     /// The directory with the log files `current` and `1` … `n` (older) of a container, in CRI log format.
     fn log_dir(&self, id: &ContainerId) -> PathBuf;
@@ -585,20 +601,4 @@ pub enum RuntimeEvent {
     },
     /// A container directory or process changed in another way; list again.
     Changed,
-}
-
-pub(crate) mod base64_bytes {
-    //! File content as base64 in JSON, so that state files stay readable text.
-    use base64::Engine as _;
-    use base64::engine::general_purpose::STANDARD;
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    pub(crate) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&STANDARD.encode(bytes))
-    }
-
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        STANDARD.decode(text).map_err(serde::de::Error::custom)
-    }
 }

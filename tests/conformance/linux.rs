@@ -23,6 +23,7 @@ pub(crate) const CASES: &[Case] = &[
     ("exec_has_its_own_stdio_and_terminal", exec_has_its_own_stdio_and_terminal),
     ("a_container_with_a_terminal_logs", a_container_with_a_terminal_logs),
     ("a_directory_deleted_by_hand_ends_its_process", a_directory_deleted_by_hand_ends_its_process),
+    ("a_sweep_takes_the_cgroups_of_nobody", a_sweep_takes_the_cgroups_of_nobody),
     ("a_hundred_lives_leave_nothing", a_hundred_lives_leave_nothing),
     ("many_at_once", many_at_once),
     ("a_killed_supervisor_loses_no_line_and_no_exit", crash::a_killed_supervisor_loses_no_line_and_no_exit),
@@ -80,6 +81,26 @@ fn an_end_for_memory_is_told_as_such(lab: &Lab) {
     config.resources.memory_bytes = Some(64 << 20);
     let id = lab.run(&config);
     assert_eq!(lab.reaches(&id, ContainerState::Stopped).exit, Some(ExitStatus::OutOfMemory));
+}
+
+/// A cgroup that bears the id of no container goes within one sweep, with the process in it; others stay.
+fn a_sweep_takes_the_cgroups_of_nobody(lab: &Lab) {
+    let id = lab.run(&lab.config("owner", &["/bin/sleep"]));
+    assert_eq!(ok("sweep", lab.runtime().sweep()), [""; 0]);
+    let layout = &lab.linux.as_ref().expect("a Linux case").layout;
+    let name = format!("{}/gone-1", runtime::linux::cgroup_parent(layout));
+    let hierarchies = runtime::cgroup::Hierarchies::of_host().unwrap();
+    let orphan = runtime::cgroup::Cgroup::new(hierarchies, &name);
+    drop(orphan.create_unified().unwrap());
+    orphan.prepare(None).unwrap();
+    let mut left = std::process::Command::new("sleep").arg("600").spawn().unwrap();
+    std::fs::write(orphan.unified().join("cgroup.procs"), left.id().to_string()).unwrap();
+    // Its process may take a moment to die: then the next sweep removes it.
+    wait_for("the sweep", || lab.runtime().sweep().ok().filter(|swept| *swept == [name.clone()]));
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&left.wait().unwrap()), Some(9));
+    assert!(!orphan.unified().exists());
+    assert_eq!(ok("sweep", lab.runtime().sweep()), [""; 0]);
+    assert_eq!(lab.find(&id).unwrap().state, ContainerState::Running);
 }
 
 fn exec_config(args: &[&str], tty: bool) -> ExecConfig {

@@ -66,7 +66,8 @@ pub(crate) fn step(action: &Action, desired: &DesiredState, world: &World, memor
         }
         Action::StopContainer { id, .. } | Action::RemoveContainer { id } => {
             ours(id, world)?;
-            not_held(id, desired, world)
+            not_held(id, desired, world)?;
+            dependants_first(id, desired, world, memory)
         }
         Action::UpdateResources { id, .. } => ours(id, world),
         Action::RemoveVolume { name } => {
@@ -140,6 +141,24 @@ fn not_held(id: &ContainerId, desired: &DesiredState, world: &World) -> Result<(
         return Ok(());
     }
     if is_held(&container.seen, desired) { Err(format!("{id} is held")) } else { Ok(()) }
+}
+
+/// What goes with those that depend on it goes after them, unless their stop fails or something holds them.
+fn dependants_first(id: &ContainerId, desired: &DesiredState, world: &World, memory: &Memory) -> Result<(), String> {
+    let is_declared = |key: &ObjectKey| desired.workloads.contains_key(key) || desired.jobs.contains_key(key);
+    let Some(own) = world.containers.get(id).filter(|c| c.seen.state == ContainerState::Running) else { return Ok(()) };
+    let key = &own.seen.replica.workload;
+    let fails = |other: &ContainerId| memory.failures.contains_key(&format!("stop {other}"));
+    let dependant = world.containers.iter().find(|(other, c)| {
+        let depends =
+            c.config.labels.get(labels::DEPENDS_ON).is_some_and(|on| on.split(' ').any(|on| on == key.to_string()));
+        let runs = c.seen.state == ContainerState::Running && !is_held(&c.seen, desired);
+        depends && runs && !is_declared(&c.seen.replica.workload) && !fails(other)
+    });
+    match dependant {
+        Some((other, _)) if !is_declared(key) => Err(format!("{id} is stopped before {other}, which depends on it")),
+        Some(_) | None => Ok(()),
+    }
 }
 
 /// Whether a hold keeps an undeclared container: of all sources or of its own, of all files or of its own.

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use controller::model::{
     DesiredState, ExitRecord, Failure, JobRecord, ObjectKey, ObservedImage, ObservedNetwork, ObservedState,
-    ObservedVolume, PreviousImage, ReplicaKey, Revision, RevisionResult,
+    ObservedVolume, PreviousImage, ReplicaKey, Revision, RevisionResult, needed_images,
 };
-use controller::plan::{Action, needed_images};
+use controller::plan::Action;
 use runtime::id::ContainerId;
 use runtime::runtime::ContainerState;
 
@@ -109,7 +109,7 @@ impl Memory {
                     Fail::PortInUse(address, port) => Action::listener_subject(*address, *port),
                     Fail::Refused(_) | Fail::Fault => action.subject(),
                 };
-                let new = Failure { attempts: 0, last_boot_ms: now, message: format!("{fail:?}") };
+                let new = Failure { attempts: 0, last_boot_ms: now, message: format!("{fail:?}"), code: None };
                 let failure = self.failures.entry(subject).or_insert(new);
                 failure.attempts += 1;
                 failure.last_boot_ms = now;
@@ -182,7 +182,8 @@ fn images(world: &World) -> BTreeMap<runtime::image::ImageRef, ObservedImage> {
 
 /// Keeps the time since which each image is needed by nothing.
 fn stamp(world: &mut World, desired: &DesiredState, observed: &ObservedState) {
-    let (references, digests) = needed_images(desired, observed);
+    let users = observed.containers.values().map(|container| &container.image);
+    let (references, digests) = needed_images(desired, &observed.images, users, &observed.revisions);
     let now = world.now;
     for (reference, image) in &mut world.images {
         let current_needed = references.contains(reference) || digests.contains(&image.digest);

@@ -27,7 +27,7 @@ pub struct Status {
     pub objects: Vec<ObjectStatus>,
     /// Images on their way.
     pub pulls: Vec<PullStatus>,
-    /// What people should know: held sources, broken files, state that is not persisted.
+    /// What people should know: held sources, broken files, state that is not persisted, obstacles of the host.
     pub notices: Vec<Notice>,
     /// Where manifests come from.
     pub sources: Vec<SourceStatus>,
@@ -46,6 +46,9 @@ pub struct ObjectStatus {
     pub phase: Phase,
     /// `Running rev 7`, `Backoff 20s: OOM, exit 137`, `waiting for image …`: one line.
     pub message: String,
+    /// What keeps it from being as written, where that has a code of its own.
+    #[serde(default)]
+    pub problem: Option<Problem>,
     /// Containers that ended without being asked to, over all replicas.
     pub restarts: u32,
     /// The last of them, wall clock; 0: none.
@@ -142,6 +145,19 @@ pub struct Notice {
     pub help: Option<String>,
 }
 
+/// What is wrong with one object.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// Stable code.
+    pub code: String,
+    /// One line, what and why.
+    pub message: String,
+    /// The field that asks for what cannot be had.
+    pub place: Option<SourceRef>,
+    /// One command that helps.
+    pub help: Option<String>,
+}
+
 /// A manifest source.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceStatus {
@@ -213,6 +229,9 @@ pub struct Description {
     pub revisions: Vec<RevisionView>,
     /// What is waited for, one line each.
     pub waiting: Vec<String>,
+    /// What people should know about the host and its sources, as in [`Status`].
+    #[serde(default)]
+    pub notices: Vec<Notice>,
     /// The last log lines of the container that matters most (failing first).
     pub log_tail: Vec<LogLine>,
 }
@@ -337,15 +356,12 @@ pub struct ApiError {
 
 impl From<&runtime::Error> for ApiError {
     fn from(error: &runtime::Error) -> Self {
-        let (code, help) = match error {
-            runtime::Error::Registry { code, .. } => {
-                (*code, (*code == "BX0304" || *code == "BX0303").then_some("boxship image login REGISTRY"))
-            }
-            runtime::Error::NotFound { what: "image", .. } => ("BX0903", Some("boxship image ls")),
-            runtime::Error::NotFound { .. } => ("BX0903", None),
-            runtime::Error::Untrusted(_) => ("BX0307", None),
-            runtime::Error::NoSpace { .. } => ("BX0310", Some("boxship image prune --all --dry-run")),
-            _ => ("BX0900", None),
+        let code = error.code().unwrap_or(if error.is_not_found() { "BX0903" } else { "BX0900" });
+        let help = match error {
+            runtime::Error::Registry { code: "BX0303" | "BX0304", .. } => Some("boxship image login REGISTRY"),
+            runtime::Error::NotFound { what: "image", .. } => Some("boxship image ls"),
+            runtime::Error::NoSpace { .. } => Some("boxship image prune --all --dry-run"),
+            _ => None,
         };
         Self { code: code.to_owned(), message: runtime::error::chain(error), help: help.map(str::to_owned) }
     }

@@ -7,8 +7,9 @@ use runtime::clock::unix_ms;
 use super::args::ObjectArgs;
 use super::context::{Context, Failure};
 use super::format::{BOLD, GREEN, RED, YELLOW, age, clock};
+use super::get::say_notices;
 use super::up::short;
-use crate::api::types::{Description, Phase};
+use crate::api::types::{Description, Phase, Problem};
 
 async fn fetch(context: &Context, what: &str) -> Result<Description, Failure> {
     let status = context.status().await?;
@@ -87,6 +88,18 @@ fn head(described: &Description) {
     let ready =
         if status.desired == 0 { String::new() } else { format!(", ready {}/{}", status.ready, status.desired) };
     anstream::println!("   Status:   {}{ready}", status.message);
+    if let Some(problem) = &status.problem {
+        anstream::println!("{}", problem_text(problem));
+    }
+    // On stderr, as in `get`: they are about the host, not about what was asked.
+    say_notices(&described.notices);
+}
+
+/// Ours like all errors: code, what, `--> file:line:column`, one command.
+pub(super) fn problem_text(problem: &Problem) -> String {
+    let place = problem.place.as_ref().map(|place| format!("\n  --> {place}")).unwrap_or_default();
+    let help = problem.help.as_ref().map(|help| format!("\n  help: {help}")).unwrap_or_default();
+    format!("{RED}error[{}]{RED:#}: {}{place}{help}", problem.code, problem.message)
 }
 
 fn timeline(described: &Description) {

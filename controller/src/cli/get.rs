@@ -9,7 +9,7 @@ use super::context::{Context, Failure};
 use super::format::{YELLOW, age};
 use super::table::Table;
 use super::up::short;
-use crate::api::types::{ObjectStatus, Phase, ReplicaStatus, Status};
+use crate::api::types::{Notice, ObjectStatus, Phase, ReplicaStatus, Status};
 use crate::model::Kind;
 
 pub(super) async fn run(context: &Context, args: &GetArgs) -> Result<ExitCode, Failure> {
@@ -55,15 +55,20 @@ fn print(context: &Context, args: &GetArgs, status: &Status, chosen: &[&ObjectSt
         return;
     }
     anstream::println!("{}", table(chosen, args.replicas, unix_ms()));
-    for notice in &status.notices {
+    say_notices(&status.notices);
+    let sick: Vec<&str> = chosen.iter().filter(|o| o.phase == Phase::Failed).map(|o| o.key.name.as_str()).collect();
+    if let Some(first) = sick.first() {
+        anstream::eprintln!("Problems: {}.  boxship why {first}", sick.len());
+    }
+}
+
+/// What people should know, on stderr.
+pub(super) fn say_notices(notices: &[Notice]) {
+    for notice in notices {
         anstream::eprintln!("{YELLOW}note[{}]{YELLOW:#}: {}", notice.code, notice.message);
         if let Some(help) = &notice.help {
             anstream::eprintln!("  help: {help}");
         }
-    }
-    let sick: Vec<&str> = chosen.iter().filter(|o| o.phase == Phase::Failed).map(|o| o.key.name.as_str()).collect();
-    if let Some(first) = sick.first() {
-        anstream::eprintln!("Problems: {}.  boxship why {first}", sick.len());
     }
 }
 

@@ -9,6 +9,7 @@ use runtime::clock::boot_ms;
 use super::args::UpArgs;
 use super::context::{Context, Failure, absolute};
 use super::format::{BOLD, GREEN, secs};
+use super::get::say_notices;
 use super::progress::Reporter;
 use crate::api::types::{Applied, Notice, ObjectStatus, Phase, SourceRequest, Status};
 use crate::model::ObjectKey;
@@ -40,10 +41,15 @@ pub(super) async fn run(context: &Context, args: &UpArgs) -> Result<ExitCode, Fa
     reporter.finish();
     match waited? {
         Waited::Converged(status) => {
+            say_notices(&told_later(&applied, &status));
             report(context, &applied, &status, began);
             Ok(ExitCode::SUCCESS)
         }
-        Waited::Failed(failed) => Err(failure(&failed)),
+        Waited::Failed(status) => {
+            say_notices(&told_later(&applied, &status));
+            let failed = status.objects.iter().filter(|o| concerns(o, &applied) && o.phase == Phase::Failed);
+            Err(failure(&failed.collect::<Vec<_>>()))
+        }
         Waited::Interrupted => {
             anstream::eprintln!("stopped watching; what was started goes on. boxship get   ·   boxship down");
             Ok(ExitCode::from(130))
@@ -53,7 +59,7 @@ pub(super) async fn run(context: &Context, args: &UpArgs) -> Result<ExitCode, Fa
 
 enum Waited {
     Converged(Status),
-    Failed(Vec<ObjectStatus>),
+    Failed(Status),
     Interrupted,
 }
 
@@ -76,15 +82,14 @@ async fn wait(
         reporter.show(&status, &applied.objects);
         if status.generation >= applied.generation {
             let ours: Vec<&ObjectStatus> = status.objects.iter().filter(|o| concerns(o, applied)).collect();
-            let failed: Vec<ObjectStatus> =
-                ours.iter().filter(|o| o.phase == Phase::Failed).map(|o| (*o).clone()).collect();
+            let failed = ours.iter().any(|o| o.phase == Phase::Failed);
             let done = ours.iter().all(|o| is_settled(o));
-            if done && failed.is_empty() && status.converged_generation >= applied.generation {
+            if done && !failed && status.converged_generation >= applied.generation {
                 return Ok(Waited::Converged(status));
             }
             // One that failed does not hide the others: they are waited for.
-            if done && !failed.is_empty() {
-                return Ok(Waited::Failed(failed));
+            if done && failed {
+                return Ok(Waited::Failed(status));
             }
         }
         if deadline.is_some_and(|d| boot_ms() >= d) {
@@ -123,12 +128,7 @@ pub(super) fn say_what_was_accepted(applied: &Applied) {
     for file in &applied.not_manifests {
         anstream::eprintln!("note: {file} is not a manifest");
     }
-    for Notice { code, message, help } in &applied.notices {
-        anstream::eprintln!("note[{code}]: {message}");
-        if let Some(help) = help {
-            anstream::eprintln!("  help: {help}");
-        }
-    }
+    say_notices(&applied.notices);
 }
 
 fn report(context: &Context, applied: &Applied, status: &Status, began: u64) {
@@ -155,9 +155,23 @@ pub(super) fn short(key: &ObjectKey) -> String {
     format!("{}/{}", key.kind, key.name)
 }
 
-fn failure(failed: &[ObjectStatus]) -> Failure {
-    let lines: Vec<String> = failed.iter().map(|o| format!("{}: {}", short(&o.key), o.message)).collect();
-    let names: Vec<&str> = failed.iter().map(|o| o.key.name.as_str()).take(1).collect();
-    let help = format!("boxship why {}   ·   boxship logs {}", names.join(""), names.join(""));
-    Failure::new("BX0601", format!("not ready: {}", lines.join("\n    ")), Some(&help))
+/// Notices that were not there yet when the manifests were accepted.
+fn told_later(applied: &Applied, status: &Status) -> Vec<Notice> {
+    status.notices.iter().filter(|notice| !applied.notices.contains(notice)).cloned().collect()
+}
+
+/// What failed, each with the place that asks for it; code and help are those of the first cause that has its own.
+fn failure(failed: &[&ObjectStatus]) -> Failure {
+    let line = |o: &&ObjectStatus| {
+        let problem = o.problem.as_ref();
+        let place = problem.and_then(|p| Some(format!("\n      --> {}", p.place.as_ref()?))).unwrap_or_default();
+        format!("{}: {}{place}", short(&o.key), o.message)
+    };
+    let lines: Vec<String> = failed.iter().map(line).collect();
+    let first = failed.first().map_or("", |o| o.key.name.as_str());
+    let problem = failed.iter().find_map(|o| o.problem.as_ref());
+    let help = problem.and_then(|problem| problem.help.clone());
+    let help = help.unwrap_or_else(|| format!("boxship why {first}   ·   boxship logs {first}"));
+    let code = problem.map_or("BX0601", |problem| problem.code.as_str());
+    Failure::new(code, format!("not ready: {}", lines.join("\n    ")), Some(&help))
 }

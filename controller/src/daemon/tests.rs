@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use runtime::FakeRuntime;
 use runtime::fake::Verb;
 use runtime::id::ContainerId;
-use runtime::runtime::{ContainerState, ExitStatus, ImageConfig};
+use runtime::runtime::{ContainerState, ExitStatus, Finding, ImageConfig};
 use tokio::io::AsyncReadExt as _;
 
 use super::*;
 use crate::api::client::Client;
-use crate::api::types::{Applied, ExecFrame, ExecRequest, ObjectStatus, Phase, SourceRequest};
+use crate::api::types::{Applied, Description, ExecFrame, ExecRequest, ObjectStatus, Phase, SourceRequest};
 use crate::store::VolatileStore;
 
 /// Longest wait for a state.
@@ -259,6 +259,48 @@ async fn a_controller_started_on_another_directory_goes_on_and_removes_nothing_b
     assert_eq!((page.notices.len(), page.sources.len()), (0, 1), "{page:#?}");
     assert!(page.sources[0].watch);
     assert_eq!(names(&host), before.into_iter().filter(|name| !name.contains("db")).collect::<Vec<_>>());
+    running.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_image_that_cannot_be_had_is_told_with_code_place_and_command() {
+    let host = Host::new();
+    host.write("web.yaml", &app("web", 1, "").replace("web:1", "web:nowhere"));
+    host.write("base.yaml", "apiVersion: boxship/v1\nkind: Image\nname: base\nref: registry.example/base:1\n");
+    let running = host.start("a");
+    running.up(&host, false, false).await;
+    let failed =
+        |page: &Status, name: &str| object(page, name).is_some_and(|o| o.phase == Phase::Failed && o.problem.is_some());
+    let page = running.until("failed", |page| failed(page, "web") && failed(page, "base")).await;
+    for (name, place, reference) in [("web", "web.yaml:5:8", "web:nowhere"), ("base", "base.yaml:4:6", "base:1")] {
+        let problem = object(&page, name).unwrap().problem.clone().unwrap();
+        assert_eq!(problem.code, "BX0302");
+        assert_eq!(problem.place.unwrap().to_string(), place);
+        let help = format!("boxship image pull registry.example/{reference}");
+        assert!(problem.help.as_ref().is_some_and(|said| said.starts_with(&help)), "{:?}", problem.help);
+    }
+    running.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_stands_in_the_way_is_told_and_what_has_no_owner_is_swept() {
+    let host = Host::new();
+    host.write("web.yaml", &app("web", 1, ""));
+    let running = host.start("a");
+    running.until("empty", |page| page.version > 0).await;
+    // While the controller runs, not only when it starts: networks that come ask for a look at once.
+    let (what, effect) = ("chain `FORWARD` drops".to_owned(), "nothing outside is reached".to_owned());
+    host.fake.set_findings(vec![Finding { what, effect, fix: "nft insert rule".to_owned() }]);
+    host.fake.leave_orphan("bv-lost");
+    running.up(&host, false, false).await;
+    let page = running.until("told", |page| is_ready(page, "web", 1) && !page.notices.is_empty()).await;
+    let [notice] = page.notices.as_slice() else { panic!("{page:#?}") };
+    assert_eq!(notice.code, "BX0402");
+    assert_eq!(notice.message, "chain `FORWARD` drops: nothing outside is reached");
+    assert_eq!(notice.help.as_deref(), Some("nft insert rule"));
+    let described: Description = running.client.get("/v1/objects/shop/app/web").await.unwrap();
+    assert_eq!(described.notices, page.notices);
+    assert_eq!(host.fake.orphans(), [""; 0]);
     running.end().await;
 }
 

@@ -79,6 +79,8 @@ impl Runtime for Slow {
         ) -> runtime::Result<Box<dyn runtime::runtime::ExecSession>>;
         publish_endpoints(table: &EndpointTable) -> runtime::Result<()>;
         watch() -> runtime::Result<Box<dyn runtime::runtime::RuntimeWatch>>;
+        sweep() -> runtime::Result<Vec<String>>;
+        findings() -> runtime::Result<Vec<runtime::runtime::Finding>>;
         log_dir(id: &runtime::id::ContainerId) -> std::path::PathBuf;
     }
 }

@@ -224,7 +224,10 @@ fn build(document: &Document, key: &ObjectKey, context: &Context<'_>, out: &mut 
     }
     let mut lower = Lower { root: &document.root, file: &document.file, key, context, out };
     let spec = match key.kind {
-        Kind::Image => ObjectSpec::Image(image::lower(lower.decode(&root)?)),
+        Kind::Image => {
+            let image = lower.decode(&root)?;
+            ObjectSpec::Image(image::lower(&lower, image))
+        }
         Kind::Volume => ObjectSpec::Volume(volume::lower(&lower.decode(&root)?)),
         Kind::Config => {
             let config = lower.decode(&root)?;

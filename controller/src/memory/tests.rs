@@ -55,8 +55,8 @@ fn memory_survives_and_boot_times_do_not_survive_a_boot() {
     for attempt in 0..25 {
         memory.record_exit(&mut memory.lock(), replica(), exit(attempt));
     }
-    memory.record_failure("create web-1-x", "no".to_owned());
-    memory.record_failure("create web-1-x", "no again".to_owned());
+    memory.record_failure("create web-1-x", &runtime::Error::Conflict("no".to_owned()));
+    memory.record_failure("create web-1-x", &runtime::Error::Conflict("no again".to_owned()));
     memory.record_event(None, "Accepted", "generation 1".to_owned(), false);
     assert!(memory.flush());
 

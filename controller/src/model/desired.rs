@@ -150,17 +150,21 @@ pub enum VolumeAccess {
     Shared,
 }
 
-/// What a container runs, whatever it belongs to.
+/// What a container runs, resolved.
+pub type ContainerTemplate = Template<ImageSource, EnvValue, Mount>;
+
+/// What a container runs, whatever it belongs to: as written ([`TemplateSpec`](super::object::TemplateSpec)) or resolved
+/// ([`ContainerTemplate`]), which differ in what names other objects.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ContainerTemplate {
+pub struct Template<Image, Env, Mount> {
     /// Which image.
-    pub image: ImageSource,
+    pub image: Image,
     /// Replaces the image's.
     pub entrypoint: Option<Vec<String>>,
     /// Replaces the image's cmd.
     pub args: Option<Vec<String>>,
     /// Environment.
-    pub env: BTreeMap<String, EnvValue>,
+    pub env: BTreeMap<String, Env>,
     /// Replaces the image's.
     pub working_dir: Option<String>,
     /// Replaces the image's.

@@ -21,6 +21,9 @@ pub mod labels {
     pub const ATTEMPT: &str = "boxship.attempt";
     /// The manifest file it comes from; lets a lost state database freeze what a broken file defined.
     pub const SOURCE: &str = "boxship.source";
+    /// What its App or Job depends on, keys with spaces between: once no manifest names them, this is the order they
+    /// are stopped in.
+    pub const DEPENDS_ON: &str = "boxship.depends-on";
     /// The root that file is relative to.
     pub const ROOT: &str = "boxship.root";
 }

@@ -8,13 +8,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use runtime::image::ImageRef;
-use runtime::runtime::{Resources, SecurityConfig};
 use serde::{Deserialize, Serialize};
 
-use super::desired::content_as_text;
-use super::{
-    DependsOn, Diagnostic, Healthcheck, Kind, ObjectKey, OnChange, Schedule, Span, UpdateStrategy, VolumeAccess,
-};
+use super::desired::{Template, content_as_text};
+use super::{DependsOn, Diagnostic, Kind, ObjectKey, OnChange, Schedule, Span, UpdateStrategy, VolumeAccess};
 
 /// One object.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,6 +45,9 @@ pub enum ObjectSpec {
 pub struct ImageSpec {
     /// What to hold.
     pub reference: ImageRef,
+    /// Where that is written.
+    #[serde(default)]
+    pub span: Option<Span>,
     /// Ask the registry again this often, in milliseconds.
     pub follow_ms: Option<u64>,
     /// Earlier digests to hold.
@@ -109,45 +109,7 @@ pub struct FileContent {
 }
 
 /// What a container runs, with names instead of what they stand for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TemplateSpec {
-    /// Which image.
-    pub image: ImageChoice,
-    /// Replaces the image's.
-    pub entrypoint: Option<Vec<String>>,
-    /// Replaces the image's cmd.
-    pub args: Option<Vec<String>>,
-    /// Environment.
-    pub env: BTreeMap<String, EnvSpec>,
-    /// Replaces the image's.
-    pub working_dir: Option<String>,
-    /// Replaces the image's.
-    pub user: Option<String>,
-    /// Replaces the replica's name.
-    pub hostname: Option<String>,
-    /// In the order written.
-    pub mounts: Vec<MountSpec>,
-    /// Limits.
-    pub resources: Resources,
-    /// Ports the program listens on.
-    pub container_ports: BTreeSet<u16>,
-    /// Readiness.
-    pub healthcheck: Option<Healthcheck>,
-    /// Milliseconds between the stop signal and the kill.
-    pub stop_grace_ms: u64,
-    /// Replaces the image's.
-    pub stop_signal: Option<String>,
-    /// Deviations from the safe defaults.
-    pub security: SecurityConfig,
-    /// Size of /dev/shm in bytes.
-    pub shm_bytes: Option<u64>,
-    /// Our reaper as PID 1.
-    pub init: bool,
-    /// The host's network.
-    pub host_network: bool,
-    /// A terminal as stdio.
-    pub tty: bool,
-}
+pub type TemplateSpec = Template<ImageChoice, EnvSpec, MountSpec>;
 
 /// Which image, as written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -70,7 +70,7 @@ pub struct ObservedImage {
     /// When the registry was last asked, boot time; 0: in an earlier boot.
     pub checked_boot_ms: u64,
     /// Since when nothing names or uses it, boot time; `None` while something does. Whoever observes stamps it with
-    /// the help of `plan::needed_images`; after a reboot the time starts anew.
+    /// the help of [`needed_images`](super::needed_images); after a reboot the time starts anew.
     pub unused_since_boot_ms: Option<u64>,
 }
 
@@ -99,6 +99,9 @@ pub struct ObservedContainer {
     /// The root of the source it came from; `None`: made by a version that did not write it down.
     #[serde(default)]
     pub source_root: Option<String>,
+    /// What it depended on when it was made.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub depends_on: BTreeSet<ObjectKey>,
     /// Its image.
     pub image: Digest,
     /// Where it is in its life.
@@ -146,6 +149,11 @@ impl ObservedContainer {
             attempt: label(labels::ATTEMPT)?.parse().ok()?,
             source_file: label(labels::SOURCE)?.clone(),
             source_root: label(labels::ROOT).cloned(),
+            depends_on: label(labels::DEPENDS_ON)
+                .into_iter()
+                .flat_map(|keys| keys.split(' '))
+                .flat_map(str::parse)
+                .collect(),
             image: config.image.clone(),
             state: ContainerState::Creating,
             ready_since_boot_ms: None,
@@ -297,4 +305,7 @@ pub struct Failure {
     pub last_boot_ms: u64,
     /// What was said.
     pub message: String,
+    /// Its stable code, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
 }

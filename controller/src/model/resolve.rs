@@ -105,7 +105,7 @@ impl<'a> Resolver<'a> {
             match &object.spec {
                 ObjectSpec::Image(image) => {
                     let image = DesiredImage {
-                        source,
+                        source: image.span.as_ref().map_or(source, Span::start),
                         reference: image.reference.clone(),
                         follow_ms: image.follow_ms,
                         keep: image.keep,

@@ -341,6 +341,11 @@ pub enum WaitingOn {
         /// Which container.
         id: ContainerId,
     },
+    /// A container that depends on it to have ended.
+    Dependant {
+        /// Which.
+        id: ContainerId,
+    },
     /// Somebody to confirm a removal, or a file to be readable again.
     Held {
         /// Why.

@@ -14,6 +14,7 @@ pub enum Bug {
     FailedRevisionRetried,
     HoldIgnored,
     HoldOfAnotherSource,
+    DependencyStoppedFirst,
     BackOffIgnored,
     ExclusiveIgnored,
     NeededImageCollected,
@@ -26,7 +27,7 @@ pub enum Bug {
 
 impl Bug {
     /// Every one.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::StopWithoutDrain,
         Self::FloorIgnored,
         Self::CeilingIgnored,
@@ -36,6 +37,7 @@ impl Bug {
         Self::FailedRevisionRetried,
         Self::HoldIgnored,
         Self::HoldOfAnotherSource,
+        Self::DependencyStoppedFirst,
         Self::BackOffIgnored,
         Self::ExclusiveIgnored,
         Self::NeededImageCollected,

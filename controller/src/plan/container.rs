@@ -139,8 +139,8 @@ impl<'a> Pass<'a> {
                 NetworkMode::Bridge { network, address }
             }
         };
-        let root = self.desired.roots.get(make.object).map(String::as_str);
-        let config = Box::new(container_config(make, id.clone(), ids, network, root));
+        let mut config = Box::new(container_config(make, id.clone(), ids, network));
+        config.labels.extend(self.origin_labels(make.object));
         let create = Action::CreateContainer { config };
         let step = self.push(create, Some(make.object), reason.clone(), Some(make.source), after)?;
         // The name may be that of a half-made one that goes first: it is back now (simulation seed 9494).
@@ -151,6 +151,19 @@ impl<'a> Pass<'a> {
         let before = if self.has_bug(Bug::StartNotAfterCreate) { Vec::new() } else { vec![step] };
         self.start(&id, make.object, reason, Some(make.source), before);
         Some(step)
+    }
+
+    /// Labels that say where an App or Job comes from and what it depends on.
+    fn origin_labels(&self, object: &ObjectKey) -> impl Iterator<Item = (String, String)> {
+        let root = self.desired.roots.get(object).cloned();
+        let app = self.desired.workloads.get(object).map(|app| &app.depends_on);
+        let depends_on = app.or_else(|| self.desired.jobs.get(object).map(|job| &job.depends_on));
+        let keys = depends_on.filter(|on| !on.is_empty()).map(|on| {
+            let keys: Vec<String> = on.keys().map(ToString::to_string).collect();
+            keys.join(" ")
+        });
+        let labels = [root.map(|root| (labels::ROOT, root)), keys.map(|keys| (labels::DEPENDS_ON, keys))];
+        labels.into_iter().flatten().map(|(name, value)| (name.to_owned(), value))
     }
 
     /// Starts a created container once it has its view of the names.
@@ -194,7 +207,6 @@ fn container_config(
     id: ContainerId,
     ids: runtime::runtime::IdRange,
     network: NetworkMode,
-    root: Option<&str>,
 ) -> ContainerConfig {
     let replica = make.replica();
     let template = make.template;
@@ -202,7 +214,6 @@ fn container_config(
     labels.insert(labels::TEMPLATE.to_owned(), make.hash.0.clone());
     labels.insert(labels::ATTEMPT.to_owned(), make.attempt.to_string());
     labels.insert(labels::SOURCE.to_owned(), make.source.file.clone());
-    labels.extend(root.map(|root| (labels::ROOT.to_owned(), root.to_owned())));
     let env = template.env.iter().map(|(name, EnvValue::Plain(value))| (name.clone(), value.clone())).collect();
     ContainerConfig {
         id,

@@ -10,7 +10,7 @@ use super::bug::Bug;
 use super::name::{label, network_name};
 use super::pass::{Obstacle, Pass, address_of};
 use super::{Action, Reason};
-use crate::model::{Hold, ObjectKey, ObservedContainer, Workload};
+use crate::model::{Hold, ObjectKey, Workload};
 
 /// How long a new connection waits for a backend (DESIGN §5b).
 pub const PARK_MS: u32 = 10_000;
@@ -51,8 +51,8 @@ fn table(pass: &mut Pass<'_>) -> EndpointTable {
             table.listeners.push(listener);
         }
     }
-    if !desired.holds.is_empty() {
-        add_held(pass, &mut table);
+    if !desired.holds.is_empty() || !pass.kept.is_empty() {
+        add_kept(pass, &mut table);
     }
     table.listeners.sort();
     table.listeners.dedup_by(|a, b| (a.address, a.port) == (b.address, b.port));
@@ -100,15 +100,11 @@ fn add_names(pass: &Pass<'_>, key: &ObjectKey, app: &Workload, table: &mut Endpo
     ready
 }
 
-/// Held Apps keep the names and ports they have in the table in force: nothing else remembers them.
-fn add_held(pass: &Pass<'_>, table: &mut EndpointTable) {
+/// Apps that stay although no manifest names them keep the names and ports they have in the table in force: nothing else remembers them.
+fn add_kept(pass: &Pass<'_>, table: &mut EndpointTable) {
     let Some(in_force) = &pass.observed.published else { return };
-    let is_kept = |container: &ObservedContainer| {
-        let key = &container.replica.workload;
-        let declared = pass.desired.workloads.contains_key(key) || pass.desired.jobs.contains_key(key);
-        !declared && pass.hold(container).is_some() && container.state == ContainerState::Running
-    };
-    let held = pass.observed.containers.values().filter(|container| is_kept(container));
+    let kept = pass.kept.iter().filter_map(|id| pass.observed.containers.get(*id));
+    let held = kept.filter(|container| container.state == ContainerState::Running);
     let held: BTreeSet<IpAddr> = held.filter_map(address_of).map(|(_, address)| IpAddr::V4(address)).collect();
     let all_held = pass.desired.holds.iter().any(Hold::keeps_all);
     for listener in &in_force.listeners {

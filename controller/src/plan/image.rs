@@ -1,51 +1,16 @@
 //! Images: pulled when something names them, asked for again when followed, held while anything may need them, and
 //! removed a day after nothing did. What a container or an undo needs is never removed, whatever the stamps say.
 
-use std::collections::BTreeSet;
-
 use runtime::image::{Digest, ImageRef};
 use runtime::runtime::ImageConfig;
 
 use super::bug::Bug;
 use super::pass::Pass;
 use super::{Action, Reason, StepId, WaitingOn};
-use crate::model::{DesiredState, ObjectKey, ObservedState, RevisionResult, SourceRef};
+use crate::model::{ObjectKey, SourceRef, needed_images};
 
 /// How long an image may go unused before it is removed.
 pub const UNUSED_MS: u64 = 24 * 3_600_000;
-
-/// What must stay: references that objects name, and digests that containers, declared history or an undo need.
-///
-/// Whoever observes stamps `unused_since_boot_ms` on what is in neither.
-#[must_use]
-pub fn needed_images<'a>(
-    desired: &'a DesiredState,
-    observed: &'a ObservedState,
-) -> (BTreeSet<&'a ImageRef>, BTreeSet<&'a Digest>) {
-    let mut references: BTreeSet<_> = desired.images.values().map(|image| &image.reference).collect();
-    references.extend(desired.workloads.values().map(|app| &app.template.image.reference));
-    references.extend(desired.jobs.values().map(|job| &job.template.image.reference));
-    let mut digests: BTreeSet<_> = observed.containers.values().map(|container| &container.image).collect();
-    for (key, revisions) in &observed.revisions {
-        if desired.workloads.contains_key(key) {
-            // The last revision, and the last good ones an undo may go back to: from the newest back to two good ones.
-            let mut good = 0;
-            for revision in revisions.iter().rev() {
-                if good < 2 {
-                    digests.insert(&revision.image);
-                }
-                good += u32::from(revision.result == RevisionResult::Ready);
-            }
-        }
-    }
-    for image in desired.images.values() {
-        if let Some(found) = observed.images.get(&image.reference) {
-            let keep = usize::try_from(image.keep).unwrap_or(usize::MAX);
-            digests.extend(found.previous.iter().take(keep).map(|previous| &previous.digest));
-        }
-    }
-    (references, digests)
-}
 
 /// Declared images: present, and followed.
 pub(super) fn plan_images(pass: &mut Pass<'_>) {
@@ -104,7 +69,8 @@ pub(super) fn remove_images(pass: &mut Pass<'_>) {
     if !observed.images.values().any(has_stamp) && !careless {
         return;
     }
-    let (references, mut digests) = needed_images(pass.desired, observed);
+    let users = observed.containers.values().map(|container| &container.image);
+    let (references, mut digests) = needed_images(pass.desired, &observed.images, users, &observed.revisions);
     if careless {
         digests.clear();
     }

@@ -43,6 +43,8 @@ pub(super) struct Pass<'a> {
     pub(super) writers: Writers,
     /// Containers that this or an earlier plan stops or removes: they serve no more.
     pub(super) leaving: BTreeSet<&'a ContainerId>,
+    /// Containers that no manifest names and that stay for now.
+    pub(super) kept: BTreeSet<&'a ContainerId>,
     /// The step after which a container runs no more.
     pub(super) stopped: BTreeMap<ContainerId, StepId>,
     /// The step after which it is no more.
@@ -98,6 +100,7 @@ impl<'a> Pass<'a> {
             images,
             writers,
             leaving,
+            kept: BTreeSet::new(),
             stopped: BTreeMap::new(),
             removed: BTreeMap::new(),
             views: BTreeMap::new(),

@@ -42,6 +42,7 @@ pub fn describe(view: &View, live: &Live, events: &[Event], key: &ObjectKey) -> 
             exits,
             revisions: revisions.unwrap_or_default(),
             waiting,
+            notices: Vec::new(),
             log_tail: Vec::new(),
         };
         Detail { description, telling }

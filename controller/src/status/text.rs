@@ -14,6 +14,7 @@ pub fn waiting_text(on: &WaitingOn) -> String {
         WaitingOn::Dependency { on } => format!("Waiting for {}/{}", on.kind, on.name),
         WaitingOn::Ready { id } => format!("Waiting for {id} to be ready"),
         WaitingOn::BackOff { failures, message, .. } => format!("Backoff after {failures} failures: {message}"),
+        WaitingOn::Dependant { id } => format!("Waiting for {id}, which depends on it, to end"),
         WaitingOn::Exclusive { id } => format!("Waiting for {id} to let go of its volume"),
         WaitingOn::Held { reason } => format!("held: {reason}"),
         WaitingOn::LostImage { digest } => format!("image {digest} is gone"),

@@ -7,7 +7,9 @@ use super::{FakeRuntime, Names};
 use crate::error::{Error, Result};
 use crate::id::{ContainerId, NetworkName};
 use crate::image::{Digest, ImageRef};
-use crate::runtime::{ContainerInfo, ContainerState, EndpointTable, ExitStatus, ImageConfig, ImageInfo, RuntimeEvent};
+use crate::runtime::{
+    ContainerInfo, ContainerState, EndpointTable, ExitStatus, Finding, ImageConfig, ImageInfo, RuntimeEvent,
+};
 
 /// The calls of [`Runtime`](crate::Runtime), for faults and for counting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,6 +33,8 @@ pub enum Verb {
     Exec,
     PublishEndpoints,
     Watch,
+    Sweep,
+    Findings,
 }
 
 type Fault = Box<dyn FnMut(Verb, &str) -> Option<Error> + Send>;
@@ -68,6 +72,22 @@ impl FakeRuntime {
         let info = ImageInfo { digest, id, references: Vec::new(), size_bytes: 4_096, config, created: None };
         self.world().registry.insert(reference.to_string(), info.clone());
         info
+    }
+
+    /// Something of an owner that is gone lies around.
+    pub fn leave_orphan(&self, name: &str) {
+        self.world().orphans.push(name.to_owned());
+    }
+
+    /// Names of what [`Self::leave_orphan`] left and nobody swept yet.
+    #[must_use]
+    pub fn orphans(&self) -> Vec<String> {
+        self.world().orphans.clone()
+    }
+
+    /// What the host has against networks from now on.
+    pub fn set_findings(&self, findings: Vec<Finding>) {
+        self.world().findings = findings;
     }
 
     /// Takes a reference out of the registry.

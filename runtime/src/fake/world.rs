@@ -10,8 +10,8 @@ use crate::id::{ContainerId, NetworkName, VolumeName};
 use crate::image::{Digest, ImageRef};
 use crate::network::ipam::Subnet;
 use crate::runtime::{
-    ContainerConfig, ContainerInfo, ContainerState, ContainerTimes, EndpointTable, ExitStatus, ImageInfo, MountSource,
-    NetworkInfo, NetworkMode, RuntimeEvent, VolumeInfo,
+    ContainerConfig, ContainerInfo, ContainerState, ContainerTimes, EndpointTable, ExitStatus, Finding, ImageInfo,
+    MountSource, NetworkInfo, NetworkMode, RuntimeEvent, VolumeInfo,
 };
 
 /// What a program does.
@@ -38,6 +38,9 @@ pub(super) struct World {
     pub(super) faults: Faults,
     pub(super) execs: BTreeMap<ContainerId, u8>,
     pub(super) next_pid: i32,
+    /// Things in the kernel whose owner is gone.
+    pub(super) orphans: Vec<String>,
+    pub(super) findings: Vec<Finding>,
 }
 
 impl World {

@@ -5,25 +5,19 @@
 use super::{forward, nftables, ruleset};
 use crate::error::Doing;
 use crate::layout::Layout;
+use crate::runtime::Finding;
 use crate::{Error, Result};
 
-/// One obstacle.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
-    /// What was seen, exactly: which table and chain, which setting.
-    pub what: String,
-    /// What does not work because of it.
-    pub effect: String,
-    /// The command or setting that helps.
-    pub fix: String,
-}
-
-/// Looks for obstacles. Empty on a plain host.
+/// Looks for obstacles. Empty on a plain host, and where no network of ours could meet one.
 ///
 /// # Errors
 /// `Io`.
 pub fn findings(layout: &Layout) -> Result<Vec<Finding>> {
     let mut found = Vec::new();
+    let networks = super::record::all(layout)?;
+    if networks.is_empty() {
+        return Ok(found);
+    }
     match nftables::filter_chains() {
         Ok(chains) => found.extend(foreign_drops(layout, &chains, bridge_nf()?)),
         Err(Error::Unsupported(what)) => found.push(Finding {
@@ -40,7 +34,7 @@ pub fn findings(layout: &Layout) -> Result<Vec<Finding>> {
             fix: "check `iptables-legacy -S FORWARD`".to_owned(),
         });
     }
-    if !forward::is_on()? && super::record::all(layout)?.iter().any(|n| !n.internal) {
+    if !forward::is_on()? && networks.iter().any(|n| !n.internal) {
         found.push(Finding {
             what: "net.ipv4.ip_forward is 0 although networks need it".to_owned(),
             effect: "containers reach nothing outside their network".to_owned(),

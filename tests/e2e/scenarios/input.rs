@@ -165,10 +165,18 @@ fn bad_input_changes_nothing(lab: &mut Lab) -> Result {
     std::fs::remove_file(lab.manifests.join("twin.yaml")).map_err(|error| error.to_string())?;
     // images that cannot be had: the old revision serves, and the cause is told
     let image_cases: &[(&str, String, &[&str])] = &[
-        ("unknown tag", lab.image("nginx:none"), &["no tag `none`", "nearest"]),
-        ("unknown repository", lab.image("nothing:1"), &["no repository"]),
-        ("wrong digest", format!("{}@sha256:{}", lab.image("nginx"), "0".repeat(64)), &["no manifest"]),
-        ("unreachable registry", dead_registry.to_owned(), &["127.0.0.1:1"]),
+        ("unknown tag", lab.image("nginx:none"), &["error[BX0302]", "no tag `none`", "nearest", "help: "]),
+        (
+            "unknown repository",
+            lab.image("nothing:1"),
+            &["error[BX0303]", "no repository", "help: boxship image login"],
+        ),
+        (
+            "wrong digest",
+            format!("{}@sha256:{}", lab.image("nginx"), "0".repeat(64)),
+            &["error[BX0302]", "no manifest", "--> web.yaml:5:8"],
+        ),
+        ("unreachable registry", dead_registry.to_owned(), &["error[BX0301]", "127.0.0.1:1", "--> web.yaml:5:8"]),
     ];
     for (what, image, words) in image_cases {
         lab.write("web.yaml", &good.replace(&lab.image("nginx:1"), image))?;

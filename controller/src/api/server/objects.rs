@@ -29,6 +29,7 @@ pub(super) async fn describe(
     let detail = describe_object(&view, &live, &api.memory.events_after(0), &key);
     let detail = detail.ok_or_else(|| Refusal::not_found(format!("there is no {key}")))?;
     let mut description = detail.description;
+    description.notices.clone_from(&api.status.borrow().notices);
     if let Some((replica, container)) = detail.telling {
         let dir = api.runtime.log_dir(&container);
         description.log_tail = blocking(move || tail(&dir, &replica, LOG_LINES)).await?;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Query, State};
+use runtime::runtime::Finding;
 use serde::Deserialize;
 use tokio::sync::watch;
 
@@ -67,6 +68,7 @@ pub(crate) async fn publish(
     memory: Arc<Memory>,
     executor: Arc<Executor>,
     probes: Arc<Probes>,
+    mut findings: watch::Receiver<Arc<Vec<Finding>>>,
     pages: watch::Sender<Arc<Status>>,
 ) {
     let mut pulls = executor.pulls().changes();
@@ -78,9 +80,10 @@ pub(crate) async fn publish(
         let view = views.borrow_and_update().clone();
         pulls.mark_unchanged();
         said.mark_unchanged();
+        let found = findings.borrow_and_update().clone();
         let live = Live { probes: probes.failures(), pulls: executor.pulls().all() };
         let mut page = status(&view, &live);
-        page.notices = notices(&view, &sources, &memory);
+        page.notices = notices(&view, &sources, &memory, &found);
         page.sources = sources.list();
         pages.send_if_modified(|old| {
             page.version = old.version;
@@ -96,6 +99,7 @@ pub(crate) async fn publish(
             changed = views.changed() => changed,
             changed = pulls.changed() => changed,
             changed = said.changed() => changed,
+            changed = findings.changed() => changed,
         };
         if changed.is_err() {
             return;
@@ -103,7 +107,7 @@ pub(crate) async fn publish(
     }
 }
 
-fn notices(view: &View, sources: &Sources, memory: &Memory) -> Vec<Notice> {
+fn notices(view: &View, sources: &Sources, memory: &Memory, findings: &[Finding]) -> Vec<Notice> {
     let mut notices = sources.notices();
     if let Some(why) = memory.problem() {
         notices.push(Notice {
@@ -116,5 +120,10 @@ fn notices(view: &View, sources: &Sources, memory: &Memory) -> Vec<Notice> {
         let message = format!("the host cannot be observed, so nothing is changed: {why}");
         notices.push(Notice { code: "BX0707".to_owned(), message, help: None });
     }
+    notices.extend(findings.iter().map(|Finding { what, effect, fix }| Notice {
+        code: "BX0402".to_owned(),
+        message: format!("{what}: {effect}"),
+        help: Some(fix.clone()),
+    }));
     notices
 }

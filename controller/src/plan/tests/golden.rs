@@ -5,8 +5,8 @@ use expect_test::{Expect, expect};
 use runtime::runtime::ContainerState;
 
 use super::world::*;
-use crate::model::{DesiredState, Failure, Hold, Kind, ObservedState, Workload};
-use crate::plan::{Action, plan};
+use crate::model::{DependsOn, DesiredState, Failure, Hold, Kind, ObjectKey, ObservedState, Workload};
+use crate::plan::{Action, network_name, plan};
 
 pub(super) fn check(desired: &DesiredState, observed: &ObservedState, want: Expect) {
     let plan = plan(desired, observed);
@@ -366,6 +366,69 @@ fn a_hold_keeps_nothing_of_another_source_with_a_file_of_the_same_name() {
 }
 
 #[test]
+fn who_depends_on_another_is_stopped_first_and_still_finds_it() {
+    let db = ObjectKey { name: "db".to_owned(), ..app_key() };
+    let mut desired = desire(web(1, "1"));
+    desired.workloads.insert(db.clone(), web(1, "1"));
+    desired.workloads.get_mut(&app_key()).unwrap().depends_on.insert(db.clone(), DependsOn::Started);
+    let mut observed = settled(&desired, host(&["1"]));
+    let nothing = DesiredState::default();
+    check(
+        &nothing,
+        &observed,
+        expect![[r#"
+        #0 PublishEndpoints db=1 db-1=1  views=2  Draining
+        #1 StopContainer shop-web-1  Undeclared  after #0
+        #2 RemoveContainer shop-web-1  Undeclared  after #1
+        waiting shop/app/db: the end of its dependant shop-web-1
+    "#]],
+    );
+    apply(&plan(&nothing, &observed), &mut observed);
+    let table = observed.published.as_ref().unwrap();
+    assert_eq!(table.zones[&network_name("shop")].keys().collect::<Vec<_>>(), ["db", "db-1"]);
+    check(
+        &nothing,
+        &observed,
+        expect![[r#"
+        #0 PublishEndpoints views=1  Draining
+        #1 StopContainer shop-db-1  Undeclared  after #0
+        #2 RemoveContainer shop-db-1  Undeclared  after #1
+        #3 RemoveNetwork shop  Undeclared  after #2
+    "#]],
+    );
+    // A dependant that cannot be stopped holds up nobody.
+    let mut observed = settled(&desired, host(&["1"]));
+    let id = observed.containers.iter().find(|(_, c)| c.replica.workload == app_key()).unwrap().0.clone();
+    let failure = Failure { attempts: 3, last_boot_ms: NOW, message: "hangs".to_owned(), code: None };
+    observed.failures.insert(Action::StopContainer { id, grace_ms: 0 }.subject(), failure);
+    check(
+        &nothing,
+        &observed,
+        expect![[r#"
+        #0 PublishEndpoints views=2  Draining
+        #1 StopContainer shop-db-1  Undeclared  after #0
+        #2 RemoveContainer shop-db-1  Undeclared  after #1
+        waiting shop/app/web: back-off of 4000 ms after failure 3
+    "#]],
+    );
+    // Dependencies that were turned round while the containers ran: one goes first.
+    let mut observed = settled(&desired, host(&["1"]));
+    for container in observed.containers.values_mut().filter(|c| c.replica.workload == db) {
+        container.depends_on.insert(app_key());
+    }
+    check(
+        &nothing,
+        &observed,
+        expect![[r#"
+        #0 PublishEndpoints web=1 web-1=1  views=2  Draining
+        #1 StopContainer shop-db-1  Undeclared  after #0
+        #2 RemoveContainer shop-db-1  Undeclared  after #1
+        waiting shop/app/web: the end of its dependant shop-db-1
+    "#]],
+    );
+}
+
+#[test]
 fn a_taken_port_is_left_out_and_delays_nobody() {
     let mut app = web(1, "1");
     app.ports.push(port(8080));
@@ -373,7 +436,8 @@ fn a_taken_port_is_left_out_and_delays_nobody() {
     let desired = desire(app);
     let mut observed = settled(&desired, host(&["1"]));
     let subject = Action::listener_subject("127.0.0.1".parse().unwrap(), 8080);
-    let failure = Failure { attempts: 3, last_boot_ms: NOW, message: "port 8080 is in use by nginx".to_owned() };
+    let failure =
+        Failure { attempts: 3, last_boot_ms: NOW, message: "port 8080 is in use by nginx".to_owned(), code: None };
     observed.failures.insert(subject, failure);
     check(
         &desired,

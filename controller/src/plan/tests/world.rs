@@ -234,6 +234,7 @@ fn waited(on: &WaitingOn) -> String {
         WaitingOn::BackOff { until_boot_ms, failures, .. } => {
             format!("back-off of {} ms after failure {failures}", until_boot_ms.saturating_sub(NOW))
         }
+        WaitingOn::Dependant { id } => format!("the end of its dependant {}", short(id)),
         WaitingOn::Exclusive { id } => format!("the end of {}", short(id)),
         WaitingOn::Held { reason } => format!("held, {reason}"),
         WaitingOn::LostImage { digest } => format!("lost image {}", digest.short()),
