@@ -17,7 +17,8 @@ if [ ! -e vmlinuz ]; then
   dpkg -x "$package"_*.deb kernel
   rm -f "$package"_*.deb
   depmod -b kernel "$(basename kernel/lib/modules/*)"
-  cp kernel/boot/vmlinuz-* vmlinuz # last: it says that all is there
+  cp kernel/boot/vmlinuz-* vmlinuz.new
+  mv vmlinuz.new vmlinuz # last: it says that all is there
 fi
 
 root=$(mktemp -d)
