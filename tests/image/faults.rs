@@ -14,6 +14,7 @@ use crate::fake::{Answer, Fake};
 use crate::lab::{Archive, Image, Lab, gzip, names, noise, pull, refusal};
 
 pub(crate) const CASES: &[Case] = &[
+    ("mirror_is_asked_first_and_may_fail", mirrors),
     ("fault_flipped_byte_is_refused_naming_the_layer", flipped_byte),
     ("fault_wrong_diff_id_is_refused", wrong_diff_id),
     ("fault_wrong_manifest_is_refused", wrong_manifest),
@@ -332,4 +333,37 @@ impl Drop for Mounted {
     fn drop(&mut self) {
         let _ = rustix::mount::unmount(&self.0, rustix::mount::UnmountFlags::DETACH);
     }
+}
+
+/// A good mirror serves what the registry never sees; one that is away, lies or does not know costs nothing.
+fn mirrors() -> Result<(), String> {
+    let image = one_layer(50_000);
+    let (registry, mirror, empty) = (Fake::start(), Fake::start(), Fake::start());
+    registry.push("shop/web", "1", &image);
+    mirror.push("copy/web", "1", &image);
+    let mut lab = Lab::new();
+    let file = lab.dir.path().join("registries.conf");
+    lab.options.registries_conf = Some(file.clone());
+    let write = |mirrors: &[&str]| {
+        let list: String = mirrors.iter().map(|m| format!("[[registry.mirror]]\nlocation = \"{m}\"\n")).collect();
+        let text = format!("[[registry]]\nprefix = \"{}/shop\"\nlocation = \"{0}/shop\"\n{list}", registry.address);
+        std::fs::write(&file, text).expect("write a file");
+    };
+    write(&[&mirror.name("copy")]);
+    let store = lab.store();
+    let info = pull(&store, &registry.name("shop/web:1")).expect("the mirror has it");
+    assert_eq!((info.digest, registry.log().len()), (image.digest(), 0));
+    assert_eq!(info.references[0].to_string(), registry.name("shop/web:1"), "its name is what was asked for");
+    // one is away, one does not know it, one serves another layer under its name
+    let liar = Fake::with(|asked, good| if asked.path.contains("/blobs/") { Answer::new(404, "") } else { good });
+    liar.push("copy/web", "1", &image);
+    write(&["127.0.0.1:1/x", &empty.name("copy"), &liar.name("copy")]);
+    let mut other = Lab::new();
+    other.options.registries_conf = Some(file.clone());
+    pull(&other.store(), &registry.name("shop/web:1")).expect("the registry has it");
+    assert!(!empty.log().is_empty() && !liar.log().is_empty() && !registry.log().is_empty());
+    std::fs::write(&file, "[[registry]").expect("write a file");
+    let (code, message) = refusal(&Lab { options: other.options.clone(), ..Lab::new() }.store(), "a.test/x:1");
+    assert!(code == "BX0301" && message.contains("registries.conf is not valid"), "{message}");
+    Ok(())
 }

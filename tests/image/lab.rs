@@ -23,7 +23,12 @@ pub(crate) struct Lab {
 impl Lab {
     pub(crate) fn new() -> Self {
         let dir = tempfile::Builder::new().prefix("boxship-image-").tempdir().expect("make a directory");
-        let options = StoreOptions { auth_files: Some(Vec::new()), stall_ms: 5_000, ..StoreOptions::default() };
+        let options = StoreOptions {
+            auth_files: Some(Vec::new()),
+            stall_ms: 5_000,
+            registries_conf: None,
+            ..StoreOptions::default()
+        };
         std::fs::write(dir.path().join("boot_id"), "boot-1\n").expect("write the boot id");
         Self { dir, options }
     }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::config::{self, CONFIG_BYTES_MAX};
 use super::manifest::MANIFEST_BYTES_MAX;
-use super::registry::Registry;
+use super::registry::Mirrors;
 use super::{Digest, ImageRef, Store};
 use crate::error::{Doing, Result};
 
@@ -102,7 +102,7 @@ impl Store {
     /// # Errors
     /// `Registry`.
     pub fn remote_tags(&self, repository: &ImageRef) -> Result<Vec<String>> {
-        Registry::new(repository.host(), &self.options)?.tags(repository)
+        Mirrors::of(repository, &self.options)?.primary()?.tags(repository)
     }
 
     /// Everything about an image, in the manner of `docker image inspect`, with our digests beside.

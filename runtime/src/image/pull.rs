@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 
 use super::config::{self, CONFIG_BYTES_MAX, ImageSpec};
 use super::manifest::{self, Descriptor, Document, Manifest, Platform};
-use super::registry::Registry;
+use super::registry::Mirrors;
 use super::store::stage::{SmallBlob, Staged};
 use super::store::{IndexEntry, flight::Claim, lock};
 use super::{Digest, ImageRef, Store};
@@ -66,7 +66,7 @@ impl Store {
         if !ask && let Ok(info) = self.resolve(reference) {
             return self.named(reference, info);
         }
-        let registry = Registry::new(reference.host(), &self.options)?;
+        let registry = Mirrors::of(reference, &self.options)?;
         let locked = if ask { None } else { self.locked(reference) };
         let chosen = match locked {
             Some(chosen) => chosen,

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::manifest::{Descriptor, MANIFEST_BYTES_MAX};
-use super::registry::{Registry, Sent};
+use super::registry::{Mirrors, Registry, Sent};
 use super::store::lock;
 use super::{Digest, ImageRef, Store};
 use crate::error::{Error, Result};
@@ -43,7 +43,8 @@ impl Store {
         wanted.extend([digest.clone(), record.config_digest.clone()]);
         let _lease = self.lease(wanted);
         self.all_blobs_here(digest)?;
-        let registry = Registry::new(to.host(), &self.options)?;
+        let mirrors = Mirrors::of(to, &self.options)?;
+        let registry = mirrors.primary()?;
         let pushed = Pushed { digest: digest.clone(), present: 0, mounted: 0, uploaded: 0, uploaded_bytes: 0 };
         let job = Job { store: self, registry, to, progress, pushed: Mutex::new(pushed) };
         let mut seen = BTreeSet::new();
@@ -75,7 +76,7 @@ impl Store {
 
 struct Job<'a> {
     store: &'a Store,
-    registry: Registry,
+    registry: &'a Registry,
     to: &'a ImageRef,
     progress: &'a dyn PullProgress,
     pushed: Mutex<Pushed>,

@@ -21,11 +21,13 @@ use crate::clock;
 use crate::error::{Doing, Error, Result};
 
 mod challenge;
+mod conf;
 mod connect;
 mod credentials;
 mod endpoint;
 mod failure;
 mod http;
+mod mirrors;
 mod proxy;
 mod push;
 mod resolve;
@@ -39,6 +41,7 @@ use failure::{Asked, Failure};
 use http::{Answer, Call};
 
 pub(super) use credentials::usual_files;
+pub(super) use mirrors::Mirrors;
 pub use proxy::Proxies;
 pub(super) use push::Sent;
 pub use signin::{sign_in, sign_out};

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::manifest::Descriptor;
 use super::pull::{Download, Origin as _};
-use super::registry::Registry;
+use super::registry::Mirrors;
 use super::store::{Record, stage::LayerNote, stage::Staged};
 use super::unpack::{self, Source};
 use super::{Digest, ImageRef, Store};
@@ -87,7 +87,7 @@ impl Scrub<'_> {
     }
 
     fn fetch_documents(&self, digest: &Digest, name: &ImageRef) -> Result<()> {
-        let registry = Registry::new(name.host(), &self.store.options)?;
+        let registry = Mirrors::of(name, &self.store.options)?;
         let fetched = registry.manifest(&name.at(digest.clone()))?;
         super::pull::check_digest(&fetched.bytes, digest, "the manifest")?;
         self.store.replace_blob(digest, &fetched.bytes)?;
@@ -143,7 +143,7 @@ impl Scrub<'_> {
     }
 
     fn fetch_from(&self, blob: &Descriptor, name: &ImageRef) -> Result<()> {
-        let registry = Registry::new(name.host(), &self.store.options)?;
+        let registry = Mirrors::of(name, &self.store.options)?;
         let path = self.store.partial_path(&blob.digest);
         let download = Download::new(&registry, name, blob, &path, self.progress)?;
         let mut source = Source::new(Box::new(download), blob.digest.clone(), blob.size);

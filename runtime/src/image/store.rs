@@ -52,6 +52,8 @@ pub struct StoreOptions {
     pub auth_files: Option<Vec<PathBuf>>,
     /// Directories with certificates for single registries (containers-certs.d(5)), first match wins.
     pub certs_dirs: Vec<PathBuf>,
+    /// Mirrors and insecure registries (containers-registries.conf(5)); its `.d` directory is read as well.
+    pub registries_conf: Option<PathBuf>,
     /// Proxies; `None` is what the environment says.
     pub proxies: Option<super::registry::Proxies>,
     /// How long a connection may stall without a byte before it counts as cut, in milliseconds.
@@ -68,6 +70,10 @@ impl Default for StoreOptions {
             resolv_conf: "/etc/resolv.conf".into(),
             auth_files: None,
             certs_dirs: vec!["/etc/containers/certs.d".into(), "/etc/docker/certs.d".into()],
+            registries_conf: Some(
+                std::env::var_os("CONTAINERS_REGISTRIES_CONF")
+                    .map_or_else(|| "/etc/containers/registries.conf".into(), PathBuf::from),
+            ),
             proxies: None,
             stall_ms: 30_000,
         }
