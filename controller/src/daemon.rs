@@ -174,19 +174,7 @@ impl Parts {
         let (views, seen) = watch::channel(Arc::new(View::default()));
         let (found, findings) = watch::channel(Arc::new(Vec::new()));
         let (pages, page) = watch::channel(Arc::new(Status::default()));
-        if let Some(path) = &options.manifests {
-            // Before the first plan, so that it is made from what the directory says now.
-            let applied = sources.follow_now(path);
-            for problem in applied.diagnostics {
-                tracing::warn!("{problem}");
-            }
-            for Notice { code, message, help } in applied.notices {
-                tracing::warn!(help, "[{code}] {message}");
-            }
-        }
-        for followed in sources.followed() {
-            tracing::info!(path = %followed.path.display(), "follows");
-        }
+        read_manifests(&sources, options.manifests.as_deref());
         let socket = listen(&options.layout.socket("controller"))?;
         follow::follow(Arc::clone(&sources), stopped.clone());
         follow::watch_runtime(Arc::clone(&runtime), Arc::clone(&bell));
@@ -238,6 +226,22 @@ impl Parts {
         let _ = std::fs::remove_file(options.layout.socket("controller"));
         let memory = self.memory;
         let _ = tokio::task::spawn_blocking(move || memory.close()).await;
+    }
+}
+
+/// Before the first plan, so that it is made from what the directory says now.
+fn read_manifests(sources: &Sources, manifests: Option<&Path>) {
+    if let Some(path) = manifests {
+        let applied = sources.follow_now(path);
+        for problem in applied.diagnostics {
+            tracing::warn!("{problem}");
+        }
+        for Notice { code, message, help } in applied.notices {
+            tracing::warn!(help, "[{code}] {message}");
+        }
+    }
+    for followed in sources.followed() {
+        tracing::info!(path = %followed.path.display(), "follows");
     }
 }
 
