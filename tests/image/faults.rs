@@ -362,6 +362,14 @@ fn mirrors() -> Result<(), String> {
     other.options.registries_conf = Some(file.clone());
     pull(&other.store(), &registry.name("shop/web:1")).expect("the registry has it");
     assert!(!empty.log().is_empty() && !liar.log().is_empty() && !registry.log().is_empty());
+    // one sends other bytes: it is asked no more, and the registry's are taken
+    let forger = Fake::start();
+    forger.push("copy/web", "1", &image);
+    forger.spoil(&image.layers[0], noise(image.layers[0].len(), 9));
+    write(&[&forger.name("copy")]);
+    let mut third = Lab::new();
+    third.options.registries_conf = Some(file.clone());
+    assert_eq!(pull(&third.store(), &registry.name("shop/web:1")).expect("the registry has it").digest, image.digest());
     std::fs::write(&file, "[[registry]").expect("write a file");
     let (code, message) = refusal(&Lab { options: other.options.clone(), ..Lab::new() }.store(), "a.test/x:1");
     assert!(code == "BX0301" && message.contains("registries.conf is not valid"), "{message}");

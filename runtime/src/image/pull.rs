@@ -26,6 +26,8 @@ pub(super) use download::Download;
 const THREADS_MAX: usize = 3;
 /// An index may name an index, once.
 const INDEX_DEPTH_MAX: usize = 2;
+/// Times a layer is fetched again because its bytes were wrong: once for what an earlier pull left, then for mirrors.
+const REFETCHES_MAX: usize = 3;
 /// What a compressed layer is expected to unpack to, as a multiple of its size.
 const UNPACK_ESTIMATE: u64 = 3;
 /// Kept free on the store's file system, in bytes, so that deleting and recording still work.
@@ -45,6 +47,10 @@ pub(super) trait Origin: Sync {
     fn manifest(&self, reference: &ImageRef) -> Result<Fetched>;
     /// The bytes of a blob from `from` on.
     fn blob(&self, reference: &ImageRef, blob: &Descriptor, from: u64) -> Result<Box<dyn Read + '_>>;
+    /// What was read last was not what it should be. Whether it is worth asking again, since somebody else answers.
+    fn distrust(&self) -> bool {
+        false
+    }
 }
 
 /// An image as chosen: nothing of it is in the store yet.
@@ -360,12 +366,16 @@ impl Job<'_> {
             staged.map_err(|e| self.store.full_disk(e))
         };
         let mut staged = attempt();
-        if staged.as_ref().is_err_and(is_bad_bytes) {
+        for _ in 0..REFETCHES_MAX {
+            if !staged.as_ref().is_err_and(is_bad_bytes) {
+                break;
+            }
             let _ = std::fs::remove_file(&path);
             // what was kept from an earlier pull may be to blame, not the registry
-            if resumed.get() {
-                staged = attempt();
+            if !resumed.get() && !self.origin.distrust() {
+                break;
             }
+            staged = attempt();
         }
         if staged.as_ref().is_err_and(|e| is_bad_bytes(e) || matches!(e, Error::NoSpace { .. })) {
             let _ = std::fs::remove_file(&path);

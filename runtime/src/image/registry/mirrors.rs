@@ -2,7 +2,7 @@
 //! a mirror that fails costs time and never an answer.
 
 use std::io::Read;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::Registry;
 use super::conf::Conf;
@@ -16,6 +16,8 @@ pub(in crate::image) struct Mirrors {
     places: Vec<(String, Registry)>,
     /// The one that had the manifest: blobs are there as well.
     best: AtomicUsize,
+    /// Mirrors that sent wrong bytes: not asked again by this pull.
+    distrusted: Vec<AtomicBool>,
 }
 
 impl Mirrors {
@@ -37,7 +39,8 @@ impl Mirrors {
             }
             places.push((place.name, Registry::new(&host, &options)?));
         }
-        Ok(Self { places, best: AtomicUsize::new(0) })
+        let distrusted = places.iter().map(|_| AtomicBool::new(false)).collect();
+        Ok(Self { places, best: AtomicUsize::new(0), distrusted })
     }
 
     /// The registry itself, for what mirrors are not asked for.
@@ -50,6 +53,7 @@ impl Mirrors {
     fn first<'s, T>(&'s self, reference: &ImageRef, ask: impl Fn(&'s Registry, &ImageRef) -> Result<T>) -> Result<T> {
         let best = self.best.load(Ordering::Relaxed);
         let order = std::iter::once(best).chain((0..self.places.len()).filter(|n| *n != best));
+        let order = order.filter(|n| !self.distrusted[*n].load(Ordering::Relaxed));
         let mut last = None;
         for n in order {
             let (name, registry) = &self.places[n];
@@ -84,5 +88,16 @@ impl Origin for Mirrors {
 
     fn blob(&self, reference: &ImageRef, blob: &Descriptor, from: u64) -> Result<Box<dyn Read + '_>> {
         self.first(reference, |registry, reference| registry.blob(reference, blob, from))
+    }
+
+    /// Only mirrors: what the registry itself sends is the last word.
+    fn distrust(&self) -> bool {
+        let best = self.best.load(Ordering::Relaxed);
+        let is_mirror = best + 1 < self.places.len();
+        if is_mirror && !self.distrusted[best].swap(true, Ordering::Relaxed) {
+            tracing::warn!(mirror = %self.places[best].0, "a mirror sent wrong bytes; it is not asked again");
+        }
+        // of several layers fetched at once, the first to notice has already moved on
+        self.distrusted.iter().any(|d| d.load(Ordering::Relaxed))
     }
 }
