@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::{LinuxResources, LinuxResourcesBuilder, Process, Spec};
 
 use super::validate;
+use crate::cgroup::Hierarchies;
 use crate::error::{Doing as _, Error, Result};
 use crate::runtime::IdRange;
 use crate::security::capabilities;
@@ -33,7 +34,10 @@ pub(super) fn read(bundle: &Path, id: &str) -> Result<Bundle> {
     let text = fs::read(&file).doing(|| format!("read {}", file.display()))?;
     let mut value: serde_json::Value = serde_json::from_slice(&text)
         .map_err(|error| Error::BadContainer(format!("{} is no JSON: {error}", file.display())))?;
-    let warnings = drop_unknown_capabilities(&mut value["process"]);
+    let mut warnings = drop_unknown_capabilities(&mut value["process"]);
+    if Hierarchies::all_of_host()?.controllers.is_empty() {
+        warnings.push("device rules are not enforced: this host has cgroup v2 only".to_owned());
+    }
     let mut spec: Spec = serde_json::from_value(value)
         .map_err(|error| Error::BadContainer(format!("{} is no configuration: {error}", file.display())))?;
     validate::check(&spec)?;

@@ -303,7 +303,7 @@ fn find_executable(name: &str, search: &str) -> Result<String> {
         return match rustix::fs::stat(name) {
             Ok(_) if is_program(name) => Ok(name.to_owned()),
             Ok(_) => Err(Error::BadContainer(format!("`{name}` is not executable"))),
-            Err(_) => Err(Error::BadContainer(format!("no executable `{name}`"))),
+            Err(_) => Err(Error::BadContainer(format!("no executable `{name}`: no such file or directory"))),
         };
     }
     search
@@ -346,7 +346,10 @@ mod tests {
         let error = find_executable("nginxx", "/bin").unwrap_err();
         assert_eq!(error.to_string(), "no executable `nginxx` in PATH (/bin)");
         assert_eq!(find_executable("/etc/passwd", "").unwrap_err().to_string(), "`/etc/passwd` is not executable");
-        assert_eq!(find_executable("/x/y", "").unwrap_err().to_string(), "no executable `/x/y`");
+        assert_eq!(
+            find_executable("/x/y", "").unwrap_err().to_string(),
+            "no executable `/x/y`: no such file or directory"
+        );
     }
 
     #[test]

@@ -139,7 +139,9 @@ impl Assembly {
             let from = path::open_in_root(self.root(), target, OFlags::RDONLY | OFlags::DIRECTORY);
             if let Ok(from) = from {
                 let ids = IdRange { host_start: 0, len: u32::MAX };
-                super::copy::tree(from.as_fd(), mounted.as_fd(), ids).doing(doing)?;
+                let to =
+                    path::open_beneath(&mounted, Path::new("."), OFlags::RDONLY | OFlags::DIRECTORY).doing(doing)?;
+                super::copy::tree(from.as_fd(), to.as_fd(), ids).doing(doing)?;
             }
         }
         if !read_only.is_empty() {
