@@ -1,18 +1,22 @@
-//! Front-ends: text to objects. Three dialects (one by now) lower to the model and share nothing else.
+//! Front-ends: text to objects. Three dialects lower to the model and share nothing else.
 //!
-//! `find` lists files, `yaml` makes trees with places, `document` tells the dialects apart, `native` lowers, `render`
-//! prints what is wrong. Nothing here knows the planner, the runtime's verbs or the network. Parsing never stops at the
+//! `find` lists files, `yaml` makes trees with places, `document` tells the dialects apart, `native`, `compose` (by
+//! `projects`, since several files make one) and `kubernetes` lower, `render` prints what is wrong. Nothing here knows the planner, the runtime's verbs or the network. Parsing never stops at the
 //! first error, never panics, and never lets an error look like an absence.
 
 mod advice;
 mod check;
+mod compose;
 mod document;
 mod duration;
 mod find;
 mod fingerprint;
 mod format;
 mod interpolate;
+mod keys;
+mod kubernetes;
 mod native;
+mod projects;
 mod quantity;
 mod render;
 mod schema;
@@ -95,6 +99,7 @@ fn load_found(root: &str, found: &Found, options: &LoadOptions) -> Loaded {
         loaded.diagnostics.truncate(before + DIAGNOSTICS_MAX);
         loaded.files.insert(name.clone(), if failed { FileKind::Broken } else { kind });
     }
+    projects::load(found, options, &mut loaded);
     loaded.fingerprint = fingerprint::hash(found, &contents, &loaded.file_refs);
     loaded
 }
@@ -141,6 +146,7 @@ impl File<'_> {
             None
         };
         if let Some((code, what)) = unusable {
+            let ours = ours || document::is_compose_name(self.name);
             loaded.diagnostics.push(unknown_content(self.error(code, what), ours));
             return FileKind::Broken;
         }
@@ -149,10 +155,21 @@ impl File<'_> {
         let mut kinds = BTreeSet::new();
         let is_ours = |parsed: &yaml::Parsed1| document::classify(&parsed.root, self.name) == Dialect::Native;
         let among_ours = parsed.documents.iter().any(is_ours);
+        // Kubernetes' documents may have anchors: they are read again with these replaced.
+        let foreign = |parsed: &yaml::Parsed1| document::classify(&parsed.root, self.name) == Dialect::Kubernetes;
+        let again = parsed.documents.iter().any(|d| foreign(d) && !d.problems.is_empty());
+        let mut expanded = if again { yaml::parse_expanded(text) } else { yaml::Parsed::default() };
+        for fatal in expanded.fatal.drain(..).filter(|_| parsed.fatal.is_empty()) {
+            loaded.diagnostics.push(document::diagnostic(fatal, self.name));
+            kinds.insert(FileKind::Broken);
+        }
+        let mut expanded = expanded.documents.into_iter();
         for document in parsed.documents {
-            kinds.insert(self.document(document, among_ours, loaded));
+            kinds.insert(self.document(document, expanded.next(), among_ours, loaded));
         }
         let ours = ours || kinds.contains(&FileKind::Native) || kinds.contains(&FileKind::Broken);
+        let ours = ours || kinds.contains(&FileKind::Compose) || kinds.contains(&FileKind::Kubernetes);
+        let ours = ours || document::is_compose_name(self.name);
         for fatal in parsed.fatal {
             loaded.diagnostics.push(unknown_content(document::diagnostic(fatal, self.name), ours));
             kinds.insert(FileKind::Broken);
@@ -164,12 +181,17 @@ impl File<'_> {
     }
 
     /// `among_ours`: another document of the file is native, so that a foreign one is worth a word.
-    fn document(&self, parsed: yaml::Parsed1, among_ours: bool, loaded: &mut Loaded) -> FileKind {
+    fn document(
+        &self,
+        parsed: yaml::Parsed1,
+        expanded: Option<yaml::Parsed1>,
+        among_ours: bool,
+        loaded: &mut Loaded,
+    ) -> FileKind {
         let dialect = document::classify(&parsed.root, self.name);
-        loaded.diagnostics.extend(document::not_yet(dialect, &parsed.root, self.name));
         match dialect {
             Dialect::Native => {}
-            Dialect::Kubernetes => return FileKind::Kubernetes,
+            Dialect::Kubernetes => return self.kubernetes(expanded.as_ref().unwrap_or(&parsed), loaded),
             Dialect::Compose => return FileKind::Compose,
             Dialect::Other if among_ours && native::is_kind(parsed.root.text("kind").unwrap_or("")) => {}
             Dialect::Other => {
@@ -208,6 +230,25 @@ impl File<'_> {
     }
 }
 
+impl File<'_> {
+    /// One document of the Kubernetes dialect.
+    fn kubernetes(&self, parsed: &yaml::Parsed1, loaded: &mut Loaded) -> FileKind {
+        let problems = parsed.problems.iter().map(|problem| document::diagnostic(problem.clone(), self.name));
+        let mut output = kubernetes::lower(&parsed.root, self.name, &self.stack);
+        output.diagnostics.extend(problems);
+        let mut broken = output.diagnostics.iter().any(Diagnostic::is_error);
+        loaded.diagnostics.append(&mut output.diagnostics);
+        for mut object in output.objects {
+            if read_contents(&mut object, loaded) {
+                loaded.objects.push(object);
+            } else {
+                broken = true;
+            }
+        }
+        if broken { FileKind::Broken } else { FileKind::Kubernetes }
+    }
+}
+
 /// An error for what names our version; for any other file a warning, since it may be none of our business. Either
 /// way the file counts as broken: what it defined before stays.
 fn unknown_content(error: Diagnostic, ours: bool) -> Diagnostic {
@@ -230,7 +271,7 @@ fn read_contents(object: &mut Object, loaded: &mut Loaded) -> bool {
         }
     };
     match &mut object.spec {
-        ObjectSpec::Image(_) | ObjectSpec::Volume(_) => {}
+        ObjectSpec::Image(_) | ObjectSpec::Volume(_) | ObjectSpec::Service(_) => {}
         ObjectSpec::Config(config) => contents.extend(config.data.values_mut()),
         ObjectSpec::App(app) => {
             template(&mut app.template);
@@ -273,7 +314,8 @@ fn mounted_files(template: &mut TemplateSpec) -> impl Iterator<Item = &mut FileC
         MountWhatSpec::Volume(_)
         | MountWhatSpec::Config { .. }
         | MountWhatSpec::Bind(_)
-        | MountWhatSpec::Tmpfs { .. } => None,
+        | MountWhatSpec::Tmpfs { .. }
+        | MountWhatSpec::Anonymous => None,
     })
 }
 

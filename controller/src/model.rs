@@ -17,8 +17,8 @@ mod resolve;
 pub use accept::{Accepted, Confirmation, Notice, accept};
 pub use desired::{
     Completion, ConcurrencyPolicy, ContainerTemplate, DependsOn, DesiredImage, DesiredJob, DesiredState, DesiredVolume,
-    EnvValue, Healthcheck, Hold, ImageSource, Mount, MountWhat, OnChange, OnFailure, Probe, PublishedPort, Schedule,
-    Template, UpdateStrategy, VolumeAccess, Workload,
+    EnvValue, Healthcheck, Hold, ImageSource, Mount, MountWhat, OnChange, OnFailure, Probe, PublishedPort, Restart,
+    Schedule, Template, UpdateStrategy, VolumeAccess, Workload,
 };
 pub use diagnostic::{Diagnostic, Note, Severity, Span, codes};
 pub use key::{KeyError, Kind, ObjectKey, ReplicaKey, SourceRef, TemplateHash, labels};

@@ -122,7 +122,7 @@ impl<'a> Page<'a> {
             }
             Kind::Image => (u32::from(image.is_some_and(|i| state.images.contains_key(&i.reference))), 1),
             Kind::Volume => (u32::from(state.volumes.values().any(|volume| volume.owner == *key)), 1),
-            Kind::Config => (0, 0),
+            Kind::Config | Kind::Service => (0, 0),
         };
         let template = app.map(|app| &app.template).or(job.map(|job| &job.template));
         let sources = [app.map(|a| &a.source), job.map(|j| &j.source), image.map(|i| &i.source)];

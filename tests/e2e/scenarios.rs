@@ -3,6 +3,7 @@
 mod converge;
 mod crash;
 mod demo;
+mod dialects;
 mod files;
 mod input;
 mod logs;
@@ -12,8 +13,18 @@ mod upgrade;
 
 use crate::Scenario;
 
-pub(crate) const ALL: &[&[Scenario]] =
-    &[input::ALL, converge::ALL, replace::ALL, files::ALL, crash::ALL, upgrade::ALL, logs::ALL, scale::ALL, demo::ALL];
+pub(crate) const ALL: &[&[Scenario]] = &[
+    input::ALL,
+    converge::ALL,
+    replace::ALL,
+    files::ALL,
+    dialects::ALL,
+    crash::ALL,
+    upgrade::ALL,
+    logs::ALL,
+    scale::ALL,
+    demo::ALL,
+];
 
 /// A scenario with images, in namespaces of its own.
 const fn on_images(name: &'static str, limit_secs: u32, run: fn(&mut crate::lab::Lab) -> crate::Result) -> Scenario {

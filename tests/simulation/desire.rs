@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use controller::model::{
     Completion, ConcurrencyPolicy, ContainerTemplate, DependsOn, DesiredImage, DesiredJob, DesiredState, DesiredVolume,
-    EnvValue, Hold, ImageSource, Kind, Mount, MountWhat, ObjectKey, OnChange, OnFailure, PublishedPort, Schedule,
-    SourceRef, UpdateStrategy, VolumeAccess, Workload,
+    EnvValue, Hold, ImageSource, Kind, Mount, MountWhat, ObjectKey, OnChange, OnFailure, PublishedPort, Restart,
+    Schedule, SourceRef, UpdateStrategy, VolumeAccess, Workload,
 };
 use runtime::image::ImageRef;
 use runtime::runtime::{Resources, SecurityConfig};
@@ -107,6 +107,8 @@ fn workload(key: &ObjectKey, desired: &mut DesiredState, rng: &mut Rng) -> Workl
         },
         exclusive,
         depends_on: BTreeMap::new(),
+        restart: Restart::Always,
+        aliases: BTreeSet::new(),
         template,
     }
 }
@@ -169,7 +171,7 @@ pub(crate) fn change(desired: &mut DesiredState, rng: &mut Rng) {
 fn volumes_of(app: &Workload) -> Vec<ObjectKey> {
     let volume = |mount: &Mount| match &mount.what {
         MountWhat::Volume(key) => Some(key.clone()),
-        MountWhat::Bind(_) | MountWhat::File { .. } | MountWhat::Tmpfs { .. } => None,
+        MountWhat::Bind(_) | MountWhat::File { .. } | MountWhat::Tmpfs { .. } | MountWhat::Anonymous => None,
     };
     app.template.mounts.iter().filter_map(volume).collect()
 }

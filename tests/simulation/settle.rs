@@ -206,7 +206,7 @@ fn has_one_writer(sim: &Sim, key: &ObjectKey, hash: &TemplateHash) -> bool {
         MountWhat::Volume(volume) => {
             sim.desired.volumes.get(volume).is_none_or(|volume| volume.access == VolumeAccess::Single)
         }
-        MountWhat::Bind(_) | MountWhat::File { .. } | MountWhat::Tmpfs { .. } => false,
+        MountWhat::Bind(_) | MountWhat::File { .. } | MountWhat::Tmpfs { .. } | MountWhat::Anonymous => false,
     })
 }
 

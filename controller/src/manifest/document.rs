@@ -3,7 +3,7 @@
 use super::native;
 use super::tree::{Entry, Node, Value};
 use super::yaml::Problem;
-use crate::model::{Diagnostic, codes};
+use crate::model::Diagnostic;
 
 /// A document with its place.
 pub(crate) struct Document {
@@ -55,7 +55,7 @@ pub(crate) fn looks_native(text: &str) -> bool {
     text.lines().any(|line| line.contains(native::API_VERSION) && !line.trim_start().starts_with('#'))
 }
 
-fn is_compose_name(file: &str) -> bool {
+pub(crate) fn is_compose_name(file: &str) -> bool {
     let name = file.rsplit('/').next().unwrap_or(file);
     let stem = name.strip_suffix(".yaml").or_else(|| name.strip_suffix(".yml")).unwrap_or("");
     let stem = stem.strip_prefix("docker-").unwrap_or(stem);
@@ -70,22 +70,5 @@ pub(crate) fn diagnostic(problem: Problem, file: &str) -> Diagnostic {
     match problem.also {
         Some((text, extent)) => diagnostic.also_at(text, extent.in_file(file)),
         None => diagnostic,
-    }
-}
-
-/// A file that is recognised and not read yet.
-pub(crate) fn not_yet(dialect: Dialect, root: &Node, file: &str) -> Option<Diagnostic> {
-    let place = root.extent.in_file(file);
-    match dialect {
-        Dialect::Native | Dialect::Other => None,
-        Dialect::Compose => {
-            let what = "a compose file: not supported yet, nothing of it is applied";
-            Some(Diagnostic::warning(codes::COMPOSE, what).at(place))
-        }
-        Dialect::Kubernetes => {
-            let kind = root.text("kind").unwrap_or("object");
-            let what = format!("a Kubernetes {kind}: not supported yet, nothing of it is applied");
-            Some(Diagnostic::warning(codes::KUBERNETES, what).at(place))
-        }
     }
 }

@@ -29,6 +29,9 @@ use crate::model::{Diagnostic, Kind, Object, ObjectKey, ObjectSpec, Span, codes}
 /// The version this reads.
 pub(crate) const API_VERSION: &str = "boxship/v1";
 
+/// What can be written in this dialect.
+pub(crate) const KINDS: [Kind; 5] = [Kind::Image, Kind::App, Kind::Job, Kind::Volume, Kind::Config];
+
 /// Kinds of DESIGN §3 that are not built yet.
 const LATER: [&str; 4] = ["Secret", "Network", "Source", "Policy"];
 
@@ -48,12 +51,13 @@ pub(crate) fn title(kind: Kind) -> &'static str {
         Kind::Job => "Job",
         Kind::Volume => "Volume",
         Kind::Config => "Config",
+        Kind::Service => "Service",
     }
 }
 
 /// Whether a text is one of our kinds.
 pub(crate) fn is_kind(text: &str) -> bool {
-    Kind::ALL.into_iter().any(|kind| title(kind) == text) || LATER.contains(&text)
+    KINDS.into_iter().any(|kind| title(kind) == text) || LATER.contains(&text)
 }
 
 /// The JSON Schema of a kind, as published.
@@ -65,7 +69,8 @@ pub(crate) fn schema(kind: Kind) -> Json {
         Kind::App => generator.into_root_schema_for::<wire::App>(),
         Kind::Job => generator.into_root_schema_for::<wire::Job>(),
         Kind::Volume => generator.into_root_schema_for::<wire::Volume>(),
-        Kind::Config => generator.into_root_schema_for::<wire::Config>(),
+        // Not a native kind: nothing asks for its schema.
+        Kind::Config | Kind::Service => generator.into_root_schema_for::<wire::Config>(),
     };
     let mut schema = schema.to_value();
     let envelope = [("apiVersion", API_VERSION), ("kind", title(kind))];
@@ -85,8 +90,8 @@ pub(crate) fn schema(kind: Kind) -> Json {
 /// The shape of each kind, compiled once.
 fn shape_of(kind: Kind) -> &'static Shape {
     static SHAPES: LazyLock<BTreeMap<Kind, Shape>> =
-        LazyLock::new(|| Kind::ALL.into_iter().map(|kind| (kind, shape::compile(&schema(kind)))).collect());
-    SHAPES.get(&kind).expect("SHAPES holds every kind of Kind::ALL")
+        LazyLock::new(|| KINDS.into_iter().map(|kind| (kind, shape::compile(&schema(kind)))).collect());
+    SHAPES.get(&kind).expect("SHAPES holds every native kind")
 }
 
 /// One document becomes one object, or errors.
@@ -154,21 +159,21 @@ fn kind_of(document: &Document) -> Result<Kind, Box<Diagnostic>> {
             }
             None => Diagnostic::error(codes::MISSING_FIELD, "this object needs a field `kind`")
                 .at(at(version.value.extent))
-                .help(format!("kinds are {}", Kind::ALL.map(title).join(", "))),
+                .help(format!("kinds are {}", KINDS.map(title).join(", "))),
         }));
     };
     let text = root.text("kind").unwrap_or("");
-    if let Some(kind) = Kind::ALL.into_iter().find(|kind| title(*kind) == text) {
+    if let Some(kind) = KINDS.into_iter().find(|kind| title(*kind) == text) {
         return Ok(kind);
     }
     let place = at(entry.value.extent);
     if LATER.contains(&text) {
         return Err(Diagnostic::error(codes::NOT_YET, format!("kind `{text}` is not supported yet")).at(place).into());
     }
-    let near = crate::text::nearest(text, Kind::ALL.map(title)).map(str::to_owned);
+    let near = crate::text::nearest(text, KINDS.map(title)).map(str::to_owned);
     let near = near.or_else(|| foreign_kind(text).map(str::to_owned));
     let diagnostic = Diagnostic::error(codes::KIND, format!("unknown kind {}", entry.value)).at(place).suggest(near);
-    Err(diagnostic.note(format!("kinds are {}", Kind::ALL.map(title).join(", "))).into())
+    Err(diagnostic.note(format!("kinds are {}", KINDS.map(title).join(", "))).into())
 }
 
 /// What other tools call it.
@@ -229,7 +234,7 @@ fn build(document: &Document, key: &ObjectKey, context: &Context<'_>, out: &mut 
             ObjectSpec::Image(image::lower(&lower, image))
         }
         Kind::Volume => ObjectSpec::Volume(volume::lower(&lower.decode(&root)?)),
-        Kind::Config => {
+        Kind::Config | Kind::Service => {
             let config = lower.decode(&root)?;
             ObjectSpec::Config(config::lower(&mut lower, config))
         }

@@ -3,14 +3,13 @@
 use serde_json::{Value as Json, json};
 
 use super::native;
-use crate::model::Kind;
 
 /// File name and content of every published schema: one per kind, and `boxship.json` that picks by `kind`.
 #[must_use]
 pub fn schemas() -> Vec<(String, Json)> {
     let mut all: Vec<(String, Json)> =
-        Kind::ALL.iter().map(|kind| (format!("{kind}.json"), native::schema(*kind))).collect();
-    let branches = Kind::ALL.map(|kind| {
+        native::KINDS.iter().map(|kind| (format!("{kind}.json"), native::schema(*kind))).collect();
+    let branches = native::KINDS.map(|kind| {
         json!({
             "if": { "properties": { "kind": { "const": native::title(kind) } }, "required": ["kind"] },
             "then": { "$ref": format!("{kind}.json") },
@@ -23,7 +22,7 @@ pub fn schemas() -> Vec<(String, Json)> {
         "required": ["apiVersion", "kind", "name"],
         "properties": {
             "apiVersion": { "const": native::API_VERSION },
-            "kind": { "enum": Kind::ALL.map(native::title) },
+            "kind": { "enum": native::KINDS.map(native::title) },
         },
         "allOf": branches,
     });

@@ -11,6 +11,8 @@ pub(crate) struct Extent {
     pub(crate) column: u32,
     pub(crate) end_line: u32,
     pub(crate) end_column: u32,
+    /// Which of several files whose trees were joined; 0: the document's own.
+    pub(crate) file: u16,
 }
 
 impl Extent {
@@ -34,7 +36,7 @@ impl Extent {
         let offset = u32::try_from(offset).unwrap_or(0);
         let column = self.column.saturating_add(offset);
         let end_column = column.saturating_add(u32::try_from(count).unwrap_or(1));
-        Self { line: self.line, column, end_line: self.line, end_column }
+        Self { line: self.line, column, end_line: self.line, end_column, file: self.file }
     }
 }
 
@@ -133,6 +135,21 @@ fn number(text: &str) -> ScalarType {
 }
 
 impl Node {
+    /// Says of everything in it that it comes from this one of several files.
+    pub(crate) fn set_file(&mut self, file: u16) {
+        self.extent.file = file;
+        match &mut self.value {
+            Value::Scalar(_) | Value::Unknown => {}
+            Value::List(items) => items.iter_mut().for_each(|item| item.set_file(file)),
+            Value::Map(entries) => {
+                for entry in entries {
+                    entry.key_extent.file = file;
+                    entry.value.set_file(file);
+                }
+            }
+        }
+    }
+
     pub(crate) fn get(&self, key: &str) -> Option<&Entry> {
         match &self.value {
             Value::Map(entries) => entries.iter().find(|entry| entry.key == key),
@@ -150,6 +167,26 @@ impl Node {
     /// The text of the scalar under `key`.
     pub(crate) fn text(&self, key: &str) -> Option<&str> {
         Some(self.get(key)?.value.scalar()?.text.as_str())
+    }
+
+    pub(crate) fn is_map(&self) -> bool {
+        matches!(self.value, Value::Map(_))
+    }
+
+    /// The entries of a mapping; of anything else none.
+    pub(crate) fn entries(&self) -> &[Entry] {
+        match &self.value {
+            Value::Map(entries) => entries,
+            Value::Scalar(_) | Value::List(_) | Value::Unknown => &[],
+        }
+    }
+
+    /// The items of a list; of anything else itself.
+    pub(crate) fn one_or_more(&self) -> &[Node] {
+        match &self.value {
+            Value::List(items) => items,
+            Value::Scalar(_) | Value::Map(_) | Value::Unknown => std::slice::from_ref(self),
+        }
     }
 
     pub(crate) fn is_null(&self) -> bool {

@@ -16,6 +16,8 @@ use crate::model::codes;
 pub(crate) const FILE_BYTES_MAX: usize = 1 << 20;
 /// Deepest nesting: all our walks may recurse this far.
 pub(crate) const DEPTH_MAX: usize = 64;
+/// Most values that aliases and merge keys of one file may repeat: a real file repeats hundreds, a bomb billions.
+pub(crate) const REPEATED_MAX: usize = 100_000;
 /// Most documents in one file.
 pub(crate) const DOCUMENTS_MAX: usize = 5_000;
 
@@ -51,14 +53,34 @@ pub(crate) struct Problem {
 /// Splits and indexes a text. Never fails: what cannot be read is in `fatal`. A `---` at the beginning of a line ends
 /// a document whatever came before (YAML 1.2 §9.1.2), so the pass goes on there after a syntax error.
 pub(crate) fn parse(text: &str) -> Parsed {
+    read(text, Features::Refused)
+}
+
+/// The same for dialects that have anchors, aliases and merge keys: they are replaced by what they stand for, which
+/// keeps its place. Values an alias repeats are bounded by [`REPEATED_MAX`].
+pub(crate) fn parse_expanded(text: &str) -> Parsed {
+    read(text, Features::Expanded)
+}
+
+/// What becomes of anchors, aliases, merge keys and tags.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Features {
+    #[default]
+    Refused,
+    Expanded,
+}
+
+fn read(text: &str, features: Features) -> Parsed {
     let mut out = Parsed::default();
     let mut rest = text;
     let mut lines_before = 0u32;
     loop {
         // saphyr-parser is young: a panic of it must not take the controller along.
-        let result = std::panic::catch_unwind(|| Builder { lines_before, ..Builder::default() }.run(rest));
+        let builder = || Builder { lines_before, features, ..Builder::default() };
+        let result = std::panic::catch_unwind(|| builder().run(rest));
         let mut part = result.unwrap_or_else(|_| {
-            let extent = Extent { line: lines_before + 1, column: 1, end_line: lines_before + 1, end_column: 1 };
+            let extent =
+                Extent { line: lines_before + 1, column: 1, end_line: lines_before + 1, end_column: 1, file: 0 };
             let fatal = problem(codes::SYNTAX, "this document makes the YAML parser fail".to_owned(), extent);
             Parsed { documents: Vec::new(), fatal: vec![fatal] }
         });
@@ -135,6 +157,19 @@ fn problem(code: &'static str, what: String, extent: Extent) -> Problem {
     Problem { code, what, why: None, help: None, extent, also: None }
 }
 
+/// How many values a tree has, and how deep it is.
+fn size(node: &Node) -> (usize, usize) {
+    let add = |(count, depth): (usize, usize), child: &Node| {
+        let (more, deep) = size(child);
+        (count + more, depth.max(deep + 1))
+    };
+    match &node.value {
+        Value::Scalar(_) | Value::Unknown => (1, 0),
+        Value::List(items) => items.iter().fold((1, 1), add),
+        Value::Map(entries) => entries.iter().map(|entry| &entry.value).fold((1, 1), add),
+    }
+}
+
 fn too_deep(extent: Extent) -> Problem {
     problem(codes::LIMIT, format!("nested deeper than {DEPTH_MAX} levels"), extent)
 }
@@ -152,6 +187,12 @@ struct Builder {
     stack: Vec<Frame>,
     root: Option<Node>,
     problems: Vec<Problem>,
+    features: Features,
+    /// Complete values with an anchor, by its number, and how deep they are.
+    anchored: BTreeMap<usize, (Node, usize)>,
+    /// The anchor of each collection in `stack`; 0: none.
+    anchors: Vec<usize>,
+    repeated: usize,
 }
 
 impl Builder {
@@ -198,50 +239,125 @@ impl Builder {
                     self.out.fatal.push(problem(codes::LIMIT, what, extent));
                 }
             }
-            Event::Alias(_) => {
+            Event::Alias(anchor) => {
                 self.refuse("an alias", extent);
-                self.value(Node { extent, value: Value::Unknown });
+                let node = self.repeat(anchor, extent);
+                self.value(node);
             }
             Event::Scalar(text, style, anchor, tag) => {
-                self.marks(anchor, tag.is_some(), extent);
+                let core = self.marks(anchor, tag.as_deref(), extent);
                 let style = match style {
+                    // `!!str 1` is a text.
+                    ScalarStyle::Plain if core == Some("str") => Style::Quoted,
                     ScalarStyle::Plain => Style::Plain,
                     ScalarStyle::SingleQuoted | ScalarStyle::DoubleQuoted => Style::Quoted,
                     ScalarStyle::Literal | ScalarStyle::Folded => Style::Block,
                 };
                 let extent = scalar_extent(&text, style, extent);
                 let scalar = Scalar { text: text.into_owned(), style, as_text: false };
-                self.value(Node { extent, value: Value::Scalar(scalar) });
+                let node = Node { extent, value: Value::Scalar(scalar) };
+                self.remember(anchor, &node);
+                self.value(node);
             }
             Event::SequenceStart(anchor, tag) => {
-                self.marks(anchor, tag.is_some(), extent);
-                self.open(Frame::List(extent, Vec::new()), extent);
+                self.marks(anchor, tag.as_deref(), extent);
+                self.open(Frame::List(extent, Vec::new()), anchor, extent);
             }
             Event::MappingStart(anchor, tag) => {
-                self.marks(anchor, tag.is_some(), extent);
+                self.marks(anchor, tag.as_deref(), extent);
                 let frame = Frame::Map { extent, entries: Vec::new(), seen: BTreeMap::new(), key: None };
-                self.open(frame, extent);
+                self.open(frame, anchor, extent);
             }
-            Event::SequenceEnd | Event::MappingEnd => match self.stack.pop() {
-                Some(Frame::List(start, items)) => {
-                    self.value(Node { extent: start, value: Value::List(items) });
-                }
-                Some(Frame::Map { extent: start, entries, .. }) => {
-                    let extent = entries.first().map_or(start, |entry| entry.key_extent);
-                    self.value(Node { extent, value: Value::Map(entries) });
-                }
-                None => {}
-            },
+            Event::SequenceEnd | Event::MappingEnd => {
+                let node = match self.stack.pop() {
+                    Some(Frame::List(start, items)) => Node { extent: start, value: Value::List(items) },
+                    Some(Frame::Map { extent: start, entries, .. }) => {
+                        let extent = entries.first().map_or(start, |entry| entry.key_extent);
+                        let entries = if self.features == Features::Expanded { self.merged(entries) } else { entries };
+                        Node { extent, value: Value::Map(entries) }
+                    }
+                    None => return false,
+                };
+                let anchor = self.anchors.pop().unwrap_or(0);
+                self.remember(anchor, &node);
+                self.value(node);
+            }
         }
         false
     }
 
-    fn open(&mut self, frame: Frame, extent: Extent) {
+    fn open(&mut self, frame: Frame, anchor: usize, extent: Extent) {
         if self.stack.len() >= DEPTH_MAX {
             self.out.fatal.push(too_deep(extent));
             return;
         }
         self.stack.push(frame);
+        self.anchors.push(anchor);
+    }
+
+    fn remember(&mut self, anchor: usize, node: &Node) {
+        if anchor > 0 && self.features == Features::Expanded {
+            let (count, depth) = size(node);
+            if self.charge(count, node.extent) {
+                self.anchored.insert(anchor, (node.clone(), depth));
+            }
+        }
+    }
+
+    /// What an alias stands for; unknown where it is refused, or within itself.
+    fn repeat(&mut self, anchor: usize, extent: Extent) -> Node {
+        let unknown = Node { extent, value: Value::Unknown };
+        if self.features == Features::Refused {
+            return unknown;
+        }
+        let Some((node, depth)) = self.anchored.get(&anchor) else {
+            self.problems.push(problem(codes::YAML_FEATURE, "an alias of what contains it".to_owned(), extent));
+            return unknown;
+        };
+        if self.stack.len() + depth > DEPTH_MAX {
+            self.out.fatal.push(too_deep(extent));
+            return unknown;
+        }
+        let node = node.clone();
+        self.charge(size(&node).0, extent);
+        node
+    }
+
+    /// Whether so many more values may be repeated.
+    fn charge(&mut self, count: usize, extent: Extent) -> bool {
+        self.repeated = self.repeated.saturating_add(count);
+        if self.repeated <= REPEATED_MAX {
+            return true;
+        }
+        if self.out.fatal.is_empty() {
+            let what = format!("anchors and aliases repeat more than {REPEATED_MAX} values");
+            self.out.fatal.push(problem(codes::LIMIT, what, extent));
+        }
+        false
+    }
+
+    /// `<<`: what is written wins over what is merged, an earlier mapping over a later one.
+    fn merged(&mut self, entries: Vec<Entry>) -> Vec<Entry> {
+        let (merges, mut entries): (Vec<Entry>, Vec<Entry>) = entries.into_iter().partition(|entry| entry.key == "<<");
+        for merge in merges {
+            let sources = match merge.value.value {
+                Value::List(items) => items,
+                Value::Map(_) | Value::Scalar(_) | Value::Unknown => vec![merge.value],
+            };
+            for source in sources {
+                let Value::Map(more) = source.value else {
+                    let what = "`<<` merges mappings, and this is none".to_owned();
+                    self.problems.push(problem(codes::YAML_FEATURE, what, source.extent));
+                    continue;
+                };
+                for entry in more {
+                    if entries.iter().all(|known| known.key != entry.key) {
+                        entries.push(entry);
+                    }
+                }
+            }
+        }
+        entries
     }
 
     /// A value is complete: it belongs to the collection on top, as item, key or value.
@@ -277,16 +393,28 @@ impl Builder {
         }
     }
 
-    fn marks(&mut self, anchor: usize, tag: bool, extent: Extent) {
+    /// The name of a tag of YAML's own (`!!str`), where such are allowed.
+    fn marks<'t>(&mut self, anchor: usize, tag: Option<&'t saphyr_parser::Tag>, extent: Extent) -> Option<&'t str> {
         if anchor > 0 {
             self.refuse("an anchor", extent);
         }
-        if tag {
-            self.refuse("a tag", extent);
+        let tag = tag?;
+        if self.features == Features::Expanded && tag.is_yaml_core_schema() {
+            return Some(&tag.suffix);
         }
+        let mut refused = problem(codes::YAML_FEATURE, format!("the tag `{tag}` is not supported"), extent);
+        refused.help = Some("write the value without it".to_owned());
+        match self.features {
+            Features::Expanded => self.problems.push(refused),
+            Features::Refused => self.refuse("a tag", extent),
+        }
+        None
     }
 
     fn refuse(&mut self, what: &str, extent: Extent) {
+        if self.features == Features::Expanded {
+            return;
+        }
         let what = format!("{what} is not allowed in a native manifest");
         let mut refused = problem(codes::YAML_FEATURE, what, extent);
         refused.help = Some("write the value out".to_owned());
@@ -297,7 +425,7 @@ impl Builder {
 fn point(marker: &saphyr_parser::Marker) -> Extent {
     let line = u32::try_from(marker.line()).unwrap_or(1).max(1);
     let column = u32::try_from(marker.col()).unwrap_or(0) + 1;
-    Extent { line, column, end_line: line, end_column: column + 1 }
+    Extent { line, column, end_line: line, end_column: column + 1, file: 0 }
 }
 
 fn extent_of(span: &saphyr_parser::Span) -> Extent {
@@ -332,7 +460,7 @@ fn tab_near<'a>(lines: impl Iterator<Item = &'a str>, extent: Extent) -> Option<
         indent.map(|at| (line, at))
     })?;
     let column = u32::try_from(at).unwrap_or(0) + 1;
-    Some(Extent { line, column, end_line: line, end_column: column + 1 })
+    Some(Extent { line, column, end_line: line, end_column: column + 1, file: 0 })
 }
 
 /// The usual reasons, found by looking at the line.

@@ -71,7 +71,7 @@ fn settle(
     loop {
         let mut objects: Vec<Object> = candidates.iter().filter(|o| !demoted.contains(&o.key)).cloned().collect();
         let is_leaf = |object: &Object| match object.spec {
-            ObjectSpec::Image(_) | ObjectSpec::Volume(_) | ObjectSpec::Config(_) => true,
+            ObjectSpec::Image(_) | ObjectSpec::Volume(_) | ObjectSpec::Config(_) | ObjectSpec::Service(_) => true,
             ObjectSpec::App(_) | ObjectSpec::Job(_) => false,
         };
         let last_good: Vec<&Object> = previous.objects.iter().filter(|o| demoted.contains(&o.key)).collect();

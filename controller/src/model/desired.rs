@@ -92,6 +92,35 @@ pub struct Workload {
     pub exclusive: bool,
     /// What must hold before its first replica is created.
     pub depends_on: BTreeMap<ObjectKey, DependsOn>,
+    /// What the end of a replica's program leads to.
+    #[serde(default, skip_serializing_if = "Restart::is_default")]
+    pub restart: Restart,
+    /// Further names in the stack's DNS, which other Apps may share.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub aliases: BTreeSet<String>,
+}
+
+/// What the end of a replica's program leads to. An end that nobody saw, such as that of a host that lost power, always
+/// leads to a new container.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Restart {
+    /// Another container.
+    #[default]
+    Always,
+    /// Another container after a failure, so many times (`None`: any number); after success nothing.
+    OnFailure {
+        /// Failures in a row after which it is left alone.
+        retries_max: Option<u32>,
+    },
+    /// Nothing.
+    Never,
+}
+
+impl Restart {
+    pub(crate) fn is_default(&self) -> bool {
+        *self == Self::Always
+    }
 }
 
 /// A `Job` object.
@@ -148,6 +177,8 @@ pub enum VolumeAccess {
     Single,
     /// Any number.
     Shared,
+    /// Any number, as Compose and Kubernetes have it; an App of one replica that writes is still replaced stop-first.
+    Any,
 }
 
 /// What a container runs, resolved.
@@ -249,6 +280,8 @@ pub enum MountWhat {
         /// Bound in bytes.
         size_bytes: Option<u64>,
     },
+    /// A volume of the replica's own.
+    Anonymous,
 }
 
 /// What a change of mounted content does.

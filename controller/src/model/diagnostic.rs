@@ -221,10 +221,12 @@ pub mod codes {
     pub const UNREADABLE: &str = "BX0130";
     /// A directory whose name cannot be a stack.
     pub const STACK: &str = "BX0131";
-    /// A compose file: recognised, not read yet.
+    /// A compose file that is not applied: another one stands for its directory.
     pub const COMPOSE: &str = "BX0140";
-    /// A Kubernetes object: recognised, not read yet.
+    /// A Kubernetes object that has no effect on one host.
     pub const KUBERNETES: &str = "BX0141";
+    /// A key of another dialect that does not do here what it does there.
+    pub const NOT_HONOURED: &str = "BX0142";
     /// Objects stay because their file is broken.
     pub const HELD_BROKEN: &str = "BX0150";
     /// Objects stay because their source cannot be read.

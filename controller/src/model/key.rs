@@ -42,11 +42,13 @@ pub enum Kind {
     Volume,
     /// Content mounted into containers or read into their environment.
     Config,
+    /// Names and published ports for Apps with certain labels.
+    Service,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 5] = [Self::Image, Self::App, Self::Job, Self::Volume, Self::Config];
+    pub const ALL: [Self; 6] = [Self::Image, Self::App, Self::Job, Self::Volume, Self::Config, Self::Service];
 
     /// Lower case, as in `app/web`.
     #[must_use]
@@ -57,6 +59,7 @@ impl Kind {
             Self::Job => "job",
             Self::Volume => "volume",
             Self::Config => "config",
+            Self::Service => "service",
         }
     }
 }

@@ -11,7 +11,7 @@ use runtime::image::ImageRef;
 use serde::{Deserialize, Serialize};
 
 use super::desired::{Template, content_as_text};
-use super::{DependsOn, Diagnostic, Kind, ObjectKey, OnChange, Schedule, Span, UpdateStrategy, VolumeAccess};
+use super::{DependsOn, Diagnostic, Kind, ObjectKey, OnChange, Restart, Schedule, Span, UpdateStrategy, VolumeAccess};
 
 /// One object.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +38,8 @@ pub enum ObjectSpec {
     Volume(VolumeSpec),
     /// `Config`.
     Config(ConfigSpec),
+    /// A Kubernetes Service.
+    Service(ServiceSpec),
 }
 
 /// An `Image`.
@@ -61,12 +63,62 @@ pub struct AppSpec {
     pub replicas: u32,
     /// What each runs.
     pub template: TemplateSpec,
+    /// Whole `Config`s as environment; what `env` names wins, then the later one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub env_from: Vec<EnvFromSpec>,
     /// Host ports.
     pub ports: Vec<PortSpec>,
     /// How it is replaced.
     pub strategy: UpdateStrategy,
     /// What must hold first.
     pub depends_on: Vec<DependencySpec>,
+    /// What the end of a replica's program leads to.
+    #[serde(default, skip_serializing_if = "Restart::is_default")]
+    pub restart: Restart,
+    /// Further names in the stack's DNS.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub aliases: BTreeSet<String>,
+    /// What a Service selects it by.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// Ports a Service may call by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub port_names: BTreeMap<String, u16>,
+}
+
+/// A name, and published ports, for the Apps of its stack that have certain labels. It is an object of its own, and
+/// not a part of the Apps, so that an error in its file does not look like its absence.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceSpec {
+    /// Labels an App must have, all of them; empty: it selects nothing.
+    pub selector: BTreeMap<String, String>,
+    /// Names in the stack's DNS that lead to the Apps.
+    pub names: BTreeSet<String>,
+    /// Its ports.
+    pub ports: Vec<ServicePort>,
+}
+
+/// A port of a Service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServicePort {
+    /// The port it is called by.
+    pub port: u16,
+    /// Host address and port that lead to it, if it is published.
+    pub publish: Option<(IpAddr, u16)>,
+    /// Port in the containers.
+    pub target: PortTarget,
+    /// Where it is written.
+    pub span: Span,
+}
+
+/// A port of a container, as a Service names it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum PortTarget {
+    /// By number.
+    Number(u16),
+    /// By the name the container's manifest gives it.
+    Name(String),
 }
 
 /// A `Job`.
@@ -74,6 +126,9 @@ pub struct AppSpec {
 pub struct JobSpec {
     /// What it runs.
     pub template: TemplateSpec,
+    /// Whole `Config`s as environment; what `env` names wins, then the later one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub env_from: Vec<EnvFromSpec>,
     /// When; `None`: once per template.
     pub schedule: Option<Schedule>,
     /// Failed runs that are tried again.
@@ -138,6 +193,17 @@ pub enum EnvSpec {
     },
 }
 
+/// All keys of a `Config` of the same stack that can name an environment variable.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EnvFromSpec {
+    /// Its name.
+    pub name: String,
+    /// Put before each key.
+    pub prefix: String,
+    /// Where it is written.
+    pub span: Span,
+}
+
 /// One mount, as written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MountSpec {
@@ -177,6 +243,8 @@ pub enum MountWhatSpec {
         /// Bound in bytes.
         size_bytes: Option<u64>,
     },
+    /// A volume without a name: one for each replica, kept over restart and replacement, removed with its App.
+    Anonymous,
 }
 
 /// A published port, as written.

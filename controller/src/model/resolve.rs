@@ -5,6 +5,7 @@
 //! `accept` can put its last good version in its place.
 
 mod conflict;
+mod service;
 mod template;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -45,9 +46,10 @@ pub fn resolve_with(objects: &[Object], kept: &DesiredState, declared: &BTreeSet
         match &object.spec {
             ObjectSpec::App(app) => resolver.app(object, app),
             ObjectSpec::Job(job) => resolver.job(object, job),
-            ObjectSpec::Image(_) | ObjectSpec::Volume(_) | ObjectSpec::Config(_) => {}
+            ObjectSpec::Image(_) | ObjectSpec::Volume(_) | ObjectSpec::Config(_) | ObjectSpec::Service(_) => {}
         }
     }
+    service::join(&mut resolver);
     conflict::cycles(&mut resolver);
     conflict::ports(&mut resolver);
     conflict::writers(&mut resolver);
@@ -116,13 +118,13 @@ impl<'a> Resolver<'a> {
                     let volume = DesiredVolume { source, access: volume.access };
                     self.out.desired.volumes.insert((*key).clone(), volume);
                 }
-                ObjectSpec::App(_) | ObjectSpec::Job(_) | ObjectSpec::Config(_) => {}
+                ObjectSpec::App(_) | ObjectSpec::Job(_) | ObjectSpec::Config(_) | ObjectSpec::Service(_) => {}
             }
         }
     }
 
     fn app(&mut self, object: &Object, app: &AppSpec) {
-        let template = template::resolve(self, &object.key, &app.template);
+        let template = template::resolve(self, &object.key, &app.template, &app.env_from);
         let depends_on = self.dependencies(&object.key, &app.depends_on);
         let (Some(template), Some(depends_on)) = (template, depends_on) else { return };
         let ports = app.ports.iter().map(|port| PublishedPort {
@@ -134,17 +136,19 @@ impl<'a> Resolver<'a> {
         let workload = Workload {
             source: object.span.start(),
             replicas: app.replicas,
-            exclusive: template::is_exclusive(&template, &self.out.desired),
+            exclusive: template::is_exclusive(&template, app.replicas, &self.out.desired),
             template,
             ports: ports.collect(),
             strategy: app.strategy.clone(),
             depends_on,
+            restart: app.restart,
+            aliases: app.aliases.clone(),
         };
         self.out.desired.workloads.insert(object.key.clone(), workload);
     }
 
     fn job(&mut self, object: &Object, job: &JobSpec) {
-        let template = template::resolve(self, &object.key, &job.template);
+        let template = template::resolve(self, &object.key, &job.template, &job.env_from);
         let depends_on = self.dependencies(&object.key, &job.depends_on);
         let (Some(template), Some(depends_on)) = (template, depends_on) else { return };
         let desired = DesiredJob {
@@ -264,6 +268,7 @@ pub(super) fn title(kind: Kind) -> &'static str {
         Kind::Job => "Job",
         Kind::Volume => "Volume",
         Kind::Config => "Config",
+        Kind::Service => "Service",
     }
 }
 

@@ -50,7 +50,7 @@ impl Make<'_> {
         let replica = self.replica();
         let declared = self.template.mounts.iter().filter_map(|mount| match &mount.what {
             MountWhat::Volume(key) => Some((mount.path.clone(), volume::named(key), mount.read_only)),
-            MountWhat::Bind(_) | MountWhat::File { .. } | MountWhat::Tmpfs { .. } => None,
+            MountWhat::Bind(_) | MountWhat::File { .. } | MountWhat::Tmpfs { .. } | MountWhat::Anonymous => None,
         });
         let anonymous = volume::anonymous_paths(self.template, self.image_config)
             .map(|path| (path.to_owned(), volume::anonymous(&replica, path), false));
@@ -240,14 +240,15 @@ fn container_config(
 }
 
 fn mounts(make: &Make<'_>) -> Vec<MountConfig> {
-    let written = make.template.mounts.iter().map(|mount| {
+    let written = make.template.mounts.iter().filter_map(|mount| {
         let source = match &mount.what {
+            MountWhat::Anonymous => return None,
             MountWhat::Volume(key) => MountSource::Volume { name: volume_name(key) },
             MountWhat::Bind(path) => MountSource::Bind { path: PathBuf::from(path) },
             MountWhat::File { content, mode } => MountSource::File { content: content.to_vec(), mode: *mode },
             MountWhat::Tmpfs { size_bytes } => MountSource::Tmpfs { size_bytes: *size_bytes },
         };
-        MountConfig { target: mount.path.clone(), source, read_only: mount.read_only }
+        Some(MountConfig { target: mount.path.clone(), source, read_only: mount.read_only })
     });
     let replica = make.replica();
     let anonymous = volume::anonymous_paths(make.template, make.image_config).map(|path| MountConfig {

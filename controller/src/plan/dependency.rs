@@ -8,7 +8,7 @@ use runtime::runtime::ContainerState;
 use super::WaitingOn;
 use super::job;
 use super::pass::Pass;
-use crate::model::{Completion, DependsOn, ObjectKey};
+use crate::model::{Completion, DependsOn, ObjectKey, Restart};
 
 /// Notes what is waited for; `true` when there is something.
 pub(super) fn wait_for(pass: &mut Pass<'_>, object: &ObjectKey, on: &BTreeMap<ObjectKey, DependsOn>) -> bool {
@@ -24,6 +24,8 @@ fn holds(pass: &Pass<'_>, key: &ObjectKey, how: DependsOn) -> bool {
     let running = found.iter().filter(|(_, container)| container.state == ContainerState::Running);
     if let Some(app) = pass.desired.workloads.get(key) {
         let count = match how {
+            // One that has done its work and is left so was started as well.
+            DependsOn::Started if app.restart != Restart::Always => found.len(),
             DependsOn::Started => running.count(),
             DependsOn::Ready => running.filter(|(_, container)| container.ready_since_boot_ms.is_some()).count(),
             DependsOn::Completed(Completion::Success) => return false,

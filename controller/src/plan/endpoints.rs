@@ -10,7 +10,7 @@ use super::bug::Bug;
 use super::name::{label, network_name};
 use super::pass::{Obstacle, Pass, address_of};
 use super::{Action, Reason};
-use crate::model::{Hold, ObjectKey, Workload};
+use crate::model::{DesiredState, Hold, ObjectKey, Workload};
 
 /// How long a new connection waits for a backend (DESIGN §5b).
 pub const PARK_MS: u32 = 10_000;
@@ -50,6 +50,9 @@ fn table(pass: &mut Pass<'_>) -> EndpointTable {
             let listener = Listener { address: port.address, port: port.host_port, backends, park_ms: PARK_MS };
             table.listeners.push(listener);
         }
+    }
+    for (key, app) in &desired.workloads {
+        add_aliases(key, app, desired, &mut table);
     }
     if !desired.holds.is_empty() || !pass.kept.is_empty() {
         add_kept(pass, &mut table);
@@ -98,6 +101,25 @@ fn add_names(pass: &Pass<'_>, key: &ObjectKey, app: &Workload, table: &mut Endpo
     addresses.sort_unstable();
     zone.insert(key.name.clone(), addresses);
     ready
+}
+
+/// Adds the further names of an App, which others may share; the name of an App itself is always its own.
+fn add_aliases(key: &ObjectKey, app: &Workload, desired: &DesiredState, table: &mut EndpointTable) {
+    if app.aliases.is_empty() || app.template.host_network {
+        return;
+    }
+    let zone = table.zones.entry(network_name(&key.stack)).or_default();
+    let own = zone.get(&key.name).cloned().unwrap_or_default();
+    for alias in &app.aliases {
+        let namesake = ObjectKey { name: alias.clone(), ..key.clone() };
+        if desired.workloads.contains_key(&namesake) {
+            continue;
+        }
+        let addresses = zone.entry(alias.clone()).or_default();
+        addresses.extend(own.iter().copied());
+        addresses.sort_unstable();
+        addresses.dedup();
+    }
 }
 
 /// Apps that stay although no manifest names them keep the names and ports they have in the table in force: nothing else remembers them.

@@ -91,6 +91,7 @@ fn mounted(what: &MountWhat, on_change: OnChange) -> String {
             format!("file {mode:o} {digest}")
         }
         (MountWhat::File { mode, .. }, OnChange::None) => format!("file {mode:o}"),
+        (MountWhat::Anonymous, OnChange::Roll | OnChange::None) => "anonymous".to_owned(),
         (MountWhat::Tmpfs { size_bytes }, OnChange::Roll | OnChange::None) => {
             format!("tmpfs {}", size_bytes.map_or_else(|| "default".to_owned(), |bytes| bytes.to_string()))
         }

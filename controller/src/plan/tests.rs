@@ -3,5 +3,6 @@
 
 mod golden;
 mod golden_job;
+mod golden_restart;
 mod property;
 mod world;

@@ -76,16 +76,18 @@ pub(super) fn anonymous(replica: &ReplicaKey, path: &str) -> VolumeConfig {
     VolumeConfig { name: anonymous_volume_name(replica, path), labels }
 }
 
-/// The image's `VOLUME` paths that the template mounts nothing on.
+/// The image's `VOLUME` paths that the template mounts nothing on, and the template's own volumes without a name.
 pub(super) fn anonymous_paths<'i>(
-    template: &ContainerTemplate,
+    template: &'i ContainerTemplate,
     image: &'i ImageConfig,
 ) -> impl Iterator<Item = &'i str> {
-    let mounted: Vec<String> = template.mounts.iter().map(|mount| trimmed(&mount.path).to_owned()).collect();
-    let mut paths: Vec<&str> = image.volumes.iter().map(|path| trimmed(path)).filter(|p| p.starts_with('/')).collect();
+    let (anonymous, mounted): (Vec<_>, Vec<_>) =
+        template.mounts.iter().partition(|mount| mount.what == MountWhat::Anonymous);
+    let of_image = image.volumes.iter().map(|path| trimmed(path)).filter(|p| p.starts_with('/'));
+    let mut paths: Vec<&str> = anonymous.into_iter().map(|mount| trimmed(&mount.path)).chain(of_image).collect();
     paths.sort_unstable();
     paths.dedup();
-    paths.into_iter().filter(move |path| !mounted.iter().any(|m| m == path))
+    paths.into_iter().filter(move |path| !mounted.iter().any(|mount| trimmed(&mount.path) == *path))
 }
 
 fn trimmed(path: &str) -> &str {
@@ -102,7 +104,11 @@ pub(super) fn exclusive_volumes(
     let single = |key: &ObjectKey| pass.desired.volumes.get(key).is_none_or(|v| v.access == VolumeAccess::Single);
     let declared = template.mounts.iter().filter(|mount| !mount.read_only).filter_map(|mount| match &mount.what {
         MountWhat::Volume(key) if single(key) => Some(volume_name(key)),
-        MountWhat::Volume(_) | MountWhat::Bind(_) | MountWhat::File { .. } | MountWhat::Tmpfs { .. } => None,
+        MountWhat::Volume(_)
+        | MountWhat::Bind(_)
+        | MountWhat::File { .. }
+        | MountWhat::Tmpfs { .. }
+        | MountWhat::Anonymous => None,
     });
     let anonymous = anonymous_paths(template, image).map(|path| anonymous_volume_name(replica, path));
     declared.chain(anonymous).collect()

@@ -339,7 +339,8 @@ impl<'a> App<'a> {
     fn progress(&self, pass: &mut Pass<'a>, target: &Target<'a>) -> Progress {
         let mut available = 0;
         let mut others = 0;
-        for (_, slot) in self.slots.range(..=self.wanted.replicas) {
+        for (&ordinal, slot) in self.slots.range(..=self.wanted.replicas) {
+            available += u32::from(self.is_over(pass, ordinal, target) && slot.has_succeeded());
             for &found in &slot.live {
                 if found.1.template_hash != target.hash {
                     others += 1;

@@ -1,8 +1,10 @@
 //! Where an App is.
 
+use runtime::runtime::ExitStatus;
+
 use super::{Page, text};
 use crate::api::types::{ObjectStatus, Phase};
-use crate::model::{ObjectKey, RevisionResult, Workload};
+use crate::model::{ObjectKey, Restart, RevisionResult, Workload};
 use crate::plan::Action;
 
 pub(super) fn phase(page: Page<'_>, key: &ObjectKey, app: &Workload, base: &ObjectStatus) -> (Phase, String) {
@@ -22,6 +24,9 @@ pub(super) fn phase(page: Page<'_>, key: &ObjectKey, app: &Workload, base: &Obje
     if let Some(obstacle) = page.obstacle(key) {
         return obstacle;
     }
+    if let Some(over) = over(page, key, app, base) {
+        return over;
+    }
     let rev = base.revision.map_or_else(String::new, |number| format!(" rev {number}"));
     let rolling = revision.is_none_or(|revision| revision.result == RevisionResult::Rolling) && app.replicas > 0;
     let unready = base.ready < app.replicas;
@@ -33,6 +38,22 @@ pub(super) fn phase(page: Page<'_>, key: &ObjectKey, app: &Workload, base: &Obje
         return (Phase::Progressing, format!("{verb}{rev} {}/{}{probe}", base.ready, app.replicas));
     }
     if app.replicas == 0 { (Phase::Ready, "Scaled to 0".to_owned()) } else { (Phase::Ready, format!("Running{rev}")) }
+}
+
+/// Programs that have ended and are left so, when nothing else is under way.
+fn over(page: Page<'_>, key: &ObjectKey, app: &Workload, base: &ObjectStatus) -> Option<(Phase, String)> {
+    if app.restart == Restart::Always || page.has_steps(key) || page.waiting(key).next().is_some() {
+        return None;
+    }
+    let ended: Vec<ExitStatus> = base.replicas.iter().filter_map(|replica| replica.exit).collect();
+    let all = usize::try_from(app.replicas).unwrap_or(usize::MAX);
+    let running = base.replicas.iter().filter(|replica| replica.ready).count();
+    match ended.iter().find(|exit| **exit != ExitStatus::Code(0)) {
+        _ if ended.is_empty() || running + ended.len() < all => None,
+        Some(bad) => Some((Phase::Failed, format!("Ended with {bad}; its restart policy leaves it so"))),
+        None if running > 0 => None,
+        None => Some((Phase::Completed, "Ended with exit 0".to_owned())),
+    }
 }
 
 /// A newer revision is about to be recorded: how the last one went is history.

@@ -1,12 +1,14 @@
 //! `kind: App`.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use super::{Lower, template, wire};
 use crate::manifest::duration::Duration;
 use crate::manifest::format::ShortOr;
 use crate::manifest::quantity::Amount;
 use crate::manifest::tree::Path;
 use crate::model::object::{AppSpec, PortSpec};
-use crate::model::{OnFailure, UpdateStrategy, codes};
+use crate::model::{OnFailure, Restart, UpdateStrategy, codes};
 
 /// Kubernetes' default of ten minutes.
 const PROGRESS_DEADLINE_MS: u64 = 600_000;
@@ -26,7 +28,18 @@ pub(super) fn lower(lower: &mut Lower<'_>, mut app: wire::App) -> Option<AppSpec
         }
     }
     let (template, depends_on) = template?;
-    Some(AppSpec { replicas, template, ports, strategy, depends_on })
+    Some(AppSpec {
+        replicas,
+        template,
+        env_from: Vec::new(),
+        ports,
+        strategy,
+        depends_on,
+        restart: Restart::Always,
+        aliases: BTreeSet::new(),
+        labels: BTreeMap::new(),
+        port_names: BTreeMap::new(),
+    })
 }
 
 fn ports(

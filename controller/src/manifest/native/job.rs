@@ -31,5 +31,11 @@ pub(super) fn lower(lower: &mut Lower<'_>, mut job: wire::Job) -> Option<JobSpec
         },
     });
     let (template, depends_on) = template?;
-    Some(JobSpec { template, schedule, backoff_limit: job.backoff_limit.unwrap_or(BACKOFF_LIMIT), depends_on })
+    Some(JobSpec {
+        template,
+        env_from: Vec::new(),
+        schedule,
+        backoff_limit: job.backoff_limit.unwrap_or(BACKOFF_LIMIT),
+        depends_on,
+    })
 }

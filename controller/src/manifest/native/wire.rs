@@ -37,7 +37,8 @@ pub(crate) struct Volume {
     /// Its name within the stack.
     #[expect(dead_code, reason = "read from the tree before decoding; here for the schema")]
     pub(crate) name: Name,
-    /// Who may write at once. Default single: an App that writes to it is replaced stop-first.
+    /// Who may write at once: single (default: one App, replaced stop-first), shared (any number), or any (any number,
+    /// but an App of one replica is still replaced stop-first).
     pub(crate) access: Option<Access>,
 }
 
@@ -47,6 +48,7 @@ pub(crate) struct Volume {
 pub(crate) enum Access {
     Single,
     Shared,
+    Any,
 }
 
 /// Content mounted into containers or read into their environment.

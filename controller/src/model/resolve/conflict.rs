@@ -71,8 +71,8 @@ pub(super) fn writers(resolver: &mut Resolver<'_>) {
     for (key, workload) in &resolver.out.desired.workloads {
         for mount in workload.template.mounts.iter().filter(|mount| !mount.read_only) {
             let MountWhat::Volume(volume) = &mount.what else { continue };
-            let shared = resolver.out.desired.volumes.get(volume).is_some_and(|v| v.access == VolumeAccess::Shared);
-            if !shared {
+            let single = resolver.out.desired.volumes.get(volume).is_none_or(|v| v.access == VolumeAccess::Single);
+            if single {
                 let span = written_mount(resolver.index.get(key).copied(), mount.source.line, mount.source.column);
                 let span = span.unwrap_or_else(|| Span::file(mount.source.file.clone()));
                 writers.entry(volume.clone()).or_default().push((key.clone(), workload.replicas, span));
@@ -111,7 +111,7 @@ fn written_mount(object: Option<&Object>, line: u32, column: u32) -> Option<Span
     let template = match &object?.spec {
         ObjectSpec::App(app) => &app.template,
         ObjectSpec::Job(job) => &job.template,
-        ObjectSpec::Image(_) | ObjectSpec::Volume(_) | ObjectSpec::Config(_) => return None,
+        ObjectSpec::Image(_) | ObjectSpec::Volume(_) | ObjectSpec::Config(_) | ObjectSpec::Service(_) => return None,
     };
     let mut spans = template.mounts.iter().map(|mount| &mount.span);
     spans.find(|span| span.line == line && span.column == column).cloned()
@@ -180,7 +180,7 @@ fn dependency_span(resolver: &Resolver<'_>, from: &ObjectKey, to: &ObjectKey) ->
     let wanted = object.and_then(|object| match &object.spec {
         ObjectSpec::App(app) => Some(&app.depends_on),
         ObjectSpec::Job(job) => Some(&job.depends_on),
-        ObjectSpec::Image(_) | ObjectSpec::Volume(_) | ObjectSpec::Config(_) => None,
+        ObjectSpec::Image(_) | ObjectSpec::Volume(_) | ObjectSpec::Config(_) | ObjectSpec::Service(_) => None,
     });
     let fits = |kind: Option<Kind>| kind.is_none_or(|kind| kind == to.kind);
     let entry = wanted.and_then(|list| list.iter().find(|d| d.name == to.name && fits(d.kind)));

@@ -3,17 +3,30 @@
 use std::sync::Arc;
 
 use super::{Resolver, title};
-use crate::model::object::{EnvSpec, FileContent, ImageChoice, MountSpec, MountWhatSpec, ObjectSpec, TemplateSpec};
+use crate::model::object::{
+    EnvFromSpec, EnvSpec, FileContent, ImageChoice, MountSpec, MountWhatSpec, ObjectSpec, TemplateSpec,
+};
 use crate::model::{
     ContainerTemplate, DesiredState, Diagnostic, EnvValue, ImageSource, Kind, Mount, MountWhat, ObjectKey, Span,
     VolumeAccess, codes,
 };
 
 /// `None` when something it names does not exist: `key` is then marked as broken.
-pub(super) fn resolve(resolver: &mut Resolver<'_>, key: &ObjectKey, spec: &TemplateSpec) -> Option<ContainerTemplate> {
+pub(super) fn resolve(
+    resolver: &mut Resolver<'_>,
+    key: &ObjectKey,
+    spec: &TemplateSpec,
+    from: &[EnvFromSpec],
+) -> Option<ContainerTemplate> {
     let image = image(resolver, key, &spec.image);
     let mut env = std::collections::BTreeMap::new();
     let mut whole = true;
+    for from in from {
+        match env_from(resolver, key, from) {
+            Some(more) => env.extend(more),
+            None => whole = false,
+        }
+    }
     for (name, value) in &spec.env {
         match self::env(resolver, key, name, value) {
             Some(value) => drop(env.insert(name.clone(), EnvValue::Plain(value))),
@@ -51,11 +64,15 @@ pub(super) fn resolve(resolver: &mut Resolver<'_>, key: &ObjectKey, spec: &Templ
 }
 
 /// Whether it writes to something that may have one user at a time.
-pub(super) fn is_exclusive(template: &ContainerTemplate, desired: &DesiredState) -> bool {
+pub(super) fn is_exclusive(template: &ContainerTemplate, replicas: u32, desired: &DesiredState) -> bool {
     template.mounts.iter().filter(|mount| !mount.read_only).any(|mount| match &mount.what {
-        MountWhat::Volume(key) => desired.volumes.get(key).is_none_or(|v| v.access == VolumeAccess::Single),
+        MountWhat::Volume(key) => match desired.volumes.get(key).map(|volume| volume.access) {
+            None | Some(VolumeAccess::Single) => true,
+            Some(VolumeAccess::Any) => replicas <= 1,
+            Some(VolumeAccess::Shared) => false,
+        },
         MountWhat::Bind(_) => true,
-        MountWhat::File { .. } | MountWhat::Tmpfs { .. } => false,
+        MountWhat::File { .. } | MountWhat::Tmpfs { .. } | MountWhat::Anonymous => false,
     })
 }
 
@@ -96,6 +113,17 @@ fn env(resolver: &mut Resolver<'_>, key: &ObjectKey, variable: &str, value: &Env
     }
 }
 
+/// As Kubernetes' `envFrom`: keys that are no names of variables, and content that is not text, are left out.
+fn env_from(resolver: &mut Resolver<'_>, key: &ObjectKey, from: &EnvFromSpec) -> Option<Vec<(String, EnvValue)>> {
+    let data = config(resolver, key, &from.name, "envFrom", &from.span)?;
+    let values = data.iter().filter_map(|(name, content)| {
+        let text = std::str::from_utf8(&content.bytes).ok().filter(|text| !text.contains('\0'))?;
+        let name = format!("{}{name}", from.prefix);
+        (!name.contains('=')).then(|| (name, EnvValue::Plain(text.to_owned())))
+    });
+    Some(values.collect())
+}
+
 fn mount(resolver: &mut Resolver<'_>, key: &ObjectKey, spec: &MountSpec) -> Option<Vec<Mount>> {
     let one = |path: String, what: MountWhat, read_only: bool| Mount {
         path,
@@ -129,6 +157,7 @@ fn mount(resolver: &mut Resolver<'_>, key: &ObjectKey, spec: &MountSpec) -> Opti
             let what = MountWhat::Tmpfs { size_bytes: *size_bytes };
             Some(vec![one(spec.path.clone(), what, spec.read_only)])
         }
+        MountWhatSpec::Anonymous => Some(vec![one(spec.path.clone(), MountWhat::Anonymous, spec.read_only)]),
     }
 }
 
@@ -180,7 +209,7 @@ fn dangling(resolver: &mut Resolver<'_>, key: &ObjectKey, target: &ObjectKey, fi
         Kind::Volume => {
             diagnostic.help(format!("declare it:  {{apiVersion: boxship/v1, kind: Volume, name: {}}}", target.name))
         }
-        Kind::Image | Kind::App | Kind::Job | Kind::Config => diagnostic,
+        Kind::Image | Kind::App | Kind::Job | Kind::Config | Kind::Service => diagnostic,
     };
     resolver.fail(diagnostic, key);
 }

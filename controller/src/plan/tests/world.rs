@@ -11,7 +11,7 @@ use runtime::runtime::{
 use crate::model::{
     ConcurrencyPolicy, ContainerTemplate, DesiredJob, DesiredState, DesiredVolume, ImageSource, Kind, Mount, MountWhat,
     ObjectKey, ObservedContainer, ObservedImage, ObservedNetwork, ObservedState, OnChange, OnFailure, PublishedPort,
-    Schedule, SourceRef, UpdateStrategy, VolumeAccess, Workload,
+    Restart, Schedule, SourceRef, UpdateStrategy, VolumeAccess, Workload,
 };
 use crate::plan::{Action, Plan, WaitingOn, network_name, plan};
 
@@ -77,6 +77,8 @@ pub(super) fn web(replicas: u32, tag: &str) -> Workload {
         },
         exclusive: false,
         depends_on: BTreeMap::new(),
+        restart: Restart::Always,
+        aliases: BTreeSet::new(),
     }
 }
 

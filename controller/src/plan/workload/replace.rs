@@ -3,13 +3,23 @@
 
 use super::slot::{Slot, ends_of, is_claimed};
 use super::{App, budget};
+use crate::model::Restart;
 use crate::plan::backoff::streak;
 use crate::plan::bug::Bug;
 use crate::plan::container::Make;
 use crate::plan::pass::{Found, Obstacle, Pass};
 use crate::plan::rollout::{Target, change_reason};
 use crate::plan::{Reason, StepId, WaitingOn};
-use runtime::runtime::ContainerState;
+use runtime::runtime::{ContainerState, ExitStatus};
+
+/// Whether a program that ended like this is not run again.
+pub(in crate::plan) fn is_left_alone(restart: Restart, exit: ExitStatus, failures: impl FnOnce() -> u32) -> bool {
+    match (restart, exit) {
+        (Restart::Always, _) | (_, ExitStatus::Unknown) => false,
+        (Restart::Never, _) | (Restart::OnFailure { .. }, ExitStatus::Code(0)) => true,
+        (Restart::OnFailure { retries_max }, _) => retries_max.is_some_and(|max| failures() > max),
+    }
+}
 
 impl<'a> App<'a> {
     /// While the target is not proven: slots with nothing that could serve get the last good template, as far as more of
@@ -54,6 +64,7 @@ impl<'a> App<'a> {
         for ordinal in 1..=self.wanted.replicas {
             let slot = self.slots.get(&ordinal);
             match slot.and_then(|slot| slot.with_hash(&target.hash)) {
+                None if self.is_over(pass, ordinal, target) => {}
                 Some(new) => trying += u32::from(!self.is_serving(pass, new)),
                 None => {
                     let claimed = slot.is_some_and(|slot| is_claimed(slot, target));
@@ -148,6 +159,16 @@ impl<'a> App<'a> {
         let Some(mut after) = self.take_room() else { return false };
         after.extend(stops);
         pass.make(make, reason, after).is_some()
+    }
+
+    /// Whether the program of a slot has ended and is to be left so. An end nobody saw was the host's, not the program's.
+    pub(super) fn is_over(&self, pass: &Pass<'a>, ordinal: u32, target: &Target<'a>) -> bool {
+        let Some(slot) = self.slots.get(&ordinal).filter(|_| self.wanted.restart != Restart::Always) else {
+            return false;
+        };
+        let ends = ends_of(pass, self.key, ordinal, slot, &target.hash);
+        let Some(last) = ends.last().filter(|end| slot.live.is_empty() && !end.asked) else { return false };
+        is_left_alone(self.wanted.restart, last.exit, || streak(&ends, pass.now()).failures)
     }
 
     /// The next container of a slot, unless it must wait for its back-off.

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use runtime::runtime::ExitStatus;
+
 use crate::model::{ExitRecord, ObjectKey, ReplicaKey, TemplateHash};
 use crate::plan::backoff;
 use crate::plan::pass::{Found, Pass};
@@ -20,6 +22,11 @@ impl<'a> Slot<'a> {
     /// The last one that ended, kept for its logs.
     pub(super) fn newest_ended(&self) -> Option<Found<'a>> {
         self.ended.iter().copied().max_by_key(|(id, container)| (container.attempt, *id))
+    }
+
+    /// Its last program ended well.
+    pub(super) fn has_succeeded(&self) -> bool {
+        self.newest_ended().is_some_and(|(_, container)| container.exit == Some(ExitStatus::Code(0)))
     }
 
     pub(super) fn with_hash(&self, hash: &TemplateHash) -> Option<Found<'a>> {
