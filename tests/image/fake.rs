@@ -34,6 +34,12 @@ pub(crate) struct Answer {
     pub(crate) cut: Option<usize>,
     /// Then say nothing more and keep the connection open.
     pub(crate) hang: bool,
+    /// Then break the connection instead of closing it.
+    pub(crate) reset: bool,
+    /// One byte of the body at a time, so many milliseconds apart.
+    pub(crate) drip_ms: Option<u64>,
+    /// Promise so many bytes, whatever there are.
+    pub(crate) said: Option<usize>,
 }
 
 impl Answer {
@@ -55,6 +61,7 @@ struct State {
     manifests: BTreeMap<String, Vec<u8>>,
     tags: BTreeMap<String, Vec<String>>,
     log: Vec<Asked>,
+    sent: u64,
 }
 
 /// A registry that lives until the test ends.
@@ -86,7 +93,8 @@ impl Fake {
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let (state, hook, wrap) = (Arc::clone(&shared), Arc::clone(&hook), Arc::clone(&wrap));
-                std::thread::spawn(move || wrap(stream).and_then(|s| serve(s, &state, &hook).ok()));
+                let socket = stream.try_clone().expect("duplicate a socket");
+                std::thread::spawn(move || wrap(stream).and_then(|s| serve(s, &socket, &state, &hook).ok()));
             }
         });
         Self { address, state }
@@ -119,6 +127,11 @@ impl Fake {
         self.state.lock().expect("nobody panics here").log.clone()
     }
 
+    /// Bytes of bodies written so far.
+    pub(crate) fn sent(&self) -> u64 {
+        self.state.lock().expect("nobody panics here").sent
+    }
+
     pub(crate) fn name(&self, repository_and_tag: &str) -> String {
         format!("{}/{repository_and_tag}", self.address)
     }
@@ -128,7 +141,7 @@ impl Fake {
 pub(crate) trait Duplex: Read + Write + Send {}
 impl<T: Read + Write + Send> Duplex for T {}
 
-fn serve(mut stream: Box<dyn Duplex>, state: &Mutex<State>, hook: &Hook) -> std::io::Result<()> {
+fn serve(mut stream: Box<dyn Duplex>, socket: &TcpStream, state: &Mutex<State>, hook: &Hook) -> std::io::Result<()> {
     let asked = read_request(&mut stream)?;
     let good = {
         let mut state = state.lock().expect("nobody panics here");
@@ -136,7 +149,8 @@ fn serve(mut stream: Box<dyn Duplex>, state: &Mutex<State>, hook: &Hook) -> std:
         good_answer(&state, &asked)
     };
     let answer = hook(&asked, good);
-    write!(stream, "HTTP/1.1 {} X\r\ncontent-length: {}\r\n", answer.status, answer.body.len())?;
+    let said = answer.said.unwrap_or(answer.body.len());
+    write!(stream, "HTTP/1.1 {} X\r\ncontent-length: {said}\r\n", answer.status)?;
     for (name, value) in &answer.headers {
         write!(stream, "{name}: {value}\r\n")?;
     }
@@ -144,10 +158,29 @@ fn serve(mut stream: Box<dyn Duplex>, state: &Mutex<State>, hook: &Hook) -> std:
     if asked.method == "HEAD" {
         return stream.flush();
     }
-    stream.write_all(&answer.body[..answer.cut.unwrap_or(answer.body.len())])?;
+    let body = &answer.body[..answer.cut.unwrap_or(answer.body.len())];
+    state.lock().expect("nobody panics here").sent += body.len() as u64;
+    match answer.drip_ms {
+        None => stream.write_all(body)?,
+        Some(ms) => {
+            for byte in body {
+                stream.write_all(std::slice::from_ref(byte))?;
+                stream.flush()?;
+                // until it hangs up, but not longer
+                socket.set_read_timeout(Some(std::time::Duration::from_millis(ms)))?;
+                if (&*socket).read(&mut [0]).is_ok_and(|n| n == 0) {
+                    break;
+                }
+            }
+        }
+    }
     stream.flush()?;
     if answer.hang {
         std::io::copy(&mut stream, &mut std::io::sink())?;
+    }
+    if answer.reset {
+        let linger = std::time::Duration::ZERO;
+        rustix::net::sockopt::set_socket_linger(socket, Some(linger))?;
     }
     Ok(())
 }

@@ -152,13 +152,13 @@ fn platform() -> Result<(), String> {
 
 fn rate_limit() -> Result<(), String> {
     let fake =
-        Fake::with(|_, _| Answer::new(429, "").with("retry-after", "7").with("ratelimit-remaining", "0;w=21600"));
+        Fake::with(|_, _| Answer::new(429, "").with("retry-after", "700").with("ratelimit-remaining", "0;w=21600"));
     let lab = Lab::new();
     let (code, message) = refusal(&lab.store(), &fake.name("a:1"));
     assert_eq!(code, "BX0306");
     assert_eq!(
         message,
-        "127.0.0.1:PORT limits the rate of anonymous, 0;w=21600 left, again in 7 s"
+        "127.0.0.1:PORT limits the rate of anonymous, 0;w=21600 left, again in 700 s"
             .replace("127.0.0.1:PORT", &fake.address)
     );
     Ok(())

@@ -9,6 +9,7 @@ mod faults;
 mod lab;
 mod login;
 mod real;
+mod standin;
 mod stores;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,7 +18,7 @@ use std::process::ExitCode;
 /// A test: its name and what it does. `Err` is the reason it was skipped.
 type Case = (&'static str, fn() -> Result<(), String>);
 
-const CASES: &[&[Case]] = &[archives::CASES, faults::CASES, login::CASES, stores::CASES, real::CASES];
+const CASES: &[&[Case]] = &[archives::CASES, faults::CASES, standin::CASES, login::CASES, stores::CASES, real::CASES];
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,7 @@ pub(crate) const CASES: &[Case] = &[
     ("store_tag_is_locked_until_refreshed", tag_is_locked),
     ("store_layers_are_shared_and_fetched_once", shared_layers),
     ("store_parallel_pulls_fetch_each_layer_once", parallel_pulls),
+    ("store_fifty_pulls_of_one_image_are_one_download", fifty_pulls),
     ("store_removal_keeps_what_others_need", removal),
     ("store_digest_form_resolves_and_is_named", digest_form),
     ("store_kill_9_during_a_pull_leaves_nothing_visible", kill_during_pull),
@@ -119,6 +120,33 @@ fn parallel_pulls() -> Result<(), String> {
         assert_eq!(count, 1, "each shared layer is fetched once");
     }
     assert!(names(&lab.images().join("tmp")).is_empty());
+    Ok(())
+}
+
+fn fifty_pulls() -> Result<(), String> {
+    let begun = Arc::new(AtomicUsize::new(0));
+    let seen = Arc::clone(&begun);
+    // nobody has an answer before everybody has asked
+    let fake = Fake::with(move |_, good| {
+        wait_until("all pulls began", || seen.load(Ordering::SeqCst) == 50);
+        good
+    });
+    let image = Image::new(&[(&tar("one", 300_000), gzip), (&tar("two", 100_000), gzip)]);
+    fake.push("a", "1", &image);
+    let lab = Lab::new();
+    let store = lab.store();
+    std::thread::scope(|scope| {
+        for _ in 0..50 {
+            scope.spawn(|| {
+                begun.fetch_add(1, Ordering::SeqCst);
+                assert_eq!(pull(&store, &fake.name("a:1")).expect("it is pulled").digest, image.digest());
+            });
+        }
+    });
+    let log = fake.log();
+    let asked = |what: &str| log.iter().filter(|a| a.path.contains(what)).count();
+    assert_eq!(asked("/blobs/"), 3, "the config and each layer, once");
+    assert!(asked("/manifests/") < 25, "{} questions: a registry counts them", asked("/manifests/"));
     Ok(())
 }
 

@@ -15,12 +15,16 @@ use super::registry::Mirrors;
 use super::store::stage::{SmallBlob, Staged};
 use super::store::{IndexEntry, flight::Claim, lock};
 use super::{Digest, ImageRef, Store};
+use crate::clock;
 use crate::error::{Doing, Error, Result};
 use crate::runtime::{ImageInfo, PullPhase, PullProgress, PullRequest};
 
 mod download;
+mod together;
 
 pub(super) use download::Download;
+pub(super) use together::{Documents, patiently};
+use together::{Slot, Together};
 
 /// Layers of one pull fetched at the same time.
 const THREADS_MAX: usize = 3;
@@ -36,6 +40,7 @@ const RESERVE_BYTES: u64 = 64 << 20;
 const BLOB_BYTES_MAX: u64 = 64 << 30;
 
 /// A document with what its carrier said about it.
+#[derive(Clone)]
 pub(super) struct Fetched {
     pub(super) bytes: Vec<u8>,
     pub(super) media_type: String,
@@ -72,7 +77,10 @@ impl Store {
         if !ask && let Ok(info) = self.resolve(reference) {
             return self.named(reference, info);
         }
-        let registry = Mirrors::of(reference, &self.options)?;
+        let since_ms = clock::boot_ms();
+        let mirrors = Mirrors::of(reference, &self.options)?;
+        let registry =
+            Together { origin: &mirrors, documents: &self.documents, since_ms, stall_ms: self.options.stall_ms };
         let locked = if ask { None } else { self.locked(reference) };
         let chosen = match locked {
             Some(chosen) => chosen,
@@ -128,7 +136,7 @@ impl Store {
         let mut wanted: Vec<Digest> = manifest.layers.iter().map(|l| l.digest.clone()).collect();
         wanted.extend([entry.digest.clone(), manifest.config.digest.clone()]);
         let _blobs = self.lease(wanted);
-        let config_bytes = self.config_bytes(origin, source, &manifest.config)?;
+        let (_config, config_bytes) = self.config_bytes(origin, source, &manifest.config)?;
         let spec = config::parse(&config_bytes)?;
         let layers = pair(&manifest, &spec, source)?;
         let _layers = self.lease(spec.diff_ids.clone());
@@ -150,8 +158,22 @@ impl Store {
         self.get(&digest)
     }
 
-    fn config_bytes(&self, origin: &dyn Origin, source: &ImageRef, config: &Descriptor) -> Result<Vec<u8>> {
-        self.read_blob(&config.digest, CONFIG_BYTES_MAX).or_else(|_| fetch_config(origin, source, config))
+    /// Also for other pulls, as long as the first of the two lives: it is in the store only at the very end.
+    fn config_bytes(
+        &self,
+        origin: &dyn Origin,
+        source: &ImageRef,
+        config: &Descriptor,
+    ) -> Result<(Option<Arc<Slot>>, Vec<u8>)> {
+        if let Ok(bytes) = self.read_blob(&config.digest, CONFIG_BYTES_MAX) {
+            return Ok((None, bytes));
+        }
+        let fetch = || {
+            let bytes = patiently(self.options.stall_ms, || fetch_config(origin, source, config))?;
+            Ok(Fetched { bytes, media_type: String::new() })
+        };
+        let (slot, found) = self.documents.once(config.digest.as_str(), 0, fetch)?;
+        Ok((Some(slot), found.bytes))
     }
 
     /// Refuses before the first byte what cannot fit.

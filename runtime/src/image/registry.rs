@@ -48,6 +48,10 @@ pub use signin::{sign_in, sign_out};
 
 /// Redirects followed for one request.
 const REDIRECTS_MAX: usize = 5;
+/// A rate limit that passes within this is waited for, in seconds; a longer one is told.
+const RATE_WAIT_S_MAX: u64 = 10;
+/// Below this a server that ignores ranges is let send everything anew, in bytes.
+const SKIP_BYTES_FREE: u64 = 256 << 10;
 /// Largest list of tags read, in bytes.
 const TAGS_BYTES_MAX: u64 = 1 << 20;
 
@@ -106,8 +110,21 @@ impl Registry {
         Ok(answer)
     }
 
+    /// A question that may be asked again: where the registry says that it is too busy for a moment, it is.
     fn get(&self, asked: &Asked<'_>, path: &str, headers: &[(&str, &str)]) -> Result<Answer> {
-        self.ask(asked, &Call::get(path, headers))
+        let mut waited_s = 0;
+        loop {
+            let answer = self.ask(asked, &Call::get(path, headers))?;
+            let after_s = answer.one("retry-after").and_then(|after| after.trim().parse::<u64>().ok());
+            match after_s.filter(|_| matches!(answer.status, 429 | 503)).map(|after_s| after_s.max(1)) {
+                Some(after_s) if waited_s + after_s <= RATE_WAIT_S_MAX => {
+                    tracing::debug!(host = %self.host, after_s, "told to wait");
+                    std::thread::sleep(std::time::Duration::from_secs(after_s));
+                    waited_s += after_s;
+                }
+                Some(_) | None => return Ok(answer),
+            }
+        }
     }
 
     fn grant(&self, scope: &str) -> Option<String> {
@@ -235,6 +252,10 @@ impl Origin for Registry {
         let headers = [("range", range.as_str())];
         let headers = if from > 0 { &headers[..] } else { &[] };
         let mut answer = self.get(&asked, &path, headers)?;
+        if answer.status == 200 && from > SKIP_BYTES_FREE {
+            // one of several servers behind a name may not know ranges: ask once more before all of it is sent again
+            answer = self.get(&asked, &path, headers)?;
+        }
         match answer.status {
             206 if answer.one("content-range").is_some_and(|r| r.starts_with(&format!("bytes {from}-"))) => {}
             // a server that does not know ranges sends all of it: pass over what is here
@@ -242,6 +263,7 @@ impl Origin for Registry {
                 let skipped = std::io::copy(&mut (&mut answer.body).take(from), &mut std::io::sink());
                 skipped.map_err(unwrap_io)?;
             }
+            206 | 416 => return Err(failure::unreachable(format!("{} sent another range than asked", self.host))),
             404 => return Err(failure::no_blob(&asked, &blob.digest)),
             _ => return Err(self.explain(&asked, answer)),
         }

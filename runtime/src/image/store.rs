@@ -87,6 +87,7 @@ pub struct Store {
     boot_id: String,
     clean: Mutex<bool>,
     flights: flight::Flights,
+    pub(super) documents: super::pull::Documents,
     cache: Mutex<Cache>,
     /// Held shared as long as the store is open or one of its unpackers runs; recovery needs it alone.
     pub(super) lock: File,
@@ -119,6 +120,7 @@ impl Store {
             options,
             clean: Mutex::new(false),
             flights: flight::Flights::default(),
+            documents: super::pull::Documents::default(),
             cache: Mutex::default(),
             lock: lock.try_clone().doing(|| "duplicate the store's lock")?,
             root,

@@ -14,8 +14,10 @@ use super::Origin;
 use crate::error::{Doing, Error, Result};
 use crate::runtime::{PullPhase, PullProgress};
 
-/// Tries without a single new byte until a cut is an error.
+/// Tries that brought next to nothing until a cut is an error.
 const TRIES_MAX: u32 = 4;
+/// What a try has to bring to count as one that went on, in bytes.
+const GAIN_BYTES: u64 = 4 << 10;
 /// Pause before the second try; doubles with each.
 const PAUSE: Duration = Duration::from_millis(200);
 /// Bytes between two words to the listener.
@@ -33,6 +35,8 @@ pub(in crate::image) struct Download<'a> {
     said: u64,
     stream: Option<Box<dyn Read + 'a>>,
     tries: u32,
+    /// Where this try began.
+    began_at: u64,
 }
 
 impl<'a> Download<'a> {
@@ -45,7 +49,7 @@ impl<'a> Download<'a> {
     ) -> Result<Self> {
         let (partial, kept) = open_partial(path, blob.size)?;
         progress.layer(&blob.digest, PullPhase::Download, kept, blob.size);
-        Ok(Self { origin, source, blob, progress, partial, kept, at: 0, said: 0, stream: None, tries: 0 })
+        Ok(Self { origin, source, blob, progress, partial, kept, at: 0, said: 0, stream: None, tries: 0, began_at: 0 })
     }
 
     /// Whether bytes of an earlier pull are used.
@@ -55,6 +59,7 @@ impl<'a> Download<'a> {
 
     fn next(&mut self, buffer: &mut [u8]) -> Result<usize> {
         if self.stream.is_none() {
+            self.began_at = self.at;
             self.stream = Some(self.origin.blob(self.source, self.blob, self.at)?);
         }
         let stream = self.stream.as_mut().expect("it was set above");
@@ -68,8 +73,10 @@ impl<'a> Download<'a> {
 
     fn arrived(&mut self, bytes: &[u8]) -> std::io::Result<()> {
         self.partial.write_all(bytes).map_err(|e| wrap_io(Error::io("write a blob", e)))?;
-        self.tries = 0;
         self.at += bytes.len() as u64;
+        if self.at - self.began_at >= GAIN_BYTES {
+            self.tries = 0;
+        }
         if self.at - self.said >= PROGRESS_BYTES || self.at == self.blob.size {
             self.said = self.at;
             self.progress.layer(&self.blob.digest, PullPhase::Download, self.at, self.blob.size);
@@ -110,7 +117,7 @@ impl Read for Download<'_> {
     }
 }
 
-fn may_pass(error: &Error) -> bool {
+pub(super) fn may_pass(error: &Error) -> bool {
     match error {
         // a rate limit lasts longer than our patience
         Error::Registry { retry, code, .. } => *retry && *code != "BX0306",

@@ -29,6 +29,8 @@ pub(super) use payload::Payload;
 /// Largest head of an answer, in bytes.
 const HEAD_BYTES_MAX: usize = 64 << 10;
 const READ_BYTES: usize = 32 << 10;
+/// A body that brings less than this, in bytes a second over a whole stall deadline, counts as stalled.
+const SLOW_BYTES_PER_S: u64 = 100;
 
 /// An answer: its head is here, its body still arrives.
 pub(super) struct Answer {
@@ -99,7 +101,8 @@ pub(super) fn call(wire: Wire, to: &Endpoint, call: &Call<'_>, more: &[(&str, &s
     let (mut driver, mut sender) = Driver::start(wire, to)?;
     let response = driver.run(Box::pin(sender.send_request(request)))?.map_err(|e| failed(&chain(&e)))?;
     let (head, incoming) = response.into_parts();
-    let body = Body { driver, incoming, chunk: Bytes::new(), _sender: sender };
+    let pace = Pace { since_ms: clock::boot_ms(), bytes: 0 };
+    let body = Body { driver, incoming, chunk: Bytes::new(), pace, _sender: sender };
     Ok(Answer { status: head.status.as_u16(), headers: head.headers, body })
 }
 
@@ -112,7 +115,30 @@ pub(super) struct Body {
     driver: Driver,
     incoming: Incoming,
     chunk: Bytes,
+    pace: Pace,
     _sender: SendRequest<Payload>,
+}
+
+/// How fast a body came lately.
+struct Pace {
+    since_ms: u64,
+    bytes: u64,
+}
+
+impl Body {
+    /// A byte now and then resets every deadline and never ends.
+    fn arrived(&mut self, bytes: usize) -> Result<()> {
+        self.pace.bytes += bytes as u64;
+        let (now, window_ms) = (clock::boot_ms(), self.driver.stall_ms);
+        if now - self.pace.since_ms < window_ms {
+            return Ok(());
+        }
+        let came = std::mem::replace(&mut self.pace, Pace { since_ms: now, bytes: 0 }).bytes;
+        if came >= SLOW_BYTES_PER_S * window_ms / 1_000 {
+            return Ok(());
+        }
+        Err(unreachable(format!("{} sent only {came} bytes in {} s", self.driver.to, window_ms.div_ceil(1_000))))
+    }
 }
 
 impl Read for Body {
@@ -122,7 +148,10 @@ impl Read for Body {
             let frame = self.driver.run(std::future::poll_fn(|cx| Pin::new(&mut *incoming).poll_frame(cx)));
             match frame.map_err(wrap_io)? {
                 None => return Ok(0),
-                Some(Ok(frame)) => self.chunk = frame.into_data().unwrap_or_default(),
+                Some(Ok(frame)) => {
+                    self.chunk = frame.into_data().unwrap_or_default();
+                    self.arrived(self.chunk.len()).map_err(wrap_io)?;
+                }
                 Some(Err(e)) => {
                     return Err(wrap_io(unreachable(format!("{}: {}", self.driver.to, chain(&e)))));
                 }

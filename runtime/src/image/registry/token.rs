@@ -27,7 +27,9 @@ pub(super) struct Token {
 struct Body {
     token: Option<String>,
     access_token: Option<String>,
-    expires_in: Option<u64>,
+    /// A number; what else is sent means the default.
+    #[serde(default)]
+    expires_in: serde_json::Value,
 }
 
 /// Fetches a token for a scope (`repository:shop/web:pull`), or for nothing to try a login. `refused` says what it means
@@ -76,7 +78,8 @@ pub(super) fn fetch(
     }
     let bytes = answer.bytes(TOKEN_BYTES_MAX)?;
     let body: Option<Body> = serde_json::from_slice(&bytes).ok();
-    let life = body.as_ref().and_then(|b| b.expires_in).unwrap_or(LIFE_S).min(86_400);
+    let life = body.as_ref().and_then(|b| b.expires_in.as_i64());
+    let life = life.map_or(LIFE_S, |s| u64::try_from(s).unwrap_or(0)).min(86_400);
     let text = body.and_then(|b| b.token.or(b.access_token)).filter(|t| is_token(t));
     let text = text.ok_or_else(|| failure::message("BX0304", format!("{server} answered without a token")))?;
     Ok(Token { text, until_ms: clock::boot_ms() + life.saturating_sub(MARGIN_S) * 1_000 })
