@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use runtime::id::ContainerId;
 use runtime::image::{Digest, ImageRef};
 use runtime::runtime::{
-    ContainerConfig, ContainerInfo, ContainerState, ExitStatus, ImageInfo, NetworkInfo, VolumeInfo,
+    Alteration, ContainerConfig, ContainerInfo, ContainerState, ExitStatus, ImageInfo, NetworkInfo, VolumeInfo,
 };
 use runtime::{Result, Runtime, clock};
 
@@ -60,7 +60,7 @@ pub fn observe(looking: Looking<'_>) -> Result<Seen> {
     let now_boot_ms = clock::boot_ms();
     let containers = runtime.list_containers()?;
     let images = runtime.list_images()?;
-    let networks = networks(runtime.list_networks()?);
+    let networks = networks(runtime.list_networks()?, &containers);
     let volumes = volumes(runtime.list_volumes()?);
     let host = host::read(&networks);
 
@@ -130,6 +130,7 @@ fn container_records(
         observed.started_boot_ms = info.times.started_boot_ms;
         observed.finished_boot_ms = info.times.finished_boot_ms;
         observed.exit = info.exit;
+        observed.altered.clone_from(&info.altered);
         let was_ready = known.as_ref().and_then(|record| record.observed.ready_since_boot_ms);
         let stop_asked = known.as_ref().is_some_and(|record| record.stop_asked);
         let mut exit_recorded = known.as_ref().is_some_and(|record| record.exit_recorded);
@@ -255,10 +256,17 @@ fn previous_images(known: Option<&ObservedImage>, now: &Digest, images: &[ImageI
     previous
 }
 
-fn networks(listed: Vec<NetworkInfo>) -> BTreeMap<runtime::id::NetworkName, ObservedNetwork> {
+/// A network one of whose containers is off its bridge is not intact: to make it present attaches them again.
+fn networks(
+    listed: Vec<NetworkInfo>,
+    containers: &[ContainerInfo],
+) -> BTreeMap<runtime::id::NetworkName, ObservedNetwork> {
+    let off = containers.iter().filter(|info| info.altered.contains(&Alteration::Link));
+    let off: BTreeSet<_> = off.filter_map(|info| info.config.network.bridge()).collect();
     let observed = |info: NetworkInfo| {
         let name = info.config.name.clone();
-        (name, ObservedNetwork { config: info.config, intact: info.intact })
+        let intact = info.intact && !off.contains(&name);
+        (name, ObservedNetwork { config: info.config, intact })
     };
     listed.into_iter().map(observed).collect()
 }

@@ -143,8 +143,22 @@ impl<'a> Cgroup<'a> {
         if self.hierarchies.controllers.is_empty() { resources::v2(limits) } else { resources::v1(limits) }
     }
 
+    /// Whether these limits are in force and nothing is frozen. A file that is not there or cannot be read contradicts
+    /// nothing: a host without it could not be asked for the limit.
+    #[must_use]
+    pub fn holds(&self, limits: &Resources) -> bool {
+        let read = |path: PathBuf| fs::read_to_string(path).ok();
+        let settings = self.settings(&resources::to_oci(limits));
+        let in_force = |setting: &Setting| read(self.file_of(setting)).is_none_or(|found| setting.is_shown_as(&found));
+        !self.is_frozen() && settings.iter().all(in_force)
+    }
+
+    fn file_of(&self, setting: &Setting) -> PathBuf {
+        self.hierarchies.root_of(setting.controller).join(self.name).join(setting.file.as_ref())
+    }
+
     fn set(&self, setting: &Setting) -> Result<()> {
-        let path = self.hierarchies.root_of(setting.controller).join(self.name).join(setting.file.as_ref());
+        let path = self.file_of(setting);
         match fs::write(&path, &setting.value) {
             Err(error) if error.kind() == io::ErrorKind::NotFound && (setting.optional || setting.is_unlimited()) => {
                 Ok(())

@@ -18,9 +18,9 @@ use crate::error::{Error, Result};
 use crate::id::{ContainerId, NetworkName, VolumeName};
 use crate::image::ImageRef;
 use crate::runtime::{
-    ContainerConfig, ContainerInfo, ContainerState, EndpointTable, ExecConfig, ExecSession, ExecStdio, ExitStatus,
-    Finding, ImageInfo, NetworkConfig, NetworkInfo, PullPhase, PullProgress, PullRequest, Resources, Runtime,
-    RuntimeEvent, RuntimeWatch, VolumeConfig, VolumeInfo,
+    Alteration, ContainerConfig, ContainerInfo, ContainerState, EndpointTable, ExecConfig, ExecSession, ExecStdio,
+    ExitStatus, Finding, ImageInfo, NetworkConfig, NetworkInfo, PullPhase, PullProgress, PullRequest, Resources,
+    Runtime, RuntimeEvent, RuntimeWatch, VolumeConfig, VolumeInfo,
 };
 pub use inject::Verb;
 use world::{Program, World};
@@ -81,6 +81,11 @@ impl Runtime for FakeRuntime {
     fn ensure_network(&self, config: &NetworkConfig) -> Result<()> {
         let mut world = self.enter(Verb::EnsureNetwork, config.name.as_str())?;
         world.networks.insert(config.name.clone(), NetworkInfo { config: config.clone(), intact: true });
+        for info in world.containers.values_mut() {
+            if info.config.network.bridge() == Some(&config.name) {
+                info.altered.remove(&Alteration::Link);
+            }
+        }
         Ok(())
     }
 
@@ -141,7 +146,9 @@ impl Runtime for FakeRuntime {
 
     fn update_resources(&self, id: &ContainerId, resources: &Resources) -> Result<()> {
         let mut world = self.enter(Verb::UpdateResources, id.as_str())?;
-        world.container(id)?.config.resources = resources.clone();
+        let container = world.container(id)?;
+        container.config.resources = resources.clone();
+        container.altered.remove(&Alteration::Limits);
         Ok(())
     }
 

@@ -8,6 +8,7 @@ mod alone;
 mod containers;
 mod durable;
 mod images;
+mod inspect;
 pub(crate) mod signal;
 mod volumes;
 
@@ -36,6 +37,7 @@ use crate::switchboard::client::SwitchboardClient;
 pub use alone::Alone;
 use containers::Containers;
 pub use images::Removed;
+use inspect::Inspector;
 use signal::signal_number;
 
 /// How long a creation waits for a switchboard that is being restarted.
@@ -53,6 +55,7 @@ pub struct LinuxRuntime {
     layout: Layout,
     images: Store,
     containers: Containers,
+    inspector: Inspector,
     supervisor: SupervisorClient,
     switchboard: SwitchboardClient,
     /// Name of this data root's cgroups.
@@ -78,6 +81,7 @@ impl LinuxRuntime {
             supervisor: SupervisorClient::new(layout),
             switchboard: SwitchboardClient::new(layout),
             cgroup_parent: cgroup_parent(layout),
+            inspector: Inspector::default(),
             images_in_use: RwLock::new(()),
             layout: layout.clone(),
             containers,
@@ -211,11 +215,12 @@ impl LinuxRuntime {
             (None, Some(created)) => {
                 let times = ContainerTimes { created_unix_ms: created.created_unix_ms, ..ContainerTimes::default() };
                 let exit = Some(ExitStatus::Unknown);
-                ContainerInfo { config, state: ContainerState::Stopped, pid: None, times, exit }
+                let altered = BTreeSet::new();
+                ContainerInfo { config, state: ContainerState::Stopped, pid: None, times, exit, altered }
             }
             (None, None) => {
-                let times = ContainerTimes::default();
-                ContainerInfo { config, state: ContainerState::Creating, pid: None, times, exit: None }
+                let (times, altered) = (ContainerTimes::default(), BTreeSet::new());
+                ContainerInfo { config, state: ContainerState::Creating, pid: None, times, exit: None, altered }
             }
         }
     }
@@ -236,7 +241,8 @@ impl LinuxRuntime {
 }
 
 fn of_status(config: ContainerConfig, status: &ContainerStatus) -> ContainerInfo {
-    ContainerInfo { config, state: status.state, pid: status.pid, times: status.times, exit: status.exit }
+    let ContainerStatus { state, pid, times, exit, .. } = *status;
+    ContainerInfo { config, state, pid, times, exit, altered: BTreeSet::new() }
 }
 
 /// Directory of a data root's cgroups below each hierarchy's root: `boxship-` and 24 bits of its path, so that two data
@@ -275,11 +281,16 @@ impl Runtime for LinuxRuntime {
     }
 
     fn ensure_network(&self, config: &NetworkConfig) -> Result<()> {
-        network::ensure(&self.layout, config)
+        let containers = self.containers.list()?;
+        let attached = containers.iter().filter(|c| c.network.bridge() == Some(&config.name));
+        let ids: Vec<_> = attached.map(|c| c.id.clone()).collect();
+        network::ensure(&self.layout, config, &ids)?;
+        self.inspector.forget(&ids);
+        Ok(())
     }
 
     fn remove_network(&self, name: &NetworkName) -> Result<()> {
-        let attached = |config: &ContainerConfig| matches!(&config.network, NetworkMode::Bridge { network, .. } if network == name);
+        let attached = |config: &ContainerConfig| config.network.bridge() == Some(name);
         let users: Vec<_> =
             self.containers.list()?.iter().filter(|config| attached(config)).map(|c| c.id.to_string()).collect();
         if !users.is_empty() {
@@ -373,6 +384,7 @@ impl Runtime for LinuxRuntime {
             Ok(()) | Err(Error::NotFound { .. }) => {}
             Err(error) => return Err(error),
         }
+        self.inspector.forget(std::slice::from_ref(id));
         self.containers.replace(&ContainerConfig { resources: resources.clone(), ..(*config).clone() })
     }
 
@@ -387,7 +399,10 @@ impl Runtime for LinuxRuntime {
                 self.end_orphan(id);
             }
         }
-        Ok(configs.iter().map(|config| self.info(config, known.get(&config.id).copied())).collect())
+        let mut found: Vec<_> =
+            configs.iter().map(|config| self.info(config, known.get(&config.id).copied())).collect();
+        self.inspector.inspect(&self.layout, &self.cgroup_parent, &mut found);
+        Ok(found)
     }
 
     fn exec(&self, id: &ContainerId, config: &ExecConfig, stdio: ExecStdio) -> Result<Box<dyn ExecSession>> {

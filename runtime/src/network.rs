@@ -44,13 +44,14 @@ pub fn veth_name(layout: &Layout, container: &ContainerId) -> String {
     format!("bv-{}{}", tag(layout), hash("container", container.as_str(), 7))
 }
 
-/// Makes a network present with exactly this configuration: record, bridge with address, rules, forwarding. Idempotent.
-/// Where the host has no nf_tables the network works without a way out; [`findings`] says so.
+/// Makes a network present with exactly this configuration: record, bridge with address, rules, forwarding, and the links
+/// of its containers attached and up. Idempotent. Where the host has no nf_tables the network works without a way out;
+/// [`findings`] says so.
 ///
 /// # Errors
 /// `Unsupported` names the missing right or kernel feature; `Conflict` when another interface has the bridge's name, or
 /// the subnet of a new network (nothing was changed then).
-pub fn ensure(layout: &Layout, config: &NetworkConfig) -> Result<()> {
+pub fn ensure(layout: &Layout, config: &NetworkConfig, containers: &[ContainerId]) -> Result<()> {
     let _lock = lock(layout)?;
     let mut netlink = Netlink::open()?;
     if !record::exists(layout, &config.name) {
@@ -62,6 +63,8 @@ pub fn ensure(layout: &Layout, config: &NetworkConfig) -> Result<()> {
     }
     record::write(layout, config)?;
     bridge::ensure(&mut netlink, &bridge_of(layout, config))?;
+    let links = containers.iter().map(|id| veth_name(layout, id)).collect();
+    bridge::attach(&mut netlink, &bridge_name(layout, &config.name), &links)?;
     if let Err(e) = transparent::ensure(&mut netlink) {
         tracing::debug!("containers will not see the addresses of clients: {}", chain(&e));
     }
@@ -116,6 +119,28 @@ pub fn list(layout: &Layout) -> Result<Vec<NetworkInfo>> {
         NetworkInfo { config, intact }
     };
     Ok(records.into_iter().map(info).collect())
+}
+
+/// How the host's ends of containers' links are now.
+///
+/// # Errors
+/// `Io`.
+pub(crate) fn host_ends(layout: &Layout) -> Result<HostEnds> {
+    let snapshot = bridge::Snapshot::take(&mut Netlink::open()?)?;
+    Ok(HostEnds { layout: layout.clone(), snapshot })
+}
+
+/// The links of the host at one moment.
+pub(crate) struct HostEnds {
+    layout: Layout,
+    snapshot: bridge::Snapshot,
+}
+
+impl HostEnds {
+    /// Whether a container's link is up and on its network's bridge; `None` when there is none.
+    pub(crate) fn is_attached(&self, container: &ContainerId, network: &NetworkName) -> Option<bool> {
+        self.snapshot.is_attached(&veth_name(&self.layout, container), &bridge_name(&self.layout, network))
+    }
 }
 
 /// Deletes bridges of this data root without a record, and veth ends of containers that are not in what `live` says.

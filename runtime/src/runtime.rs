@@ -21,7 +21,7 @@
 pub(crate) mod base64_bytes;
 mod finding;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -55,7 +55,7 @@ pub trait Runtime: Send + Sync {
     /// `NotFound`; `Conflict` naming the containers that use it.
     fn remove_image(&self, reference: &ImageRef) -> Result<()>;
 
-    /// Makes a bridge network present with exactly this configuration.
+    /// Makes a bridge network present with exactly this configuration, its containers' links attached to it.
     ///
     /// # Errors
     /// `Unsupported` names the missing kernel feature or right.
@@ -118,7 +118,7 @@ pub trait Runtime: Send + Sync {
     /// `NotFound`, `Conflict` while running.
     fn remove_container(&self, id: &ContainerId) -> Result<()>;
 
-    /// Changes limits in place.
+    /// Changes limits in place; a frozen cgroup runs again.
     ///
     /// # Errors
     /// `NotFound`, `Unsupported`.
@@ -408,6 +408,17 @@ pub enum NetworkMode {
     },
 }
 
+impl NetworkMode {
+    /// The bridge network it is on.
+    #[must_use]
+    pub fn bridge(&self) -> Option<&NetworkName> {
+        match self {
+            Self::Bridge { network, .. } => Some(network),
+            Self::None | Self::Host => None,
+        }
+    }
+}
+
 /// Limits; `None` is unlimited.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Resources {
@@ -460,6 +471,20 @@ pub struct ContainerInfo {
     pub times: ContainerTimes,
     /// How it ended; `Some` exactly when `Stopped`.
     pub exit: Option<ExitStatus>,
+    /// What somebody changed of it from outside while it runs. Looked for at most every 5 s.
+    pub altered: BTreeSet<Alteration>,
+}
+
+/// A part of a running container that is not as it was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Alteration {
+    /// A limit of its cgroup differs, or the cgroup is frozen: [`Runtime::update_resources`] puts that right.
+    Limits,
+    /// The host's end of its link is down or off its bridge: [`Runtime::ensure_network`] puts that right.
+    Link,
+    /// Its interface, address or route is gone: only a new container has them again.
+    Network,
 }
 
 /// Times of one container. Boot-time values order and schedule; wall-clock ones are for display.

@@ -86,7 +86,7 @@ pub(crate) fn drift_is_noticed_and_repaired() {
     let bridge = bridge_name(&lab.layout, &shop.name);
     let other = Lab::new();
     let intact = || network::list(&lab.layout).unwrap()[0].intact;
-    let repair = || network::ensure(&lab.layout, &shop).unwrap();
+    let repair = || network::ensure(&lab.layout, &shop, &[]).unwrap();
     let mut netlink = Netlink::open().unwrap();
     assert!(intact());
 
@@ -106,7 +106,7 @@ pub(crate) fn drift_is_noticed_and_repaired() {
     repair();
     assert!(intact());
 
-    let refused = network::ensure(&other.layout, &shop).unwrap_err().to_string();
+    let refused = network::ensure(&other.layout, &shop, &[]).unwrap_err().to_string();
     assert_eq!(refused, format!("subnet 10.77.1.0/24 of network `shop` is in use on {bridge}"));
     assert_eq!(network::list(&other.layout).unwrap(), []);
     // Another data root on the same host neither disturbs nor is disturbed.

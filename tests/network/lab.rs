@@ -80,7 +80,8 @@ impl Lab {
     pub(crate) fn network(&self, name: &str, third: u8, internal: bool) -> NetworkConfig {
         let name = name.parse().expect("cases use legal names");
         let config = NetworkConfig { name, gateway: Ipv4Addr::new(10, 77, third, 1), prefix_len: 24, internal };
-        runtime::network::ensure(&self.layout, &config).unwrap_or_else(|e| panic!("{}", runtime::error::chain(&e)));
+        runtime::network::ensure(&self.layout, &config, &[])
+            .unwrap_or_else(|e| panic!("{}", runtime::error::chain(&e)));
         config
     }
 

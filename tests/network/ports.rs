@@ -241,7 +241,7 @@ pub(crate) fn shows_containers_the_clients_own_address() {
     let began = Instant::now();
     assert_eq!(outside.ask("connect 198.51.100.1:8080"), "old 10.77.1.1");
     assert!(began.elapsed() < Duration::from_millis(700), "it has learned by now");
-    network::ensure(&lab.layout, &network::list(&lab.layout).unwrap()[0].config).unwrap();
+    network::ensure(&lab.layout, &network::list(&lab.layout).unwrap()[0].config, &[]).unwrap();
     switchboard.set(&wanted);
     assert_eq!(outside.ask("connect 198.51.100.1:8080"), "old 198.51.100.2");
     drop(outside);

@@ -1,7 +1,7 @@
 //! What happens to a host between two looks: deaths, hands of people, reboots, lost files, clocks that jump.
 
 use runtime::image::Digest;
-use runtime::runtime::{ContainerState, ExitStatus};
+use runtime::runtime::{Alteration, ContainerState, ExitStatus};
 
 use crate::run::Sim;
 
@@ -35,6 +35,7 @@ impl Sim {
             16 => self.lose_image(),
             17 => self.world.registry_down = !self.world.registry_down,
             18 | 19 => self.world.follow_version = self.rng.small(4),
+            21 => self.alter_one(),
             20 => self.world.advance(if self.rng.chance(300) { 25 * 3_600_000 } else { 400_000 }),
             _ => {}
         }
@@ -77,6 +78,18 @@ impl Sim {
             }
         } else {
             self.world.networks.remove(&name);
+        }
+    }
+
+    /// Somebody changes a running container from outside: what its probe says goes on.
+    fn alter_one(&mut self) {
+        let Some(id) = self.some_id(|state| state == ContainerState::Running) else { return };
+        let what = if self.rng.chance(500) { Alteration::Limits } else { Alteration::Network };
+        self.say(|_| format!("{id}: {what:?} altered by hand"));
+        if let Some(container) = self.world.containers.get_mut(&id)
+            && (what == Alteration::Limits || container.seen.address.is_some())
+        {
+            container.seen.altered.insert(what);
         }
     }
 

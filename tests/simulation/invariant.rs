@@ -8,7 +8,7 @@ use controller::model::{
 };
 use controller::plan::{Action, Plan, backoff};
 use runtime::id::ContainerId;
-use runtime::runtime::{ContainerConfig, ContainerState, ExitStatus};
+use runtime::runtime::{Alteration, ContainerConfig, ContainerState, ExitStatus};
 
 use crate::memory::Memory;
 use crate::world::{Container, World};
@@ -19,7 +19,7 @@ pub(crate) fn floor(desired: &DesiredState, observed: &ObservedState, plan: &Pla
     for step in &plan.steps {
         if let Action::StopContainer { id, .. } = &step.action
             && let Some(found) = observed.containers.get(id)
-            && found.ready_since_boot_ms.is_some()
+            && serves(found)
         {
             *stops.entry(&found.replica.workload).or_default() += 1;
         }
@@ -28,7 +28,7 @@ pub(crate) fn floor(desired: &DesiredState, observed: &ObservedState, plan: &Pla
         let Some(app) = desired.workloads.get(key) else { continue };
         let ready = observed.containers.iter().filter(|(id, c)| {
             let leaving = observed.in_flight.contains(&format!("stop {id}"));
-            c.replica.workload == *key && c.ready_since_boot_ms.is_some() && !leaving
+            c.replica.workload == *key && serves(c) && !leaving
         });
         let left = ready.count() - stopped;
         let floor = floor_of(key, app, observed);
@@ -37,6 +37,11 @@ pub(crate) fn floor(desired: &DesiredState, observed: &ObservedState, plan: &Pla
         }
     }
     Ok(())
+}
+
+/// Ready, and to be reached.
+fn serves(container: &ObservedContainer) -> bool {
+    container.ready_since_boot_ms.is_some() && !container.altered.contains(&Alteration::Network)
 }
 
 fn floor_of(key: &ObjectKey, app: &Workload, observed: &ObservedState) -> usize {

@@ -172,6 +172,9 @@ fn app_is_as_wanted(sim: &Sim, key: &ObjectKey, app: &Workload) -> Result<(), St
         if seen.ready_since_boot_ms.is_none() {
             return Err(format!("{id} is {:?} and not ready", seen.state));
         }
+        if !seen.altered.is_empty() {
+            return Err(format!("{id} is altered: {:?}", seen.altered));
+        }
         if seen.resources != app.template.resources {
             return Err(format!("{id} has other limits"));
         }

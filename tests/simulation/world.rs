@@ -9,7 +9,8 @@ use controller::plan::{Action, volume_name};
 use runtime::id::{ContainerId, NetworkName, VolumeName};
 use runtime::image::{Digest, ImageRef};
 use runtime::runtime::{
-    ContainerConfig, ContainerState, EndpointTable, ExitStatus, ImageConfig, NetworkConfig, NetworkMode, Resources,
+    Alteration, ContainerConfig, ContainerState, EndpointTable, ExitStatus, ImageConfig, NetworkConfig, NetworkMode,
+    Resources,
 };
 
 use crate::desire::{TAGS, reference};
@@ -379,6 +380,7 @@ impl World {
         }
         container.config.resources = resources.clone();
         container.seen.resources = resources.clone();
+        container.seen.altered.remove(&Alteration::Limits);
         Ok(())
     }
 

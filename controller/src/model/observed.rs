@@ -6,8 +6,8 @@ use std::net::Ipv4Addr;
 use runtime::id::{ContainerId, NetworkName, VolumeName};
 use runtime::image::{Digest, ImageRef};
 use runtime::runtime::{
-    ContainerConfig, ContainerState, EndpointTable, ExitStatus, IdRange, ImageConfig, MountSource, NetworkConfig,
-    NetworkMode, Resources,
+    Alteration, ContainerConfig, ContainerState, EndpointTable, ExitStatus, IdRange, ImageConfig, MountSource,
+    NetworkConfig, NetworkMode, Resources,
 };
 use serde::{Deserialize, Serialize};
 
@@ -122,6 +122,9 @@ pub struct ObservedContainer {
     pub resources: Resources,
     /// Its ids.
     pub ids: IdRange,
+    /// What somebody changed of it from outside.
+    #[serde(default)]
+    pub altered: BTreeSet<Alteration>,
 }
 
 /// One volume in one container.
@@ -167,6 +170,7 @@ impl ObservedContainer {
             volumes: volumes.collect(),
             resources: config.resources.clone(),
             ids: config.ids,
+            altered: BTreeSet::new(),
         })
     }
 }

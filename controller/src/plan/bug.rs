@@ -23,6 +23,7 @@ pub enum Bug {
     TableNeverEqual,
     NamedVolumeRemoved,
     JobRunTwice,
+    AlterationIgnored,
 }
 
 impl Bug {
@@ -46,5 +47,6 @@ impl Bug {
         Self::TableNeverEqual,
         Self::NamedVolumeRemoved,
         Self::JobRunTwice,
+        Self::AlterationIgnored,
     ];
 }

@@ -10,7 +10,7 @@ mod slot;
 
 use std::collections::BTreeMap;
 
-use runtime::runtime::ContainerState;
+use runtime::runtime::{Alteration, ContainerState};
 use slot::Slot;
 
 use super::bug::Bug;
@@ -45,6 +45,7 @@ pub(super) fn plan_workload<'a>(pass: &mut Pass<'a>, key: &'a ObjectKey, wanted:
     let mut app = App::new(pass, key, wanted, &found, target.as_ref());
     app.clear_ended(pass);
     app.clear_half_made(pass, target.as_ref());
+    app.stop_cut_off(pass);
     app.stop_surplus(pass);
     let Some(target) = target else { return };
     app.stop_duplicates(pass);
@@ -103,9 +104,8 @@ impl<'a> App<'a> {
 
     /// Ready, and for long enough if it is new: what the floor counts.
     fn is_serving(&self, pass: &mut Pass<'a>, (id, container): Found<'a>) -> bool {
-        let Some(since) = container.ready_since_boot_ms.filter(|_| container.state == ContainerState::Running) else {
-            return false;
-        };
+        let can_serve = container.state == ContainerState::Running && !container.altered.contains(&Alteration::Network);
+        let Some(since) = container.ready_since_boot_ms.filter(|_| can_serve) else { return false };
         let from = since.saturating_add(self.wanted.strategy.min_ready_ms);
         pass.wake(from);
         from <= pass.now() && !pass.leaving.contains(id)
@@ -198,6 +198,19 @@ impl<'a> App<'a> {
         }
         for found in half_made {
             self.stop(pass, found, Reason::HalfMade);
+        }
+        self.forget_leaving(pass);
+    }
+
+    /// Containers somebody took the network from: nobody reaches them whatever their probes say, and nothing gives it back
+    /// to them.
+    fn stop_cut_off(&mut self, pass: &mut Pass<'a>) {
+        let live = self.slots.values().flat_map(|slot| slot.live.iter().copied());
+        let ignore = pass.has_bug(Bug::AlterationIgnored);
+        let cut_off = live.filter(|(_, c)| c.altered.contains(&Alteration::Network) && !ignore);
+        let cut_off: Vec<Found<'a>> = cut_off.collect();
+        for found in cut_off {
+            self.stop(pass, found, Reason::Drifted);
         }
         self.forget_leaving(pass);
     }
@@ -318,9 +331,14 @@ impl<'a> App<'a> {
         for (_, slot) in self.slots.range(..=self.wanted.replicas) {
             for (id, container) in &slot.live {
                 let makes = container.state == ContainerState::Creating;
-                if !makes && container.template_hash == target.hash && container.resources != *limits {
+                let reason = match container.resources == *limits {
+                    false => Reason::LimitsChanged,
+                    true if container.altered.contains(&Alteration::Limits) => Reason::Drifted,
+                    true => continue,
+                };
+                if !makes && container.template_hash == target.hash {
                     let action = Action::UpdateResources { id: (*id).clone(), resources: limits.clone() };
-                    pass.push(action, Some(self.key), Reason::LimitsChanged, Some(&self.wanted.source), Vec::new());
+                    pass.push(action, Some(self.key), reason, Some(&self.wanted.source), Vec::new());
                 }
             }
         }

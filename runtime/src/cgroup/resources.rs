@@ -28,6 +28,11 @@ const CPU_PERIOD_US: u64 = 100_000;
 /// Smallest quota the kernel takes, in microseconds (`min_cfs_quota_period`, kernel/sched/core.c).
 const CPU_QUOTA_US_MIN: i64 = 1_000;
 
+/// Unit of the kernel's memory counters. Larger pages round more, which only makes a difference smaller.
+const PAGE_BYTES: u64 = 4_096;
+/// v1 shows PAGE_COUNTER_MAX pages, just below 2^63, for "no limit" (include/linux/page_counter.h).
+const NO_LIMIT_BYTES_MIN: u64 = 1 << 62;
+
 /// One file to write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Setting {
@@ -46,6 +51,21 @@ impl Setting {
     #[must_use]
     pub fn is_unlimited(&self) -> bool {
         self.value.starts_with("max") || self.value == "-1"
+    }
+
+    /// Whether the kernel's text for this file says the same: it counts memory in pages, and v1 shows "no limit" as the
+    /// largest number of them.
+    #[must_use]
+    pub fn is_shown_as(&self, shown: &str) -> bool {
+        let shown = shown.trim();
+        let pages = |text: &str| match text {
+            "max" | "-1" => Some(u64::MAX),
+            number => {
+                number.parse::<u64>().ok().map(|n| if n >= NO_LIMIT_BYTES_MIN { u64::MAX } else { n / PAGE_BYTES })
+            }
+        };
+        let same_pages = || pages(shown).is_some() && pages(shown) == pages(&self.value);
+        shown == self.value || (self.controller == "memory" && same_pages())
     }
 }
 
@@ -111,6 +131,18 @@ mod tests {
                 pids/pids.max = 100
             "#]],
         );
+    }
+
+    #[test]
+    fn the_kernels_text_is_compared_in_its_units() {
+        let memory = setting("memory", "memory.limit_in_bytes", "100000001".to_owned());
+        assert!(memory.is_shown_as("99999744\n"), "rounded down to a page");
+        assert!(!memory.is_shown_as("99995648\n"), "a page less");
+        assert!(setting("memory", "memory.limit_in_bytes", "-1".to_owned()).is_shown_as("9223372036854771712\n"));
+        assert!(!memory.is_shown_as("max\n") && !memory.is_shown_as("junk\n"));
+        let cpu = setting("cpu", "cpu.max", "50000 100000".to_owned());
+        assert!(cpu.is_shown_as("50000 100000\n") && !cpu.is_shown_as("max 100000\n"));
+        assert!(!setting("pids", "pids.max", "4097".to_owned()).is_shown_as("4098\n"), "pids are not pages");
     }
 
     #[test]

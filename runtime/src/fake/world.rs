@@ -82,8 +82,7 @@ impl World {
     }
 
     pub(super) fn remove_network(&mut self, name: &NetworkName) -> Result<()> {
-        let users =
-            self.users(|config| matches!(&config.network, NetworkMode::Bridge { network, .. } if network == name));
+        let users = self.users(|config| config.network.bridge() == Some(name));
         if !users.is_empty() {
             return Err(Error::Conflict(format!("network `{name}` is used by {users}")));
         }
@@ -133,6 +132,7 @@ impl World {
             pid: Some(self.next_pid),
             times,
             exit: None,
+            altered: BTreeSet::new(),
         };
         self.containers.insert(config.id.clone(), info);
         Ok(())

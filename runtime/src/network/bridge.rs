@@ -54,6 +54,13 @@ impl Snapshot {
         self.links.iter().find(|l| indexes.contains(&l.index) && l.name != but).map(|l| l.name.as_str())
     }
 
+    /// Whether a link is up and attached to a bridge; `None` when there is no such link.
+    pub(super) fn is_attached(&self, link: &str, bridge: &str) -> Option<bool> {
+        let named = |name: &str| self.links.iter().find(|l| l.name == name);
+        let master = named(bridge).map(|bridge| bridge.index);
+        named(link).map(|link| link.up && link.master.is_some() && link.master == master)
+    }
+
     /// Names of the links attached to a bridge.
     pub(super) fn attached(&self, bridge: &str) -> Vec<&str> {
         let index = self.links.iter().find(|l| l.name == bridge).map(|l| l.index);
@@ -62,7 +69,7 @@ impl Snapshot {
     }
 }
 
-/// Makes a bridge be as it should; attached links are left alone.
+/// Makes a bridge be as it should; attached links are left alone (see [`attach`]).
 ///
 /// # Errors
 /// `Conflict` when another kind of interface has the name; `Unsupported` without CAP_NET_ADMIN; `Io`.
@@ -84,6 +91,27 @@ pub(super) fn ensure(netlink: &mut Netlink, bridge: &Bridge) -> Result<()> {
     }
     netlink.add_address(link.index, bridge.address, bridge.prefix_len)?;
     netlink.set_up(link.index)
+}
+
+/// Attaches those of these links that exist and are not attached or not up: somebody took the bridge from under them.
+///
+/// # Errors
+/// `Io`.
+pub(super) fn attach(netlink: &mut Netlink, bridge: &str, links: &BTreeSet<String>) -> Result<()> {
+    if links.is_empty() {
+        return Ok(());
+    }
+    let snapshot = Snapshot::take(netlink)?;
+    let master = snapshot.links.iter().find(|link| link.name == bridge).map(|link| link.index);
+    for link in snapshot.links.iter().filter(|link| links.contains(&link.name)) {
+        if link.master != master {
+            netlink.set_master(link.index, master)?;
+        }
+        if !link.up {
+            netlink.set_up(link.index)?;
+        }
+    }
+    Ok(())
 }
 
 /// The IPv4 subnets this host has routes to, in all tables. Broadcast, multicast and its own addresses do not count.

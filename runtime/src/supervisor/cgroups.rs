@@ -45,11 +45,14 @@ impl Cgroup {
         self.with(|cgroup| Ok(cgroup.oom_kills())).unwrap_or(0)
     }
 
-    /// Changes limits in place.
+    /// Changes limits in place, and lets it run if somebody froze it.
     ///
     /// # Errors
     /// `Unsupported`, `Io`.
     pub(crate) fn update(&self, resources: &Resources) -> Result<()> {
-        self.with(|cgroup| cgroup.update(resources))
+        self.with(|cgroup| {
+            cgroup.update(resources)?;
+            if cgroup.is_frozen() { cgroup.freeze(false) } else { Ok(()) }
+        })
     }
 }
