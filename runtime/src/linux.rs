@@ -225,16 +225,21 @@ impl LinuxRuntime {
         }
     }
 
-    /// A process without a directory is nobody's: somebody deleted it behind our back.
+    /// A process whose directory or config is gone is nobody's: somebody deleted it behind our back.
     fn end_orphan(&self, id: &ContainerId) {
-        tracing::warn!(container = %id, "its directory is gone: ending it");
+        tracing::warn!(container = %id, "its directory or config is gone: ending it");
         let ended = match self.supervisor.stop(id, libc::SIGKILL, Duration::ZERO) {
             Ok(()) => self.supervisor.remove(id),
             Err(Error::Conflict(_)) => self.supervisor.remove(id),
             Err(other) => Err(other),
         };
         match ended {
-            Ok(()) | Err(Error::NotFound { .. }) => drop(self.switchboard.drop_dns(id)),
+            Ok(()) | Err(Error::NotFound { .. }) => {
+                drop(self.switchboard.drop_dns(id));
+                if let Err(error) = self.containers.remove(id) {
+                    tracing::warn!(container = %id, error = %chain(&error), "its files stay");
+                }
+            }
             Err(error) => tracing::warn!(container = %id, error = %chain(&error), "orphan stays"),
         }
     }
@@ -395,7 +400,7 @@ impl Runtime for LinuxRuntime {
         let configs = self.containers.list()?;
         let on_disk: BTreeSet<&ContainerId> = configs.iter().map(|config| &config.id).collect();
         for id in known.keys().filter(|id| !on_disk.contains(*id)) {
-            if !self.layout.container_dir(id).exists() {
+            if self.containers.has_lost_config(id) {
                 self.end_orphan(id);
             }
         }

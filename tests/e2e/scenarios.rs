@@ -4,6 +4,7 @@ mod converge;
 mod crash;
 mod demo;
 mod dialects;
+mod drift;
 mod files;
 mod input;
 mod logs;
@@ -20,6 +21,7 @@ pub(crate) const ALL: &[&[Scenario]] = &[
     files::ALL,
     dialects::ALL,
     crash::ALL,
+    drift::ALL,
     upgrade::ALL,
     logs::ALL,
     scale::ALL,

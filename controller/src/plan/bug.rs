@@ -28,7 +28,7 @@ pub enum Bug {
 
 impl Bug {
     /// Every one.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::StopWithoutDrain,
         Self::FloorIgnored,
         Self::CeilingIgnored,

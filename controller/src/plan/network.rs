@@ -41,7 +41,7 @@ impl Networks {
         let mut subnets: BTreeSet<_> =
             observed.host_routes.iter().map(|&(address, len)| Subnet::containing(address, len)).collect();
         for (name, network) in &observed.networks {
-            subnets.insert(Subnet::containing(network.config.gateway, network.config.prefix_len));
+            subnets.insert(subnet_of(&network.config));
             nets.entry(name.clone()).or_default().config = Some(network.config.clone());
         }
         for (id, container) in &observed.containers {
@@ -70,13 +70,21 @@ impl Networks {
     /// no other network's containers live in (simulation seed 12632).
     fn pick(&self, name: &NetworkName) -> Option<Subnet> {
         let lived_in = |net: &Net| net.live.first().map(|address| Subnet::containing(*address, PREFIX_LEN));
-        let mut taken = self.subnets.clone();
-        let others = self.nets.iter().filter(|(other, net)| *other != name && net.config.is_none());
-        taken.extend(others.filter_map(|(_, net)| lived_in(net)));
-        let is_free = |subnet: &Subnet| !taken.iter().any(|t| t.prefix_len() > 0 && t.overlaps(*subnet));
-        let own = self.nets.get(name).and_then(lived_in).filter(is_free);
-        own.or_else(|| ipam::pick_subnet(&ipam::DEFAULT_POOL, PREFIX_LEN, &taken))
+        let others = self.nets.iter().filter(|(other, _)| *other != name);
+        let others = others.filter_map(|(_, net)| net.config.as_ref().map(subnet_of).or_else(|| lived_in(net)));
+        let others: BTreeSet<Subnet> = others.collect();
+        // A route to exactly the own subnet is the bridge's that outlived its record; the runtime refuses a stranger's.
+        let is_own = |own: &Subnet| {
+            let mut foreign = self.subnets.iter().filter(|subnet| *subnet != own).chain(&others);
+            !foreign.any(|subnet| subnet.prefix_len() > 0 && subnet.overlaps(*own))
+        };
+        let own = self.nets.get(name).and_then(lived_in).filter(is_own);
+        own.or_else(|| ipam::pick_subnet(&ipam::DEFAULT_POOL, PREFIX_LEN, &(&self.subnets | &others)))
     }
+}
+
+fn subnet_of(config: &NetworkConfig) -> Subnet {
+    Subnet::containing(config.gateway, config.prefix_len)
 }
 
 /// Plans the networks that containers run on or will: those of stacks with something to run, and those with something
@@ -167,7 +175,7 @@ impl Pass<'_> {
         let name = network_name(stack);
         let net = self.networks.nets.get_mut(&name)?;
         let config = net.config.as_ref()?;
-        let subnet = Subnet::containing(config.gateway, config.prefix_len);
+        let subnet = subnet_of(config);
         let address = ipam::pick_address(subnet, config.gateway, &net.shunned)
             .or_else(|| ipam::pick_address(subnet, config.gateway, &net.live))?;
         net.live.insert(address);

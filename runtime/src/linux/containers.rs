@@ -63,7 +63,29 @@ impl Containers {
         Ok(all)
     }
 
+    /// What a container was made with. A config that somebody deleted or damaged is written again while it is remembered.
     pub(super) fn get(&self, id: &ContainerId) -> Result<Arc<ContainerConfig>> {
+        let remembered = self.cache().get(id).filter(|c| c.stamp.is_some()).map(|cached| Arc::clone(&cached.config));
+        match self.read(id) {
+            Err(_) if remembered.is_some() && self.has_lost_config(id) && self.layout.container_dir(id).exists() => {
+                let config = remembered.expect("the arm's condition");
+                tracing::warn!(container = %id, "its config was lost: written again");
+                self.replace(&config)?;
+                self.read(id)
+            }
+            other => other,
+        }
+    }
+
+    /// Whether there is no config, or none that makes sense. A disk that cannot be read proves nothing.
+    pub(super) fn has_lost_config(&self, id: &ContainerId) -> bool {
+        match std::fs::read(self.layout.container_dir(id).join("config.json")) {
+            Ok(bytes) => serde_json::from_slice::<ContainerConfig>(&bytes).is_err(),
+            Err(error) => error.kind() == std::io::ErrorKind::NotFound,
+        }
+    }
+
+    fn read(&self, id: &ContainerId) -> Result<Arc<ContainerConfig>> {
         let path = self.layout.container_dir(id).join("config.json");
         let missing = || Error::NotFound { what: "container", name: id.to_string() };
         let stamp = match std::fs::metadata(&path) {
