@@ -40,8 +40,8 @@ pub use images::Removed;
 use inspect::Inspector;
 use signal::signal_number;
 
-/// How long a creation waits for a switchboard that is being restarted.
-const SWITCHBOARD_PATIENCE: Duration = Duration::from_secs(3);
+/// How long a creation or a start waits for a process of ours that is being restarted.
+const RESTART_PATIENCE: Duration = Duration::from_secs(3);
 
 /// How a [`LinuxRuntime`] is opened.
 #[derive(Debug, Clone, Default)]
@@ -179,6 +179,17 @@ impl LinuxRuntime {
         self.containers.complete(&id, stop_signal)
     }
 
+    fn create_once(&self, config: &ContainerConfig) -> Result<()> {
+        let using = self.images_in_use.read().unwrap_or_else(PoisonError::into_inner);
+        if self.containers.get(&config.id).is_ok() {
+            return Err(Error::Conflict(format!("container `{}` exists already", config.id)));
+        }
+        let (create, stop_signal) = self.lower(config)?;
+        self.containers.begin(config, |others| self.claim_address(config, others))?;
+        drop(using);
+        self.launch(create, stop_signal).inspect_err(|_| self.undo(&config.id))
+    }
+
     /// Takes back a creation that failed.
     fn undo(&self, id: &ContainerId) {
         match self.supervisor.remove(id) {
@@ -260,8 +271,8 @@ pub fn cgroup_parent(layout: &Layout) -> String {
 }
 
 /// Repeats a call while the process that answers it is being restarted.
-fn patiently(call: impl Fn() -> Result<()>) -> Result<()> {
-    let until_ms = crate::clock::boot_ms() + u64::try_from(SWITCHBOARD_PATIENCE.as_millis()).unwrap_or(u64::MAX);
+fn patiently(mut call: impl FnMut() -> Result<()>) -> Result<()> {
+    let until_ms = crate::clock::boot_ms() + u64::try_from(RESTART_PATIENCE.as_millis()).unwrap_or(u64::MAX);
     loop {
         match call() {
             Err(Error::Unreachable { .. }) if crate::clock::boot_ms() < until_ms => {
@@ -336,14 +347,8 @@ impl Runtime for LinuxRuntime {
     }
 
     fn create_container(&self, config: &ContainerConfig) -> Result<()> {
-        let using = self.images_in_use.read().unwrap_or_else(PoisonError::into_inner);
-        if self.containers.get(&config.id).is_ok() {
-            return Err(Error::Conflict(format!("container `{}` exists already", config.id)));
-        }
-        let (create, stop_signal) = self.lower(config)?;
-        self.containers.begin(config, |others| self.claim_address(config, others))?;
-        drop(using);
-        self.launch(create, stop_signal).inspect_err(|_| self.undo(&config.id))
+        // one that a dying supervisor left half made is undone, and made again by the next
+        patiently(|| self.create_once(config))
     }
 
     fn start_container(&self, id: &ContainerId) -> Result<()> {
@@ -351,10 +356,13 @@ impl Runtime for LinuxRuntime {
         if self.containers.created(id).is_none() {
             return Err(Error::Conflict(format!("container `{id}` is Creating, not Created")));
         }
-        match self.supervisor.start(id) {
-            Err(Error::NotFound { .. }) => Err(Error::Conflict(format!("container `{id}` is Stopped, not Created"))),
-            other => other,
-        }
+        let mut again = false;
+        patiently(|| match (self.supervisor.start(id), std::mem::replace(&mut again, true)) {
+            // the supervisor that died under the first attempt had started it
+            (Err(Error::Conflict(_)), true) => Ok(()),
+            (Err(Error::NotFound { .. }), _) => Err(Error::Conflict(format!("container `{id}` is Stopped, not Created"))),
+            (other, _) => other,
+        })
     }
 
     fn stop_container(&self, id: &ContainerId, grace: Duration) -> Result<()> {
