@@ -112,12 +112,14 @@ pub fn run(options: Options) -> Result<(), DaemonError> {
     ended
 }
 
-/// `BOXSHIP_LOG` filters as in `tracing_subscriber`'s `EnvFilter`; default `info`.
-fn log_to_stderr() {
+/// What any of the long-lived processes has to say goes to standard error. `BOXSHIP_LOG` filters as in `tracing_subscriber`'s
+/// `EnvFilter`; default `info`. A standard error that takes nothing, as on a full disk, ends nobody.
+pub(crate) fn log_to_stderr() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("BOXSHIP_LOG");
     let filter = filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
     // A process that has a subscriber already keeps it.
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).try_init();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false);
+    let _ = log.log_internal_errors(false).try_init();
 }
 
 /// Starts everything on a runtime and goes on until the end. Tests hand in their own runtime and planner.

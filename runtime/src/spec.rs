@@ -14,6 +14,8 @@ mod etc;
 pub mod launch;
 mod oci;
 
+pub(crate) use oci::NOFILE_MAX;
+
 use launch::{Attachment, BridgeAttachment, Launch, LaunchMount, LaunchSource, RootLayers, RootSource};
 
 #[cfg(test)]

@@ -33,6 +33,7 @@ use crate::id::ContainerId;
 use crate::keeper::{self, KeeperStore};
 use crate::layout::{Layout, make_private_dir};
 use crate::runtime::{ContainerState, Resources, RuntimeEvent};
+use crate::spec::NOFILE_MAX;
 use clients::Client;
 pub(crate) use container::write_record;
 
@@ -55,8 +56,19 @@ const BLOCKS_PER_TURN: usize = 4;
 pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<()> {
     let layout = Layout::from_args(args)?;
     let _ = rustix::thread::set_name(c"bx-supervisor");
-    crate::sys::daemon::raise_fd_limit();
+    tell_lower_limit(crate::sys::daemon::raise_fd_limit());
     Supervisor::open(layout)?.run()
+}
+
+/// Containers get no more open files than this process may have, unless it has the right to give more.
+fn tell_lower_limit(files_max: u64) {
+    let may_raise = caps::has_cap(None, caps::CapSet::Effective, caps::Capability::CAP_SYS_RESOURCE);
+    if files_max < NOFILE_MAX && !may_raise.unwrap_or(false) {
+        tracing::warn!(
+            "CAP_SYS_RESOURCE is missing: containers may open {files_max} files instead of {NOFILE_MAX}; run as root, or \
+             raise the limit of open files"
+        );
+    }
 }
 
 /// All it knows.

@@ -8,16 +8,19 @@ use runtime::error::chain;
 use super::args::{ControllerArgs, KeeperArgs, Place, UnpackArgs};
 use super::context::{absolute, print_error};
 use crate::api::types::ApiError;
+use crate::daemon::log_to_stderr;
 
 pub(super) fn keeper(place: &Place, args: &KeeperArgs) -> ExitCode {
     run_keeper(place, args.manifests.as_deref())
 }
 
 pub(super) fn supervisor(place: &Place) -> ExitCode {
+    log_to_stderr();
     done("supervisor", runtime::supervisor::run(place.layout().to_args()))
 }
 
 pub(super) fn switchboard(place: &Place) -> ExitCode {
+    log_to_stderr();
     done("switchboard", runtime::switchboard::run(place.layout().to_args()))
 }
 
@@ -48,6 +51,7 @@ pub(super) fn unpack(args: &UnpackArgs) -> ExitCode {
 }
 
 fn run_keeper(place: &Place, manifests: Option<&std::path::Path>) -> ExitCode {
+    log_to_stderr();
     let mut args = place.layout().to_args();
     args.extend(["--".into(), "--kept".into()]);
     args.extend(manifests.into_iter().flat_map(|dir| [OsString::from("--manifests"), absolute(dir).into()]));

@@ -115,7 +115,7 @@ impl Child {
 
     pub(super) fn ended(&mut self, now_ms: u64, exit: RawExit) {
         self.pid = None;
-        if self.stop_asked {
+        if self.stop_asked || self.kill_at_ms.is_some() {
             (self.backoff_ms, self.start_at_ms) = (0, now_ms);
             return;
         }

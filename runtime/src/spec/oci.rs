@@ -18,7 +18,9 @@ use crate::{Error, Result};
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Open files: what select(2) can take, and what a program may raise it to (systemd's values).
-const NOFILE: (u64, u64) = (1024, 524_288);
+const NOFILE: (u64, u64) = (1024, NOFILE_MAX);
+/// The latter.
+pub(crate) const NOFILE_MAX: u64 = 524_288;
 
 /// Builds the spec.
 pub(super) fn spec(input: &LowerInput<'_>) -> Result<Spec> {

@@ -50,12 +50,13 @@ pub fn lock(path: &Path, who: &str) -> Result<File> {
     }
 }
 
-/// Five descriptors per container: the default of 1024 would end at 200.
-pub(crate) fn raise_fd_limit() {
+/// Five descriptors per container: the default of 1024 would end at 200. Returns the most this process may have.
+pub(crate) fn raise_fd_limit() -> u64 {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let maximum = getrlimit(Resource::Nofile).maximum;
     // best effort: a lower limit shows later as EMFILE on the call that hits it
     let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+    maximum.unwrap_or(u64::MAX)
 }
 
 /// Copies a file into sealed memory, to be executed from there.
