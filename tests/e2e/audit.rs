@@ -1,5 +1,5 @@
-//! What the kernel holds that a scenario could leak, read from the kernel: mounts, network namespaces, links, nftables
-//! tables, rules, listening sockets, processes and cgroups.
+//! What the kernel holds that a scenario could leak, read from the kernel: mounts, network namespaces, links, addresses,
+//! nftables tables, rules, listening sockets, processes and cgroups.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -28,6 +28,7 @@ impl Audit {
                 .map(|l| l.trim().into())
                 .collect(),
         );
+        kinds.insert("addresses", output("ip", &["-o", "address"]));
         kinds.insert("network namespaces", network_namespaces());
         kinds.insert("nftables", output("nft", &["list", "tables"]));
         kinds.insert("routing rules", output("ip", &["rule"]));

@@ -1,6 +1,7 @@
 //! One scenario's own host: directories, the binary with its options, its registry, and questions about what runs.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
@@ -30,6 +31,9 @@ pub(crate) struct Lab {
     /// This process is in a pid namespace made for the scenario: `kill -1` reaches nobody else.
     own_pids: bool,
 }
+
+/// How many there are of each kind of thing.
+pub(crate) type Counts = BTreeMap<&'static str, usize>;
 
 /// Where a scenario keeps its files.
 pub(crate) fn dir_of(name: &str) -> PathBuf {
@@ -199,11 +203,11 @@ impl Lab {
         wait_for(&format!("the end of {key} is known"), Duration::from_secs(20), || {
             let object = self.object(key)?;
             ensure!(object["phase"] == "failed", "{object}");
+            let described = self.ok(&["describe", key, "-o", "json"])?;
+            let told: String = described.chars().filter(|c| !c.is_whitespace()).collect();
+            ensure!(told.contains(&format!("\"code\":{code}")), "the true exit code {code} is not told: {described}");
             Ok(())
         })?;
-        let described = self.ok(&["describe", key, "-o", "json"])?;
-        let told: String = described.chars().filter(|c| !c.is_whitespace()).collect();
-        ensure!(told.contains(&format!("\"code\":{code}")), "the true exit code {code} is not told: {described}");
         Ok(())
     }
 
@@ -237,6 +241,27 @@ impl Lab {
     /// What there is now; cgroups are those of this data root's containers.
     pub(crate) fn audit(&self) -> Audit {
         Audit::take(&self.cgroup.borrow())
+    }
+
+    /// How many of everything there are now, inside the four processes and on disk too.
+    pub(crate) fn measure(&self) -> Result<Counts> {
+        let mut counts = self.audit().counts();
+        for role in ["keeper", "supervisor", "switchboard", "controller"] {
+            counts.insert(role, audit::descriptors(self.daemon(role)?));
+        }
+        let status = self.status()?;
+        let listed = status["objects"].as_array().into_iter().flatten().flat_map(replicas).count();
+        let entries = |dir: PathBuf| std::fs::read_dir(dir).map_or(0, Iterator::count);
+        counts.insert(
+            "container directories too many",
+            entries(self.data_root.join("containers")).saturating_sub(listed),
+        );
+        counts.insert(
+            "container run directories too many",
+            entries(self.run_dir.join("containers")).saturating_sub(listed),
+        );
+        counts.insert("records of exits", entries(self.run_dir.join("exits")));
+        Ok(counts)
     }
 
     /// Remembers the component of a container's cgroup path that is this data root's.

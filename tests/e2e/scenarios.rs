@@ -8,6 +8,7 @@ mod drift;
 mod files;
 mod input;
 mod logs;
+mod owners;
 mod replace;
 mod scale;
 mod upgrade;
@@ -20,6 +21,7 @@ pub(crate) const ALL: &[&[Scenario]] = &[
     replace::ALL,
     files::ALL,
     dialects::ALL,
+    owners::ALL,
     crash::ALL,
     drift::ALL,
     upgrade::ALL,

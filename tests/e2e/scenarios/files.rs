@@ -143,26 +143,26 @@ fn one_combination(lab: &Lab, name: &str) -> Result<String> {
     let numbers = lab.ok(&["exec", name, "--", "sh", "-c", "id -u redis; id -g redis"])?;
     let expected: Vec<u32> = numbers.lines().filter_map(|line| line.trim().parse().ok()).collect();
     let pid = lab.pids(&format!("app/{name}"))?[0].1;
-    let on_disk = host_directory(lab, name, pid)?;
+    let on_disk = host_directory(lab, pid, "/data")?;
     let data = std::fs::metadata(&on_disk).map_err(|error| format!("{}: {error}", on_disk.display()))?;
     ensure!(expected == [data.uid(), data.gid()], "on disk {}:{} instead of {expected:?}", data.uid(), data.gid());
     Ok(format!("{}:{}", data.uid(), data.gid()))
 }
 
-/// Where a combination's /data lies on the host: the one directory with redis' files whose path has the name in it, or the
-/// newest anonymous one.
-fn host_directory(lab: &Lab, name: &str, pid: i32) -> Result<std::path::PathBuf> {
+/// Where the directory that a process sees at `target` lies on the host, from what the kernel says of the mount.
+pub(super) fn host_directory(lab: &Lab, pid: i32, target: &str) -> Result<std::path::PathBuf> {
     let mounts = std::fs::read_to_string(format!("/proc/{pid}/mountinfo")).map_err(|error| error.to_string())?;
-    let line = mounts.lines().find(|line| line.split(' ').nth(4) == Some("/data")).ok_or("no mount at /data")?;
+    let line = mounts.lines().find(|line| line.split(' ').nth(4) == Some(target));
+    let line = line.ok_or_else(|| format!("no mount at {target}"))?;
     // the root of the mount inside its file system; the data root's own mount may begin below it
     let root = line.split(' ').nth(3).unwrap_or_default();
     let tail = ["/shop/", "/data/"]
         .iter()
         .filter_map(|part| root.rfind(part).map(|at| &root[at..]))
         .max_by_key(|tail| tail.len());
-    let tail = tail.ok_or_else(|| format!("{name}: unexpected root {root}"))?;
+    let tail = tail.ok_or_else(|| format!("{target}: unexpected root {root}"))?;
     let found = lab.dir.join(tail.trim_start_matches('/'));
-    ensure!(found.exists(), "{name}: {} does not exist (root of the mount: {root})", found.display());
+    ensure!(found.exists(), "{target}: {} does not exist (root of the mount: {root})", found.display());
     Ok(found)
 }
 

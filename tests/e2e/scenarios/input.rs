@@ -17,6 +17,7 @@ pub(super) const ALL: &[Scenario] = &[
     unprivileged("every_mistake_is_reported_at_its_place", every_mistake_is_reported),
     unprivileged("starting_without_root_says_what_is_needed", starting_without_root),
     on_images("bad_input_changes_nothing_that_runs", 150, bad_input_changes_nothing),
+    on_images("a_missing_capability_is_named", 120, a_missing_capability),
     on_images("a_port_in_use_names_its_holder", 120, a_port_in_use),
     on_images("one_failing_app_does_not_delay_another", 120, one_failing_app),
 ];
@@ -136,14 +137,42 @@ fn bad_input_changes_nothing(lab: &mut Lab) -> Result {
     lab.start_controller()?;
     lab.ready("app/web", 2, Duration::from_secs(60))?;
     let before = lab.pids("app/web")?;
-    let dead_registry = "127.0.0.1:1/shop/web:1";
-    let cases: &[(&str, String, &[&str])] = &[
-        ("unknown field", good.replace("image:", "imgae:"), &["unknown field", "imgae", "image", "web.yaml:5"]),
-        ("wrong type", good.replace("replicas: 2", "replicas: many"), &["replicas", "many", "web.yaml:4"]),
-        ("half a file", good[..good.len() / 2].to_owned() + "\n  - {", &["web.yaml"]),
+    broken_files(lab, &good, &before)?;
+    images_nobody_has(lab, &good, &before)?;
+    // a source that is suddenly empty holds
+    std::fs::rename(&lab.manifests, lab.dir.join("away")).map_err(|error| error.to_string())?;
+    std::fs::create_dir(&lab.manifests).map_err(|error| error.to_string())?;
+    crate::wait::holds_for(Duration::from_secs(3), || {
+        ensure!(lab.pids("app/web")? == before, "an empty directory removed containers");
+        Ok(())
+    })?;
+    let status = lab.status()?.to_string();
+    ensure!(status.contains("confirm") || status.contains("held"), "the hold is not told: {status}");
+    Ok(())
+}
+
+/// Each is told at its place, noticed by the controller, changes nothing, and is forgotten once it is mended.
+fn broken_files(lab: &Lab, good: &str, before: &[(String, i32)]) -> Result {
+    let cycle = format!("{good}dependsOn: {{other: ready}}\n---\n{}dependsOn: {{web: ready}}\n", other_app(good));
+    let cases: &[(&str, &str, String, &[&str])] = &[
+        (
+            "unknown field",
+            "web.yaml",
+            good.replace("image:", "imgae:"),
+            &["unknown field", "imgae", "image", "web.yaml:5"],
+        ),
+        ("wrong type", "web.yaml", good.replace("replicas: 2", "replicas: many"), &["replicas", "many", "web.yaml:4"]),
+        ("half a file", "web.yaml", good[..good.len() / 2].to_owned() + "\n  - {", &["web.yaml"]),
+        ("cyclic dependency", "web.yaml", cycle, &["error[BX0124]", "web.yaml:", "`other`", "`web`"]),
+        (
+            "two objects of one name",
+            "web2.yaml",
+            good.to_owned(),
+            &["error[BX0122]", "web.yaml:3", "web2.yaml:3", "the first one is here"],
+        ),
     ];
-    for (what, text, expected) in cases {
-        lab.write("web.yaml", text)?;
+    for (what, file, text, expected) in cases {
+        lab.write(file, text)?;
         let path = lab.manifests.to_string_lossy().into_owned();
         let said = refused(lab, &["check", &path])?;
         for word in *expected {
@@ -155,15 +184,21 @@ fn bad_input_changes_nothing(lab: &mut Lab) -> Result {
             Ok(())
         })?;
         ensure!(lab.pids("app/web")? == before, "{what}: containers were touched");
+        if *file != "web.yaml" {
+            std::fs::remove_file(lab.manifests.join(file)).map_err(|error| error.to_string())?;
+        }
+        lab.write("web.yaml", good)?;
+        wait_for(&format!("{what} is forgotten"), Duration::from_secs(10), || {
+            let status = lab.status()?;
+            ensure!(status["notices"].as_array().is_none_or(Vec::is_empty), "still a notice in {status}");
+            Ok(())
+        })?;
     }
-    lab.write("web.yaml", &good)?;
-    // two objects of one name are named at both places
-    lab.write("twin.yaml", &good)?;
-    let path = lab.manifests.to_string_lossy().into_owned();
-    let said = refused(lab, &["check", &path])?;
-    ensure!(said.contains("web.yaml") && said.contains("twin.yaml"), "both places of a double name: {said}");
-    std::fs::remove_file(lab.manifests.join("twin.yaml")).map_err(|error| error.to_string())?;
-    // images that cannot be had: the old revision serves, and the cause is told
+    Ok(())
+}
+
+/// The old revision serves, and the cause is told.
+fn images_nobody_has(lab: &Lab, good: &str, before: &[(String, i32)]) -> Result {
     let image_cases: &[(&str, String, &[&str])] = &[
         ("unknown tag", lab.image("nginx:none"), &["error[BX0302]", "no tag `none`", "nearest", "help: "]),
         (
@@ -176,7 +211,11 @@ fn bad_input_changes_nothing(lab: &mut Lab) -> Result {
             format!("{}@sha256:{}", lab.image("nginx"), "0".repeat(64)),
             &["error[BX0302]", "no manifest", "--> web.yaml:5:8"],
         ),
-        ("unreachable registry", dead_registry.to_owned(), &["error[BX0301]", "127.0.0.1:1", "--> web.yaml:5:8"]),
+        (
+            "unreachable registry",
+            "127.0.0.1:1/shop/web:1".to_owned(),
+            &["error[BX0301]", "127.0.0.1:1", "--> web.yaml:5:8"],
+        ),
     ];
     for (what, image, words) in image_cases {
         lab.write("web.yaml", &good.replace(&lab.image("nginx:1"), image))?;
@@ -188,15 +227,65 @@ fn bad_input_changes_nothing(lab: &mut Lab) -> Result {
         ensure!(lab.pids("app/web")? == before, "{what}: containers were touched");
         ensure!(http::get(8080, "/")?.status == 200, "{what}: it still answers");
     }
-    // a source that is suddenly empty holds
-    std::fs::rename(&lab.manifests, lab.dir.join("away")).map_err(|error| error.to_string())?;
-    std::fs::create_dir(&lab.manifests).map_err(|error| error.to_string())?;
-    crate::wait::holds_for(Duration::from_secs(3), || {
-        ensure!(lab.pids("app/web")? == before, "an empty directory removed containers");
+    Ok(())
+}
+
+/// The same App under another name, without what only one may have.
+fn other_app(app: &str) -> String {
+    app.lines()
+        .filter(|line| !line.starts_with("ports:"))
+        .map(|line| line.replace("name: web", "name: other") + "\n")
+        .collect()
+}
+
+/// Without the right to make networks the App says so and starts once there is the right; without the right to raise limits
+/// the limit is lower, the log says so and the App runs.
+fn a_missing_capability(lab: &mut Lab) -> Result {
+    lab.write(
+        "small.yaml",
+        &format!(
+            "apiVersion: boxship/v1\nkind: App\nname: small\nimage: {}\nentrypoint: [/bin/sleep, \"1000000\"]\n\
+             mounts: [{{path: /data, volume: kept}}]\n---\napiVersion: boxship/v1\nkind: Volume\nname: kept\n",
+            lab.image("busybox:1")
+        ),
+    )?;
+    let path = lab.manifests.to_string_lossy().into_owned();
+    let up_with = |wrapper: &[&str], seconds: &str| {
+        let up = lab.command(&["up", &path, "--timeout", seconds]);
+        let mut command = std::process::Command::new(wrapper[0]);
+        command.args(&wrapper[1..]).arg(&lab.binary).args(up.get_args());
+        command.envs(up.get_envs().filter_map(|(name, value)| Some((name, value?)))).current_dir(&lab.dir);
+        command.output().map_err(|error| format!("{}: {error}", wrapper[0]))
+    };
+    let limited = ["setpriv", "--bounding-set=-sys_resource", "prlimit", "--nofile=4096:4096"];
+    let output = up_with(&limited, "30s")?;
+    ensure!(output.status.success(), "up without CAP_SYS_RESOURCE: {}", String::from_utf8_lossy(&output.stderr));
+    let most = lab.ok(&["exec", "small", "--", "sh", "-c", "ulimit -Hn; echo kept > /data/file"])?;
+    ensure!(most.trim() == "4096", "open files: {most}");
+    let log = std::fs::read_to_string(lab.run_dir.join("boxship.log")).map_err(|error| error.to_string())?;
+    let expected = "CAP_SYS_RESOURCE is missing: containers may open 4096 files instead of 524288";
+    ensure!(log.contains(expected), "not told in the log: {log}");
+    lab.ok(&["down", &path])?;
+
+    let output = up_with(&["setpriv", "--bounding-set=-net_admin"], "5s")?;
+    ensure!(!output.status.success(), "up succeeded without CAP_NET_ADMIN");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &lab.ok(&["why", "app/small"])?;
+    let expected = "CAP_NET_ADMIN is missing: bridge networks cannot be made; run as root";
+    ensure!(said.contains(expected), "the capability is not named: {said}");
+    // what a person does next: end it and start it with all rights
+    let keeper = nix::unistd::Pid::from_raw(lab.daemon("keeper")?);
+    nix::sys::signal::kill(keeper, nix::sys::signal::Signal::SIGTERM).map_err(|error| error.to_string())?;
+    wait_for("all processes have ended", Duration::from_secs(15), || {
+        let left = ["keeper", "controller", "supervisor", "switchboard"].map(|role| lab.daemon(role).is_ok());
+        ensure!(left == [false; 4], "still there: {left:?}");
         Ok(())
     })?;
-    let status = lab.status()?.to_string();
-    ensure!(status.contains("confirm") || status.contains("held"), "the hold is not told: {status}");
+
+    // its first answer may be the last failure, from before
+    let _ = lab.boxship(&["up", &path, "--timeout", "30s"]);
+    lab.ready("app/small", 1, Duration::from_secs(20))?;
+    let kept = lab.ok(&["exec", "small", "--", "cat", "/data/file"])?;
+    ensure!(kept.trim() == "kept", "the volume's data: {kept}");
     Ok(())
 }
 
