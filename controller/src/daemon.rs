@@ -201,20 +201,18 @@ impl Parts {
             views,
         };
         let reconciling = tokio::spawn(reconciler.run(stopped.clone()));
-        let layout = options.layout.clone();
-        let (shutdown_too, status, views) = (Arc::clone(&shutdown), page, seen);
         let api = Api {
-            layout,
+            layout: options.layout.clone(),
             runtime,
             linux,
             memory: Arc::clone(&memory),
             executor,
             probes,
-            views,
-            status,
+            views: seen,
+            status: page,
             sources,
             bell,
-            shutdown: shutdown_too,
+            shutdown: Arc::clone(&shutdown),
         };
         tokio::spawn(serve(Arc::new(api), socket, stopped));
         Ok(Self { memory, stop, shutdown, reconciling })

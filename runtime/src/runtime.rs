@@ -20,9 +20,11 @@
 
 pub(crate) mod base64_bytes;
 mod finding;
+mod image;
+mod network;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -33,6 +35,8 @@ use crate::Result;
 use crate::id::{ContainerId, NetworkName, VolumeName};
 use crate::image::{Digest, ImageRef};
 pub use finding::Finding;
+pub use image::{ImageConfig, ImageHealthcheck, ImageInfo, NoProgress, PullPhase, PullProgress, PullRequest};
+pub use network::{DnsView, EndpointTable, Listener, NetworkConfig, NetworkInfo};
 
 /// The verbs of the container runtime, in CRI's words. See the module for the life cycle.
 pub trait Runtime: Send + Sync {
@@ -162,121 +166,6 @@ pub trait Runtime: Send + Sync {
 
     /// The directory with the log files `current` and `1` … `n` (older) of a container, in CRI log format.
     fn log_dir(&self, id: &ContainerId) -> PathBuf;
-}
-
-/// What to pull.
-#[derive(Debug, Clone)]
-pub struct PullRequest {
-    /// Tag or digest form.
-    pub reference: ImageRef,
-    /// Ask the registry even when the tag is present.
-    pub refresh: bool,
-}
-
-/// Hears how a pull goes on. Called from pool threads; must not block.
-pub trait PullProgress: Send + Sync {
-    /// One layer moved on; sizes in bytes, `total` is 0 while unknown.
-    fn layer(&self, digest: &Digest, phase: PullPhase, done: u64, total: u64);
-}
-
-/// Where one layer is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum PullPhase {
-    /// Bytes arrive, are hashed and unpacked as they come.
-    Download,
-    /// Being made durable.
-    Commit,
-    /// In place.
-    Done,
-    /// Was in place before.
-    Shared,
-}
-
-/// A progress listener that hears nothing.
-pub struct NoProgress;
-
-impl PullProgress for NoProgress {
-    fn layer(&self, _: &Digest, _: PullPhase, _: u64, _: u64) {}
-}
-
-/// One complete image.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ImageInfo {
-    /// Digest of the platform's manifest: the identity containers are created from.
-    pub digest: Digest,
-    /// Digest of the config blob: what Docker calls IMAGE ID.
-    pub id: Digest,
-    /// References that point here, canonical form.
-    pub references: Vec<ImageRef>,
-    /// Bytes of all unpacked layers.
-    pub size_bytes: u64,
-    /// What the image asks of its containers.
-    pub config: ImageConfig,
-    /// Creation time as the image says, RFC 3339; untrusted text.
-    pub created: Option<String>,
-}
-
-/// The part of an image's config that shapes containers (OCI image-spec `config`, Docker's `Healthcheck`).
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ImageConfig {
-    /// Program.
-    pub entrypoint: Vec<String>,
-    /// Arguments.
-    pub cmd: Vec<String>,
-    /// `NAME=value`.
-    pub env: Vec<String>,
-    /// `user[:group]`, by name or number.
-    pub user: Option<String>,
-    /// Absolute path.
-    pub working_dir: Option<String>,
-    /// Paths that get an anonymous volume where nothing is mounted.
-    pub volumes: Vec<String>,
-    /// `80/tcp`.
-    pub exposed_ports: Vec<String>,
-    /// Signal by name or number.
-    pub stop_signal: Option<String>,
-    /// The image's own health check.
-    pub healthcheck: Option<ImageHealthcheck>,
-    /// Labels; inert data.
-    pub labels: BTreeMap<String, String>,
-}
-
-/// Docker's HEALTHCHECK (not in the OCI image specification; Docker image spec v1.2, durations in nanoseconds there).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ImageHealthcheck {
-    /// `["CMD", …]`, `["CMD-SHELL", line]` or `["NONE"]`.
-    pub test: Vec<String>,
-    /// Between checks; `None` is Docker's default of 30 s.
-    pub interval_ms: Option<u64>,
-    /// For one check; default 30 s.
-    pub timeout_ms: Option<u64>,
-    /// Failures during this time do not count; default 0.
-    pub start_period_ms: Option<u64>,
-    /// Consecutive failures until unhealthy; default 3.
-    pub retries: Option<u32>,
-}
-
-/// A bridge network.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NetworkConfig {
-    /// Its name; the bridge's interface name is derived from it by `network::bridge_name`.
-    pub name: NetworkName,
-    /// The bridge's own address, the containers' gateway.
-    pub gateway: Ipv4Addr,
-    /// Prefix length of the network, 16 to 29.
-    pub prefix_len: u8,
-    /// No way out: no masquerade, no forwarding of DNS.
-    pub internal: bool,
-}
-
-/// A network as found.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NetworkInfo {
-    /// What it was made with.
-    pub config: NetworkConfig,
-    /// Bridge, address and rules are all in place.
-    pub intact: bool,
 }
 
 /// A volume.
@@ -569,39 +458,6 @@ pub trait ExecSession: Send {
     fn kill(&mut self) -> Result<()>;
     /// Something that can kill it while another thread is in `wait`.
     fn killer(&self) -> Box<dyn Fn() + Send + Sync>;
-}
-
-/// Names and published ports of the whole data root, one atomic value.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EndpointTable {
-    /// Published ports.
-    pub listeners: Vec<Listener>,
-    /// Names of each network: name → addresses. A name without addresses answers with no data, not "no such name".
-    pub zones: BTreeMap<NetworkName, BTreeMap<String, Vec<IpAddr>>>,
-    /// Which zone answers the container's queries first: its network's search domain.
-    pub views: BTreeMap<ContainerId, DnsView>,
-}
-
-/// What one container sees of the names.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DnsView {
-    /// Networks it is on.
-    pub networks: Vec<NetworkName>,
-    /// Unknown names go to the host's resolvers.
-    pub forward: bool,
-}
-
-/// One published port.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Listener {
-    /// Host address.
-    pub address: IpAddr,
-    /// Host port.
-    pub port: u16,
-    /// Where connections go, in turn; empty: they wait up to `park_ms`.
-    pub backends: Vec<SocketAddr>,
-    /// How long a new connection waits for a backend before it is closed.
-    pub park_ms: u32,
 }
 
 /// A stream of [`RuntimeEvent`]s.

@@ -2,10 +2,12 @@
 //!
 //! A block is copied with `tee(2)`, written to the file and only then taken out of the FIFO. Killed in between, the
 //! next supervisor writes the block again: at most 64 KiB repeat and nothing is lost. A terminal has no such
-//! copy; there a block is lost at most. Formatting and rotation are in `format` and `file`.
+//! copy; there a block is lost at most. Formatting and rotation are in `format` and `file`; a write that a kill cut short is
+//! continued by `torn`.
 
 pub(crate) mod file;
 pub(crate) mod format;
+mod torn;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -14,7 +16,6 @@ use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, SpliceFlags};
 
-use crate::clock;
 use crate::error::{Doing, Result};
 use crate::supervisor::event_loop::Watched;
 use file::LogFile;
@@ -90,9 +91,7 @@ impl Pump {
         if take == 0 {
             return Pumped::Idle;
         }
-        self.lines.clear();
-        format::records(&mut self.lines, clock::unix_ns(), name, &block[..take], at_end);
-        file.append(&self.lines);
+        file.append(&mut self.lines, name, &block[..take], at_end);
         if read_exactly(fifo, &mut self.block[..take]) { Pumped::More } else { Pumped::Idle }
     }
 
@@ -101,9 +100,7 @@ impl Pump {
             // EIO: nobody has the other side open at present
             Ok(0) | Err(_) => Pumped::Idle,
             Ok(len) => {
-                self.lines.clear();
-                format::records(&mut self.lines, clock::unix_ns(), StreamName::Stdout, &self.block[..len], false);
-                file.append(&self.lines);
+                file.append(&mut self.lines, StreamName::Stdout, &self.block[..len], false);
                 Pumped::More
             }
         }

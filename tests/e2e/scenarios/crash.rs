@@ -1,17 +1,17 @@
 //! Whoever dies, containers go on: controller, supervisor, switchboard, state database, the whole host.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::converge::shop;
 use super::{alone, on_images};
 use crate::http::{self, Load};
 use crate::lab::{Counts, Lab, kill};
+use crate::lines::{self, Reader};
 use crate::wait::{holds_for, wait_for};
 use crate::{Result, Scenario, ensure};
 
 pub(super) const ALL: &[Scenario] = &[
-    alone(on_images("killing_the_controller_disturbs_nothing", 120, |lab| killing(lab, "controller"))),
-    alone(on_images("killing_the_supervisor_disturbs_nothing", 120, |lab| killing(lab, "supervisor"))),
+    alone(on_images("killing_controller_and_supervisor_disturbs_nothing", 900, killing_the_managers)),
     alone(on_images("killing_the_switchboard_refuses_no_connection", 120, killing_the_switchboard)),
     on_images("an_exit_during_the_supervisors_death_is_known", 120, an_exit_is_known),
     on_images("a_lost_state_database_restarts_no_container", 120, a_lost_database),
@@ -21,6 +21,11 @@ pub(super) const ALL: &[Scenario] = &[
 
 /// Those that may die at any moment.
 const DAEMONS: [&str; 3] = ["controller", "supervisor", "switchboard"];
+/// Whether the campaigns were asked for, not their slices.
+fn long() -> bool {
+    std::env::var_os("BOXSHIP_E2E_LONG").is_some()
+}
+
 /// How fast everything has to be whole again.
 const WHOLE: Duration = Duration::from_secs(2);
 
@@ -38,27 +43,49 @@ fn kill_daemon(lab: &Lab, role: &str) -> Result<Duration> {
     Ok(took)
 }
 
-fn killing(lab: &mut Lab, role: &str) -> Result {
+/// How long the managers are killed with `BOXSHIP_E2E_LONG=1` (row P1 of the catalogue of features).
+const KILLING: Duration = Duration::from_secs(600);
+/// Kills without it.
+const KILLS: usize = 6;
+
+/// Controller and supervisor in turn, under clients on new and on open connections and with a container that writes as fast
+/// as it can.
+fn killing_the_managers(lab: &mut Lab) -> Result {
     shop(lab)?;
+    lab.write("count.yaml", &lines::counter(lab, 7)?)?;
+    let (container, _) = lab.started("job/count")?;
     let (web, cache) = (lab.pids("app/web")?, lab.pids("app/cache")?);
-    let load = Load::start(4, 8080, "/");
-    let mut slowest = Duration::ZERO;
-    let mut outcome = Ok(());
-    for _ in 0..3 {
-        match kill_daemon(lab, role) {
+    let reader = Reader::start(lab.logs_of(&container));
+    lines::go(lab, "start")?;
+    let (anew, kept) = (Load::start(4, 8080, "/"), Load::start_kept(2, 8080, "/"));
+    let (mut slowest, mut kills, begun) = (Duration::ZERO, 0, Instant::now());
+    let killed = loop {
+        match kill_daemon(lab, ["controller", "supervisor"][kills % 2]) {
             Ok(took) => slowest = slowest.max(took),
-            Err(why) => outcome = Err(why),
+            Err(why) => break Err(why),
         }
+        kills += 1;
+        if if long() { begun.elapsed() >= KILLING } else { kills >= KILLS } {
+            break Ok(());
+        }
+    };
+    let seen = [anew.stop(), kept.stop()];
+    killed?;
+    let requests: usize = seen.iter().map(|seen| seen.requests).sum();
+    println!("measured: {kills} kills, whole again within {slowest:?}; {requests} requests");
+    for seen in seen {
+        ensure!(seen.failed() == 0, "{} of {} requests failed: {:?}", seen.failed(), seen.requests, seen.failures);
     }
-    let seen = load.stop();
-    outcome?;
-    println!("measured: whole again within {slowest:?}; {} requests, slowest {:?}", seen.requests, seen.slowest);
-    ensure!(seen.failed() == 0, "{} of {} requests failed: {:?}", seen.failed(), seen.requests, seen.failures);
     ensure!(slowest < WHOLE, "whole again only after {slowest:?}");
     ensure!(lab.pids("app/web")? == web && lab.pids("app/cache")? == cache, "containers were touched");
+    lines::go(lab, "stop")?;
+    lab.failed_with("job/count", 7)?;
+    let (read, written) = (reader.stop()?, lines::counted(lab)?);
+    println!("measured: {} lines, {} repeats, the longest {} bytes", read.lines, read.repeats, read.longest);
+    ensure!(read.missing.is_empty(), "missing: {:?}", read.missing);
+    ensure!(read.next == written, "{written} lines were written, the last one read is number {}", read.next - 1);
     // and it still does its work
-    let (_, pid) = web[0].clone();
-    kill(pid)?;
+    kill(web[0].1)?;
     lab.ready("app/web", 3, Duration::from_secs(15))?;
     let logs = lab.ok(&["logs", "web", "--tail", "5"])?;
     ensure!(logs.contains("GET /"), "logs go on: {logs}");
@@ -173,7 +200,7 @@ const WAYS: usize = 5;
 /// A roll-out is cut by a kill of one of the three, by a kill of them all with a replica, or by a reboot, again and again.
 /// After the first time of each there must never be more of anything, nor less.
 fn cycles_leave_nothing(lab: &mut Lab) -> Result {
-    let cycles = if std::env::var_os("BOXSHIP_E2E_LONG").is_some() { 100 } else { CYCLES };
+    let cycles = if long() { 100 } else { CYCLES };
     let image = lab.image("busybox:1");
     let app = |cycle: usize| {
         format!(

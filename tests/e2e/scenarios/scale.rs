@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::{alone, on_images};
 use crate::http;
 use crate::lab::{Lab, replicas};
+use crate::wait::holds_for;
 use crate::{Result, Scenario, ensure};
 
 pub(super) const ALL: &[Scenario] = &[alone(on_images("a_hundred_replicas_in_one_up", 150, a_hundred_replicas))];
@@ -43,6 +44,8 @@ fn a_hundred_replicas(lab: &mut Lab) -> Result {
     let plan = lab.ok(&["plan", "-o", "json"])?;
     let plan: serde_json::Value = serde_json::from_str(&plan).map_err(|error| error.to_string())?;
     ensure!(plan["plan"]["steps"].as_array().is_some_and(Vec::is_empty), "a no-change pass plans {}", plan["plan"]);
+    // a first process without a handler of its own for SIGTERM gets 2 s of life before it may be called deaf (DESIGN, stopping)
+    holds_for(Duration::from_secs(2), || Ok(()))?;
     let path = lab.manifests.to_string_lossy().into_owned();
     let begin = Instant::now();
     lab.ok(&["down", &path])?;

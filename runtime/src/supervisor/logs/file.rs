@@ -8,7 +8,8 @@ use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
-use super::format::{StreamName, records};
+use super::format::{StreamName, records, rfc3339_nano};
+use super::torn;
 use crate::clock;
 use crate::runtime::LogConfig;
 
@@ -20,6 +21,8 @@ pub(crate) struct LogFile {
     dir: PathBuf,
     config: LogConfig,
     current: Option<(File, u64)>,
+    /// Whether it was looked for a block that a killed writer left half written.
+    resumed: bool,
     lost_bytes: u64,
 }
 
@@ -28,15 +31,33 @@ impl LogFile {
     pub(crate) fn new(dir: PathBuf, config: LogConfig) -> Self {
         let config =
             LogConfig { file_bytes_max: config.file_bytes_max.max(FILE_BYTES_MIN), files_max: config.files_max.max(1) };
-        Self { dir, config, current: None, lost_bytes: 0 }
+        Self { dir, config, current: None, resumed: false, lost_bytes: 0 }
     }
 
-    /// Appends whole records.
-    pub(crate) fn append(&mut self, lines: &[u8]) {
+    /// Appends one block of a stream as records of this moment; `lines` is room to write them in. The rest of a block that a
+    /// killed writer left half written continues right where it ended: whoever follows the file reads no byte twice.
+    pub(crate) fn append(&mut self, lines: &mut Vec<u8>, stream: StreamName, block: &[u8], at_end: bool) {
+        lines.clear();
+        if !std::mem::replace(&mut self.resumed, true)
+            && let Some(torn) = torn::find(&self.dir, self.config.files_max)
+        {
+            records(lines, torn.time(), stream, block, at_end);
+            if let Some(rest) = lines.strip_prefix(torn.bytes()) {
+                self.current = torn::reopen(&self.dir);
+                return self.append_records(rest);
+            }
+            lines.clear();
+        }
+        records(lines, rfc3339_nano(clock::unix_ns()).as_bytes(), stream, block, at_end);
+        self.append_records(lines);
+    }
+
+    pub(super) fn append_records(&mut self, lines: &[u8]) {
         if self.lost_bytes > 0 {
             let mut note = Vec::new();
             let text = format!("boxship: {} bytes of this log were lost: they could not be written\n", self.lost_bytes);
-            records(&mut note, clock::unix_ns(), StreamName::Stderr, text.as_bytes(), true);
+            let time = rfc3339_nano(clock::unix_ns());
+            records(&mut note, time.as_bytes(), StreamName::Stderr, text.as_bytes(), true);
             if self.try_append(&note).is_ok() {
                 self.lost_bytes = 0;
             }
@@ -87,7 +108,8 @@ impl LogFile {
     }
 }
 
-/// Opens `current` for appending and cuts off half a record, which only a killed writer leaves; its block comes again.
+/// Opens `current` for appending and cuts off half a record that only a killed writer leaves and that [`torn`] could not
+/// continue; its block comes again.
 fn open_current(dir: &Path) -> std::io::Result<(File, u64)> {
     let mut file = File::options().create(true).read(true).append(true).open(dir.join("current"))?;
     let size = file.metadata()?.len();

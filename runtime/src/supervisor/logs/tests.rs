@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use proptest::prelude::*;
 
 use super::file::LogFile;
-use super::format::{StreamName, records, rfc3339_nano};
+use super::format::{StreamName, TIME_BYTES, records, rfc3339_nano};
 use super::*;
 use crate::runtime::LogConfig;
 use crate::supervisor::event_loop::{Poller, Source};
@@ -60,7 +60,7 @@ fn half_a_record_of_a_killed_writer_is_cut_off() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("current"), "t stdout F whole\nt stdout F ha").unwrap();
     let mut file = LogFile::new(dir.path().to_path_buf(), LogConfig::default());
-    file.append(b"t stdout F half again\n");
+    file.append_records(b"t stdout F half again\n");
     let text = std::fs::read_to_string(dir.path().join("current")).unwrap();
     assert_eq!(text, "t stdout F whole\nt stdout F half again\n");
 }
@@ -85,8 +85,8 @@ proptest! {
             let mut block = vec![b'a' + (n % 26) as u8; *len];
             block.push(b'\n');
             let mut lines = Vec::new();
-            records(&mut lines, n as u64, StreamName::Stderr, &block, false);
-            file.append(&lines);
+            records(&mut lines, rfc3339_nano(n as u64).as_bytes(), StreamName::Stderr, &block, false);
+            file.append_records(&lines);
             all.extend(lines);
         }
         let mut found = Vec::new();
@@ -100,5 +100,44 @@ proptest! {
         prop_assert!(found.len() as u64 <= config.file_bytes_max * u64::from(files_max));
         prop_assert!(all.ends_with(&found));
         prop_assert!(!found.is_empty());
+    }
+
+    #[test]
+    fn a_block_cut_anywhere_goes_on_where_it_ended(
+        before in "[a-z]{0,40}", lens in prop::collection::vec(0_usize..300, 1..80), cut in any::<prop::sample::Index>(),
+        more in any::<bool>(), files_max in 4_u32..6,
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let config = LogConfig { file_bytes_max: 8 << 10, files_max };
+        let block: Vec<u8> = lens.iter().flat_map(|len| std::iter::repeat_n(b'x', *len).chain([b'\n'])).collect();
+        let all = |config: LogConfig| -> Vec<u8> {
+            let name = |n: u32| if n == 0 { "current".to_owned() } else { n.to_string() };
+            (0..config.files_max).rev().flat_map(|n| std::fs::read(dir.path().join(name(n))).unwrap_or_default()).collect()
+        };
+        let mut lines = Vec::new();
+        LogFile::new(dir.path().to_path_buf(), config).append(&mut lines, StreamName::Stderr, before.as_bytes(), true);
+        let first = all(config).len();
+        // a kill cuts a write short: what is there of the block is a beginning of it
+        let mut records_of_it = Vec::new();
+        records(&mut records_of_it, rfc3339_nano(7).as_bytes(), StreamName::Stdout, &block, false);
+        let written = cut.index(records_of_it.len());
+        let mut file = LogFile::new(dir.path().to_path_buf(), config);
+        file.append_records(&records_of_it[..written]);
+        drop(file);
+        let torn = all(config);
+        prop_assert_eq!(torn.len(), first + written);
+        // the next one finds the block again, perhaps with more behind it
+        let again = if more { [&block[..], b"more\n"].concat() } else { block.clone() };
+        LogFile::new(dir.path().to_path_buf(), config).append(&mut lines, StreamName::Stdout, &again, false);
+        let last = records_of_it[..written].rsplit(|byte| *byte == b'\n').next().unwrap().len();
+        if last >= TIME_BYTES {
+            prop_assert!(all(config).starts_with(&torn), "nothing that was there has changed");
+            let contents = |bytes: &[u8]| lines_of(std::str::from_utf8(&bytes[first..]).unwrap());
+            let mut whole = Vec::new();
+            records(&mut whole, rfc3339_nano(7).as_bytes(), StreamName::Stdout, &again, false);
+            prop_assert_eq!(contents(&all(config)), lines_of(std::str::from_utf8(&whole).unwrap()));
+        } else {
+            prop_assert!(all(config).starts_with(&torn[..torn.len() - last]), "no whole record has changed");
+        }
     }
 }
