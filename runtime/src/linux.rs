@@ -360,7 +360,9 @@ impl Runtime for LinuxRuntime {
         patiently(|| match (self.supervisor.start(id), std::mem::replace(&mut again, true)) {
             // the supervisor that died under the first attempt had started it
             (Err(Error::Conflict(_)), true) => Ok(()),
-            (Err(Error::NotFound { .. }), _) => Err(Error::Conflict(format!("container `{id}` is Stopped, not Created"))),
+            (Err(Error::NotFound { .. }), _) => {
+                Err(Error::Conflict(format!("container `{id}` is Stopped, not Created")))
+            }
             (other, _) => other,
         })
     }

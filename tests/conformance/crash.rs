@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use runtime::{Error, Runtime as _};
 use runtime::runtime::{ContainerState, ExitStatus, LogConfig, NetworkMode};
+use runtime::{Error, Runtime as _};
 
 use crate::lab::{DEADLINE, Lab, end_keeper, ok, open, start_keeper, wait_for};
 

@@ -168,14 +168,14 @@ impl<'a> Victim<'a> {
     /// The file of this name in one of the container's cgroups.
     fn cgroup(&self, file: &str) -> Result<PathBuf> {
         let text = std::fs::read_to_string(format!("/proc/{}/cgroup", self.pid)).map_err(|error| error.to_string())?;
-        let paths = text.lines().filter_map(|line| {
+        let mut paths = text.lines().filter_map(|line| {
             let mut parts = line.splitn(3, ':').skip(1);
             let (controllers, path) = (parts.next()?, parts.next()?);
             let path = path.trim_start_matches('/');
             let roots = [controllers, "unified", ""].map(|root| Path::new("/sys/fs/cgroup").join(root));
             roots.into_iter().map(|root| root.join(path).join(file)).find(|path| path.exists())
         });
-        paths.last().ok_or_else(|| format!("no {file}"))
+        paths.next_back().ok_or_else(|| format!("no {file}"))
     }
 
     /// Writes to the first of these files the host has.
