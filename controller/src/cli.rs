@@ -14,6 +14,7 @@ mod describe;
 mod down;
 mod events;
 mod exec;
+mod explain;
 pub(crate) mod format;
 mod get;
 mod image;
@@ -96,6 +97,7 @@ async fn dispatch(context: &Context, verb: Verb) -> Result<ExitCode, Failure> {
         Verb::Down(args) => down::run(context, &args).await,
         Verb::Plan(args) => plan::run(context, &args).await,
         Verb::Check(args) => check::run(context, &args),
+        Verb::Explain(args) => explain::run(context, &args),
         Verb::Get(args) => get::run(context, &args).await,
         Verb::Describe(args) => describe::run(context, &args).await,
         Verb::Why(args) => describe::why(context, &args).await,

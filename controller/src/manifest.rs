@@ -9,6 +9,7 @@ mod check;
 mod compose;
 mod document;
 mod duration;
+mod explain;
 mod find;
 mod fingerprint;
 mod format;
@@ -35,6 +36,7 @@ use crate::model::object::{FileContent, MountWhatSpec, TemplateSpec};
 use crate::model::{Diagnostic, FileKind, Loaded, Object, ObjectSpec, Span, codes};
 
 pub use check::{EXIT_INVALID, Report, check};
+pub use explain::{Explanation, Unknown, explain};
 pub use find::DEFAULT_STACK;
 pub use fingerprint::{Scan, scan};
 pub use render::{Look, render, render_all, to_json};

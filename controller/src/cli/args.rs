@@ -70,6 +70,8 @@ pub enum Verb {
     Plan(PlanArgs),
     /// Report every problem of every manifest; needs no controller and no root
     Check(CheckArgs),
+    /// Tell what a field of a manifest, or a code of a message, means
+    Explain(ExplainArgs),
     /// List objects
     Get(GetArgs),
     /// Tell everything about one object
@@ -157,6 +159,9 @@ pub struct UpArgs {
     /// Follow the files as they change
     #[arg(long)]
     pub watch: bool,
+    /// Refuse what has a warning, such as a key that is not honoured
+    #[arg(long)]
+    pub strict: bool,
     /// Yes, remove everything although no manifest is left
     #[arg(long)]
     pub confirm_removal: bool,
@@ -217,6 +222,17 @@ pub struct CheckArgs {
     /// Directories or files
     #[arg(default_value = ".")]
     pub paths: Vec<PathBuf>,
+    /// Take every warning as an error
+    #[arg(long)]
+    pub strict: bool,
+}
+
+/// Arguments of `explain`.
+#[derive(Debug, Args)]
+pub struct ExplainArgs {
+    /// `app.healthcheck`, `services.restart`, `Deployment.spec.strategy`, `BX0142`; a list when left out
+    #[arg(default_value = "")]
+    pub what: String,
 }
 
 /// Arguments of `get`.

@@ -26,7 +26,7 @@ pub(super) async fn run(context: &Context, args: &UpArgs) -> Result<ExitCode, Fa
         confirm_removal: args.confirm_removal,
     };
     // Before anything is started: a typo must not even make a directory.
-    super::check::refuse_bad_manifests(&request)?;
+    super::check::refuse_bad_manifests(&request, args.strict)?;
     super::ensure_running(context).await?;
     let applied: Applied = context.client.post("/v1/sources", &request).await?;
     say_what_was_accepted(&applied);

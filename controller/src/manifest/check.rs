@@ -7,7 +7,7 @@ use serde_json::{Value as Json, json};
 
 use super::render::{Look, prefix_of, render_all, to_json};
 use super::{LoadOptions, find, load_found};
-use crate::model::{DesiredState, Diagnostic, FileKind, Loaded, resolve_with};
+use crate::model::{DesiredState, Diagnostic, FileKind, Loaded, Severity, resolve_with};
 
 /// sysexits' EX_DATAERR: a manifest is invalid.
 pub const EXIT_INVALID: u8 = 65;
@@ -46,6 +46,15 @@ pub fn check(paths: &[PathBuf], options: &LoadOptions) -> Report {
 }
 
 impl Report {
+    /// Takes every warning as an error: a key that is not honoured, a variable that is not set.
+    #[must_use]
+    pub fn strict(mut self) -> Self {
+        for diagnostic in self.roots.iter_mut().flat_map(|loaded| &mut loaded.diagnostics) {
+            diagnostic.severity = Severity::Error;
+        }
+        self
+    }
+
     /// 0, or [`EXIT_INVALID`] when anything is wrong.
     #[must_use]
     pub fn exit_code(&self) -> u8 {

@@ -31,6 +31,42 @@ pub(crate) enum How {
     Honoured,
     /// It does not. The values in `silent` ask for what happens anyway.
     Not { effect: &'static str, silent: &'static [&'static str] },
+    /// In part; what is not is told by the lowering.
+    Partly { what: &'static str },
+}
+
+/// A key that is honoured in part.
+pub(crate) const fn partly(name: &'static str, what: &'static str) -> Key {
+    Key { name, how: How::Partly { what } }
+}
+
+/// All tables of a dialect.
+#[derive(Debug)]
+pub(crate) struct Tables {
+    /// Its name.
+    pub(crate) dialect: &'static str,
+    /// Each with where its mapping is found: `services.*.ports[]`.
+    pub(crate) all: &'static [(&'static str, &'static Section)],
+    /// Ends of paths that have the table of another path.
+    pub(crate) links: &'static [(&'static str, &'static str)],
+}
+
+impl Tables {
+    /// The table of a mapping, with the path it is listed under.
+    pub(crate) fn at(&self, path: &str) -> Option<(&'static str, &'static Section)> {
+        let listed = |path: &str| self.all.iter().find(|(listed, _)| *listed == path).copied();
+        let linked = || self.links.iter().find(|(end, _)| path.ends_with(end)).map(|(_, target)| *target);
+        listed(path).or_else(|| listed(linked()?))
+    }
+
+    /// What is below a key of a mapping: itself a mapping, or one in a list, or one under any name.
+    pub(crate) fn below(&self, path: &str, key: &str) -> Option<(&'static str, &'static str, &'static Section)> {
+        let dot = if path.is_empty() { "" } else { "." };
+        ["", "[]", ".*"].into_iter().find_map(|how| {
+            let (path, section) = self.at(&format!("{path}{dot}{key}{how}"))?;
+            Some((how, path, section))
+        })
+    }
 }
 
 /// A key that is honoured.
@@ -140,7 +176,7 @@ impl Reader {
                 None if entry.key.starts_with("x-") => {}
                 None => self.unknown(entry, section),
                 Some(_) if entry.value.is_null() => {}
-                Some(Key { how: How::Honoured, .. }) => {
+                Some(Key { how: How::Honoured | How::Partly { .. }, .. }) => {
                     found.0.insert(&entry.key, entry);
                 }
                 Some(Key { how: How::Not { effect, silent }, .. }) => {
@@ -237,6 +273,14 @@ fn asks_for_nothing(node: &Node, silent: &[&str]) -> bool {
         Value::Map(entries) => entries.is_empty(),
         Value::Unknown => true,
     }
+}
+
+/// Whether a host path is the socket of a container engine, and what is to be told of it then.
+pub(crate) fn engine_socket(path: &std::path::Path) -> Option<(String, &'static str)> {
+    let engines = ["docker.sock", "podman.sock", "containerd.sock", "crio.sock"];
+    let is_one = engines.iter().any(|name| path.ends_with(name));
+    let effect = "no daemon of that engine runs these containers, so it does not show them";
+    is_one.then(|| (format!("{} as a way to the engine", path.display()), effect))
 }
 
 /// A name as an object can have it: other characters become `-`.

@@ -20,6 +20,12 @@ use crate::model::{Diagnostic, Kind, Object, ObjectKey, ObjectSpec, codes};
 /// Deepest nesting of Lists.
 const LISTS_MAX: usize = 8;
 
+/// The kinds that do something here.
+pub(crate) fn kinds() -> impl Iterator<Item = &'static str> {
+    let roots = keys::TABLES.all.iter().map(|(path, _)| *path);
+    roots.filter(|path| path.starts_with(char::is_uppercase) && !path.contains('.'))
+}
+
 /// What a document says.
 #[derive(Default)]
 pub(crate) struct Output {

@@ -6,6 +6,7 @@ mod design;
 mod goldens;
 mod random;
 mod schemas;
+mod tables;
 mod typos;
 
 use serde_json::Value as Json;

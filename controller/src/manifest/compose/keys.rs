@@ -1,21 +1,22 @@
 //! Every key of the Compose specification, by mapping: honoured, or what it means that it is not. Parsing, suggestions
 //! and the support matrix are made from these tables.
 
-use crate::manifest::keys::{Key, Section, no, unless, yes};
+use crate::manifest::keys::{Key, Section, Tables, no, partly, unless, yes};
 
 const NO_BUILD: &str = "images are pulled here, not built; build and push it elsewhere, and name it with `image`";
 const ONE_NETWORK: &str = "all services of a stack share one network";
 const NO_WEIGHT: &str = "only limits count here, and nothing is weighed against the others";
+const NO_DEVICES: &str = "the container sees no devices of the host, GPUs included; run what needs one outside";
 const INERT: &str = "nothing here reads it";
 
 /// Of the file.
-pub(super) const TOP: Section = Section {
+pub(in crate::manifest) const TOP: Section = Section {
     name: "the file",
     keys: &[
         yes("name"),
         yes("services"),
         yes("volumes"),
-        yes("networks"),
+        partly("networks", "all services of a stack share one network"),
         yes("secrets"),
         yes("configs"),
         yes("include"),
@@ -36,7 +37,7 @@ pub(super) const SERVICE: Section = Section { name: "service", keys: SERVICE_KEY
 
 const SERVICE_KEYS: &[Key] = &[
     yes("image"),
-    yes("build"),
+    partly("build", "`image` beside it is used, else the name Compose would give the image; nothing is built"),
     yes("command"),
     yes("entrypoint"),
     yes("environment"),
@@ -53,7 +54,7 @@ const SERVICE_KEYS: &[Key] = &[
     yes("container_name"),
     yes("hostname"),
     yes("networks"),
-    yes("network_mode"),
+    partly("network_mode", "`host` and `bridge`; with others it has its own address on the stack's network"),
     yes("links"),
     yes("user"),
     yes("working_dir"),
@@ -64,7 +65,7 @@ const SERVICE_KEYS: &[Key] = &[
     yes("read_only"),
     yes("cap_add"),
     yes("cap_drop"),
-    yes("security_opt"),
+    partly("security_opt", "`no-new-privileges`; the safe defaults stay in force for the rest"),
     yes("shm_size"),
     yes("mem_limit"),
     yes("cpus"),
@@ -96,9 +97,9 @@ const SERVICE_KEYS: &[Key] = &[
     no("annotations", INERT),
     no("logging", "logs are kept in rotated files; see `boxship logs`"),
     no("develop", "files are not watched, images are not built"),
-    no("devices", "the container sees no devices of the host"),
-    no("device_cgroup_rules", "the container sees no devices of the host"),
-    no("gpus", "the container sees no devices of the host"),
+    no("devices", NO_DEVICES),
+    no("device_cgroup_rules", NO_DEVICES),
+    no("gpus", NO_DEVICES),
     no("dns", "names are answered by the stack and the host's own resolvers"),
     no("dns_search", "names are searched in the stack"),
     no("dns_opt", "names are answered by the stack and the host's own resolvers"),
@@ -171,19 +172,27 @@ pub(super) const DEPLOY: Section = Section {
 };
 
 /// `deploy.resources`.
-pub(super) const RESOURCES: Section =
-    Section { name: "deploy.resources", keys: &[yes("limits"), no("reservations", NO_WEIGHT)] };
+pub(super) const RESOURCES: Section = Section {
+    name: "deploy.resources",
+    keys: &[yes("limits"), partly("reservations", "none of its keys is honoured")],
+};
+
+/// `deploy.resources.reservations`.
+pub(super) const RESERVATIONS: Section = Section {
+    name: "deploy.resources.reservations",
+    keys: &[
+        no("cpus", NO_WEIGHT),
+        no("memory", NO_WEIGHT),
+        no("pids", NO_WEIGHT),
+        no("devices", NO_DEVICES),
+        no("generic_resources", INERT),
+    ],
+};
 
 /// `deploy.resources.limits`.
 pub(super) const LIMITS: Section = Section {
     name: "deploy.resources.limits",
-    keys: &[
-        yes("cpus"),
-        yes("memory"),
-        yes("pids"),
-        no("devices", "the container sees no devices of the host"),
-        no("generic_resources", INERT),
-    ],
+    keys: &[yes("cpus"), yes("memory"), yes("pids"), no("devices", NO_DEVICES), no("generic_resources", INERT)],
 };
 
 /// `deploy.restart_policy`.
@@ -233,7 +242,7 @@ pub(super) const VOLUME_MOUNT: Section = Section {
         yes("target"),
         yes("read_only"),
         yes("bind"),
-        yes("volume"),
+        partly("volume", "none of its keys is honoured"),
         yes("tmpfs"),
         unless("consistency", &["consistent", "cached", "delegated", "default"], ""),
         no("image", "images are not mounted"),
@@ -244,7 +253,7 @@ pub(super) const VOLUME_MOUNT: Section = Section {
 pub(super) const BIND: Section = Section {
     name: "bind",
     keys: &[
-        yes("create_host_path"),
+        partly("create_host_path", "a path that is not there is told, not made"),
         unless("propagation", &["rprivate", "private"], "mounts made later are not seen on the other side"),
         unless("selinux", &["z", "Z"], ""),
         unless("recursive", &["enabled"], INERT),
@@ -280,7 +289,12 @@ pub(super) const VOLUME: Section = Section {
 pub(super) const NETWORK: Section = Section {
     name: "network",
     keys: &[
-        unless("driver", &["bridge", "default"], ONE_NETWORK),
+        unless(
+            "driver",
+            &["bridge", "default"],
+            "all services of a stack share one bridge; with macvlan or ipvlan \
+            they would have addresses of the host's own network: publish their ports instead",
+        ),
         no("driver_opts", ONE_NETWORK),
         unless("external", &["false"], "its services do not meet those of other stacks; publish a port instead"),
         no("name", ONE_NETWORK),
@@ -316,7 +330,7 @@ pub(super) const CONTENT: Section = Section {
         yes("file"),
         yes("environment"),
         yes("content"),
-        yes("external"),
+        partly("external", "there is no store of secrets and configs here; nothing is mounted"),
         no("name", "it is known by its key"),
         no("labels", INERT),
         no("template_driver", "it is taken as it is"),
@@ -393,29 +407,33 @@ pub(super) const BUILD: Section = Section {
 };
 
 /// All tables, with where each is found.
-#[cfg(test)]
-pub(crate) const ALL: &[(&str, &Section)] = &[
-    ("", &TOP),
-    ("services.*", &SERVICE),
-    ("services.*.healthcheck", &HEALTHCHECK),
-    ("services.*.deploy", &DEPLOY),
-    ("services.*.deploy.resources", &RESOURCES),
-    ("services.*.deploy.resources.limits", &LIMITS),
-    ("services.*.deploy.restart_policy", &RESTART_POLICY),
-    ("services.*.deploy.update_config", &UPDATE_CONFIG),
-    ("services.*.ports[]", &PORT),
-    ("services.*.volumes[]", &VOLUME_MOUNT),
-    ("services.*.volumes[].bind", &BIND),
-    ("services.*.volumes[].volume", &VOLUME_OPTIONS),
-    ("services.*.volumes[].tmpfs", &TMPFS),
-    ("services.*.networks.*", &ATTACHMENT),
-    ("services.*.depends_on.*", &DEPENDENCY),
-    ("services.*.env_file[]", &ENV_FILE),
-    ("services.*.secrets[]", &CONTENT_MOUNT),
-    ("services.*.extends", &EXTENDS),
-    ("services.*.build", &BUILD),
-    ("volumes.*", &VOLUME),
-    ("networks.*", &NETWORK),
-    ("secrets.*", &CONTENT),
-    ("include[]", &INCLUDE),
-];
+pub(crate) const TABLES: Tables = Tables {
+    dialect: "Compose",
+    all: &[
+        ("", &TOP),
+        ("services.*", &SERVICE),
+        ("services.*.healthcheck", &HEALTHCHECK),
+        ("services.*.deploy", &DEPLOY),
+        ("services.*.deploy.resources", &RESOURCES),
+        ("services.*.deploy.resources.limits", &LIMITS),
+        ("services.*.deploy.resources.reservations", &RESERVATIONS),
+        ("services.*.deploy.restart_policy", &RESTART_POLICY),
+        ("services.*.deploy.update_config", &UPDATE_CONFIG),
+        ("services.*.ports[]", &PORT),
+        ("services.*.volumes[]", &VOLUME_MOUNT),
+        ("services.*.volumes[].bind", &BIND),
+        ("services.*.volumes[].volume", &VOLUME_OPTIONS),
+        ("services.*.volumes[].tmpfs", &TMPFS),
+        ("services.*.networks.*", &ATTACHMENT),
+        ("services.*.depends_on.*", &DEPENDENCY),
+        ("services.*.env_file[]", &ENV_FILE),
+        ("services.*.secrets[]", &CONTENT_MOUNT),
+        ("services.*.extends", &EXTENDS),
+        ("services.*.build", &BUILD),
+        ("volumes.*", &VOLUME),
+        ("networks.*", &NETWORK),
+        ("secrets.*", &CONTENT),
+        ("include[]", &INCLUDE),
+    ],
+    links: &[("services.*.configs[]", "services.*.secrets[]"), ("configs.*", "secrets.*")],
+};

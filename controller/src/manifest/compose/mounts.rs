@@ -5,7 +5,7 @@ use std::path::Path;
 use super::project::Project;
 use super::{Context, keys, rollout};
 use crate::manifest::format::Format;
-use crate::manifest::keys::{Entries, object_name};
+use crate::manifest::keys::{Entries, engine_socket, object_name};
 use crate::manifest::native::text::{ContainerPath, FileMode};
 use crate::manifest::tree::{Entry, Extent, Node, Value};
 use crate::model::object::{FileContent, MountSpec, MountWhatSpec};
@@ -155,9 +155,8 @@ fn bind(project: &mut Project<'_>, source: &str, extent: Extent, made: bool) -> 
         return None;
     }
     let path = project.path(source, extent);
-    if path.ends_with("docker.sock") || path.ends_with("podman.sock") {
-        let what = format!("{} as a way to the engine", path.display());
-        project.reader.not_honoured(extent, &what, "no Docker daemon runs these containers, so it does not show them");
+    if let Some((what, effect)) = engine_socket(&path) {
+        project.reader.not_honoured(extent, &what, effect);
     } else if made && !path.exists() {
         let what = format!("making {}", path.display());
         project.reader.not_honoured(extent, &what, "it does not exist, and has to before the container starts");

@@ -51,6 +51,9 @@ fn deploy(project: &mut Project<'_>, deploy: &Entries<'_>, rollout: &mut Rollout
     }
     if let Some(node) = deploy.get("resources") {
         let found = project.reader.keys(node, &keys::RESOURCES);
+        if let Some(node) = found.get("reservations") {
+            project.reader.keys(node, &keys::RESERVATIONS);
+        }
         if let Some(limits) = found.get("limits") {
             let limits = project.reader.keys(limits, &keys::LIMITS);
             let memory = limits.get("memory").and_then(|node| bytes(project, "memory", node));

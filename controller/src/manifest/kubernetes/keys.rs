@@ -1,11 +1,13 @@
 //! Every key of the Kubernetes objects that are read, by mapping: honoured, or what it means that it is not. Parsing,
 //! suggestions and the support matrix are made from these tables.
 
+mod tables;
 mod volumes;
 
+pub(crate) use tables::TABLES;
 pub(super) use volumes::*;
 
-use crate::manifest::keys::{Key, Section, no, unless, yes};
+use crate::manifest::keys::{Key, Section, no, partly, unless, yes};
 
 const ONE_HOST: &str = "there is one host, and no scheduler";
 const NO_API: &str = "there is no API server to reach";
@@ -146,16 +148,16 @@ pub(super) const TEMPLATE: Section = Section { name: "template", keys: &[yes("me
 pub(super) const POD: Section = Section { name: "the pod", keys: POD_KEYS };
 
 const POD_KEYS: &[Key] = &[
-    yes("containers"),
-    yes("initContainers"),
+    partly("containers", "the first one runs; each other one is told"),
+    no("initContainers", "they do not run; the pod's container starts without them"),
     yes("volumes"),
     yes("restartPolicy"),
     yes("terminationGracePeriodSeconds"),
     yes("hostNetwork"),
     yes("hostname"),
     yes("securityContext"),
-    yes("serviceAccountName"),
-    yes("serviceAccount"),
+    partly("serviceAccountName", "a variable may have it as its value; there is no API server to reach"),
+    partly("serviceAccount", NO_API),
     no("activeDeadlineSeconds", "it may run as long as it likes"),
     no("affinity", ONE_HOST),
     unless("automountServiceAccountToken", &["false"], NO_API),

@@ -110,23 +110,17 @@ pub(super) fn pod(
 
 /// The first container runs; of the others it is told that they do not.
 fn only_container<'n>(lower: &mut Lower, found: &Entries<'n>, spec: &Node) -> Option<&'n Node> {
-    for (key, kind, effect) in [
-        ("initContainers", "init container", "it does not run; the pod's container starts without it"),
-        ("containers", "container", "it does not run: one container of a pod runs here, the first"),
-    ] {
-        let Some(node) = found.get(key) else { continue };
-        let items = lower.reader.list(key, node);
-        for item in items.iter().skip(usize::from(key == "containers")) {
-            let name = item.text("name").unwrap_or("?").to_owned();
-            let extent = item.get("name").map_or(item.extent, |entry| entry.value.extent);
-            lower.reader.not_honoured(extent, &format!("{kind} `{name}`"), effect);
-        }
+    let all = found.get("containers").map(|node| lower.reader.list("containers", node)).unwrap_or_default();
+    for item in all.iter().skip(1) {
+        let name = item.text("name").unwrap_or("?").to_owned();
+        let extent = item.get("name").map_or(item.extent, |entry| entry.value.extent);
+        let effect = "it does not run: one container of a pod runs here, the first";
+        lower.reader.not_honoured(extent, &format!("container `{name}`"), effect);
     }
-    let first = found.get("containers").and_then(|node| lower.reader.list("containers", node).first());
-    if first.is_none() {
+    if all.is_empty() {
         lower.reader.error(codes::MISSING_FIELD, spec.extent, "a pod needs at least one of `containers`");
     }
-    first
+    all.first()
 }
 
 /// Each pod has an account in Kubernetes; here it means nothing.

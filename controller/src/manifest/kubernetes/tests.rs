@@ -56,9 +56,10 @@ const CASES: &[(&str, &[&str])] = &[
         "    env: [{name: A, valueFrom: {fieldRef: {fieldPath: status.podIP}}}, {name: A=B}]\n",
         &["BX0142w 8:55", "BX0110 8:73"],
     ),
-    ("  - {name: second, image: j}\n  initContainers: [{name: first, image: k}]\n", &["BX0142w 8:12", "BX0142w 9:27"]),
+    ("  - {name: second, image: j}\n  initContainers: [{name: first, image: k}]\n", &["BX0142w 8:12", "BX0142w 9:3"]),
     ("  nodeSelector: {a: b}\n  hostPID: true\n  dnsPolicy: ClusterFirst\n", &["BX0142w 8:3", "BX0142w 9:3"]),
     ("  volumes: [{name: v, nfs: {server: x}}, {name: w, emptyDri: {}}]\n", &["BX0142w 8:23", "BX0104 8:52 emptyDir"]),
+    ("  volumes: [{name: v, hostPath: {path: /var/run/docker.sock}}]\n", &["BX0142w 8:40"]),
     ("  restartPolicy: Sometimes\n", &["BX0107 8:18"]),
     (
         "---\napiVersion: v1\nkind: Service\nmetadata: {name: s}\nspec: {selector: {app: x}, ports: [{port: 80}], tpye: NodePort}\n",

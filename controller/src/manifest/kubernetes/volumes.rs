@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::data::secret_name;
 use super::{Lower, keys};
 use crate::manifest::format::Format as _;
-use crate::manifest::keys::{Entries, object_name};
+use crate::manifest::keys::{Entries, engine_socket, object_name};
 use crate::manifest::native::text::ContainerPath;
 use crate::manifest::quantity::Memory;
 use crate::manifest::tree::Node;
@@ -72,8 +72,11 @@ fn source(lower: &mut Lower, found: &Entries<'_>) -> Option<Source> {
         if !text.starts_with('/') {
             lower.reader.error(codes::MOUNT, node.extent, format!("a host path begins with `/`, found {text:?}"));
         }
-        let path = crate::manifest::find::normal(std::path::Path::new(&text)).to_string_lossy().into_owned();
-        return Some(Source::What(MountWhatSpec::Bind(path), false));
+        let path = crate::manifest::find::normal(std::path::Path::new(&text));
+        if let Some((what, effect)) = engine_socket(&path) {
+            lower.reader.not_honoured(node.extent, &what, effect);
+        }
+        return Some(Source::What(MountWhatSpec::Bind(path.to_string_lossy().into_owned()), false));
     }
     if let Some(node) = found.get("persistentVolumeClaim") {
         let claim = lower.reader.keys(node, &keys::CLAIM_VOLUME);

@@ -53,8 +53,13 @@ const CASES: &[(&str, &[&str])] = &[
     ),
     (
         "    deploy: {resources: {limits: {memroy: 1g}, reservations: {memory: 1g}}}\n",
-        &["BX0104 4:35 memory", "BX0142w 4:48"],
+        &["BX0104 4:35 memory", "BX0142w 4:63"],
     ),
+    (
+        "    gpus: all\n    deploy: {resources: {reservations: {devices: [{driver: nvidia, capabilities: [gpu]}]}}}\n",
+        &["BX0142w 4:5", "BX0142w 5:41"],
+    ),
+    ("networks: {lan: {driver: macvlan, driver_opts: {parent: eth0}}}\n", &["BX0142w 4:18", "BX0142w 4:35"]),
     ("    deploy: {update_config: {order: start-frist}}\n", &["BX0107 4:37"]),
     ("    command: !mine x\n", &["BX0108 4:14"]),
     ("    extends: {service: b}\n", &["BX0121 4:15 a"]),
