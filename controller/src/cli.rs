@@ -23,6 +23,7 @@ mod oci;
 mod plan;
 mod processes;
 mod progress;
+mod prune;
 mod table;
 mod terminal;
 mod up;
@@ -105,6 +106,7 @@ async fn dispatch(context: &Context, verb: Verb) -> Result<ExitCode, Failure> {
         Verb::Exec(args) => exec::run(context, &args).await,
         Verb::Events(args) => events::run(context, &args).await,
         Verb::Delete(args) => delete::run(context, &args).await,
+        Verb::Prune(args) => prune::run(context, &args).await,
         Verb::Image(args) => image::run(context, &args.verb).await,
         Verb::Keeper(_)
         | Verb::Supervisor

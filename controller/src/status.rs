@@ -77,7 +77,9 @@ impl<'a> Page<'a> {
         let desired = &self.view.desired;
         let mut keys: BTreeSet<&ObjectKey> = desired.images.keys().chain(desired.volumes.keys()).collect();
         keys.extend(desired.workloads.keys().chain(desired.jobs.keys()));
-        keys.extend(self.view.seen.state.containers.values().map(|container| &container.replica.workload));
+        let state = &self.view.seen.state;
+        keys.extend(state.containers.values().map(|container| &container.replica.workload));
+        keys.extend(state.volumes.values().filter(|v| v.anonymous_of.is_none()).map(|volume| &volume.owner));
         keys
     }
 
@@ -91,7 +93,7 @@ impl<'a> Page<'a> {
                 job::phase(self, key, job)
             } else if let Some(image) = desired.images.get(key) {
                 other::image(self, key, image)
-            } else if desired.volumes.contains_key(key) {
+            } else if key.kind == Kind::Volume {
                 other::volume(self, key)
             } else {
                 (Phase::Removing, "removing: no manifest names it".to_owned())
@@ -121,7 +123,10 @@ impl<'a> Page<'a> {
                 (u32::from(job::succeeded(self, key)), u32::from(job.is_some_and(|job| job.schedule.is_none())))
             }
             Kind::Image => (u32::from(image.is_some_and(|i| state.images.contains_key(&i.reference))), 1),
-            Kind::Volume => (u32::from(state.volumes.values().any(|volume| volume.owner == *key)), 1),
+            Kind::Volume => {
+                let is_there = state.volumes.values().any(|volume| volume.owner == *key);
+                (u32::from(is_there), u32::from(desired.volumes.contains_key(key)))
+            }
             Kind::Config | Kind::Service => (0, 0),
         };
         let template = app.map(|app| &app.template).or(job.map(|job| &job.template));

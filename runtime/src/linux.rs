@@ -39,6 +39,7 @@ use containers::Containers;
 pub use images::Removed;
 use inspect::Inspector;
 use signal::signal_number;
+pub use volumes::list as list_volumes;
 
 /// How long a creation or a start waits for a process of ours that is being restarted.
 const RESTART_PATIENCE: Duration = Duration::from_secs(3);

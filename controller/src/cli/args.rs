@@ -10,9 +10,9 @@ pub(crate) use image::{
     ArchiveFormat, ImageArgs, ImageVerb, ListArgs, LoadArgs, LoginArgs, LogoutArgs, PruneArgs, SaveArgs,
 };
 
-/// One host that runs what its owner wrote down.
+/// Makes this host run what its manifests say, and keeps it so
 #[derive(Debug, Parser)]
-#[command(name = "boxship", version, about, max_term_width = 100, propagate_version = true)]
+#[command(name = "boxship", version, max_term_width = 100, propagate_version = true)]
 #[command(after_help = "Start here:  boxship demo   ·   boxship up ./shop   ·   boxship get")]
 pub struct Cli {
     /// Where state is and how to print.
@@ -86,6 +86,8 @@ pub enum Verb {
     Events(EventsArgs),
     /// Delete an object that no followed manifest declares (volumes with their data)
     Delete(DeleteArgs),
+    /// Remove what no manifest declares any more, after showing it (for images: boxship image prune)
+    Prune(VolumePruneArgs),
     /// Work with images
     Image(ImageArgs),
     /// Run containers from OCI bundles, as runc does (boxship oci --help)
@@ -314,6 +316,23 @@ pub struct EventsArgs {
 pub struct DeleteArgs {
     /// `volume/uploads`, `app/web`
     pub what: String,
+}
+
+/// Arguments of `prune`.
+#[derive(Debug, Args)]
+pub struct VolumePruneArgs {
+    /// Volumes, with their data
+    #[arg(long, required = true)]
+    pub volumes: bool,
+    /// Only of this stack
+    #[arg(long, value_name = "STACK")]
+    pub stack: Option<String>,
+    /// Do not ask
+    #[arg(short, long)]
+    pub yes: bool,
+    /// Only show what would go
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 /// Arguments of `keeper`.

@@ -25,5 +25,7 @@ pub(super) fn volume(page: Page<'_>, key: &ObjectKey) -> (Phase, String) {
     };
     let containers = page.view.seen.state.containers.values();
     let users = containers.filter(|container| container.volumes.iter().any(|volume| volume.name == *name)).count();
-    (Phase::Ready, if users == 0 { "unused".to_owned() } else { format!("used by {users}") })
+    let used = if users == 0 { "unused".to_owned() } else { format!("used by {users}") };
+    let declared = page.view.desired.volumes.contains_key(key);
+    (Phase::Ready, if declared { used } else { format!("{used}, kept: no manifest names it") })
 }

@@ -36,7 +36,11 @@ pub(super) fn remove(layout: &Layout, name: &VolumeName) -> Result<()> {
     Err(Error::NotFound { what: "volume", name: name.to_string() })
 }
 
-pub(super) fn list(layout: &Layout) -> Result<Vec<VolumeInfo>> {
+/// Every volume of a data root, whether or not a runtime is open on it.
+///
+/// # Errors
+/// `Io`.
+pub fn list(layout: &Layout) -> Result<Vec<VolumeInfo>> {
     let names = durable::list_dirs(&layout.data_root.join("volumes"))?;
     let mut all = Vec::with_capacity(names.len());
     for name in names.iter().filter_map(|name| name.parse::<VolumeName>().ok()) {

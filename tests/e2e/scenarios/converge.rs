@@ -162,10 +162,28 @@ fn a_removed_manifest(lab: &mut Lab) -> Result {
         Err(_) => Ok(()),
     })?;
     ensure!(lab.object("app/web")?["ready"] == 3, "the other App is untouched");
+    let shown = lab.ok(&["prune", "--volumes", "--dry-run"])?;
+    ensure!(shown.contains("volume/cache-data"), "the kept volume is shown: {shown}");
+    let refused = lab.boxship(&["prune", "--volumes"]);
+    ensure!(refused.status.code() == Some(64), "removed without a word of consent: {refused:?}");
     lab.write("cache.yaml", &cache(lab, ""))?;
     lab.ready("app/cache", 1, CONVERGE)?;
     let kept = lab.ok(&["exec", "cache", "--", "redis-cli", "get", "key"])?;
     ensure!(kept.trim() == "kept", "the named volume's data after removal and return: {kept:?}");
+    let shown = lab.ok(&["prune", "--volumes", "--yes"])?;
+    ensure!(!shown.contains("cache-data"), "a declared volume is no candidate: {shown}");
+    std::fs::remove_file(lab.manifests.join("cache.yaml")).map_err(|error| error.to_string())?;
+    wait_for("the volume is all that is left", Duration::from_secs(20), || {
+        ensure!(lab.object("app/cache").is_err(), "the App is still there");
+        let kept = lab.object("volume/cache-data")?;
+        ensure!(kept["message"] == "unused, kept: no manifest names it", "{kept}");
+        Ok(())
+    })?;
+    lab.ok(&["prune", "--volumes", "--yes"])?;
+    wait_for("it is gone, as asked", Duration::from_secs(10), || {
+        ensure!(lab.object("volume/cache-data").is_err(), "still there");
+        Ok(())
+    })?;
     Ok(())
 }
 
