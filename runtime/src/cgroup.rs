@@ -99,17 +99,20 @@ impl<'a> Cgroup<'a> {
         self.settings(limits).iter().filter(|setting| !setting.is_unlimited()).try_for_each(|setting| self.set(setting))
     }
 
-    /// Moves a process into the v1 directories, back to back: the first write after a quiet time waits for a grace
-    /// period of the kernel, the others then do not (measured: 4.5-15 ms, then 10-50 µs each).
+    /// Doors to the v1 directories: whoever has one thread and writes `0` into each of them is inside.
+    ///
+    /// A process that moves itself by `tasks` needs no word with the rest of the kernel; moved by anybody else, or by
+    /// `cgroup.procs`, the first after a quiet time waits for a grace period (cgroup_procs_write_start; measured: 7-15 ms
+    /// against 90 µs).
     ///
     /// # Errors
     /// `Io`.
-    pub fn attach(&self, pid: i32) -> Result<()> {
-        for (_, root) in &self.hierarchies.controllers {
-            let path = root.join(self.name).join("cgroup.procs");
-            fs::write(&path, pid.to_string()).doing(|| format!("move process {pid} into {}", path.display()))?;
-        }
-        Ok(())
+    pub fn doors(&self) -> Result<Vec<OwnedFd>> {
+        let open = |root: &Path| {
+            let path = root.join(self.name).join("tasks");
+            File::options().write(true).open(&path).map(OwnedFd::from).doing(|| format!("open {}", path.display()))
+        };
+        self.hierarchies.controllers.iter().map(|(_, root)| open(root)).collect()
     }
 
     /// Changes limits in place; `None` fields become unlimited.
@@ -309,6 +312,15 @@ impl<'a> Cgroup<'a> {
         }
         first_error.map_or(Ok(()), Err)
     }
+}
+
+/// Moves the calling process, which must have one thread, through [`Cgroup::doors`].
+///
+/// # Errors
+/// `Io`.
+pub fn enter(doors: &[OwnedFd]) -> Result<()> {
+    let write = |door| rustix::io::write(door, b"0").map(drop);
+    doors.iter().try_for_each(write).doing(|| "move into the cgroup")
 }
 
 /// A new v1 cpuset has no CPU and no memory node, and nothing can be moved into it: it gets its parents'.

@@ -5,7 +5,7 @@ use std::process::Stdio;
 use serde_json::json;
 
 use super::Case;
-use super::lab::{Peer, wait_until};
+use super::lab::{Peer, finish, wait_until};
 
 pub(crate) const CASES: &[Case] = &[
     ("a_container_goes_through_its_states", &[], a_container_goes_through_its_states),
@@ -43,6 +43,8 @@ pub(crate) const CASES: &[Case] = &[
     ("kill_all_reaches_every_process", &["crun"], kill_all_reaches_every_process),
     // The same.
     ("ps_lists_its_processes", &["crun"], ps_lists_its_processes),
+    // What is counted is ours.
+    ("the_start_path_makes_few_system_calls", &["runc", "crun"], the_start_path_makes_few_system_calls),
     ("bad_ids_are_refused", &[], bad_ids_are_refused),
 ];
 
@@ -321,4 +323,31 @@ fn bad_ids_are_refused(peer: &Peer) {
     for id in ["../x", "a/b", "..", ""] {
         assert_ne!(peer.call(&["create", "--bundle", dir, id]).code, 0, "{id}");
     }
+}
+
+/// Calls of `run` of a `true` and everything it clones, on a host with cgroup v2 only. May only shrink.
+const CALLS_MAX: usize = 540;
+/// Further ones for each v1 hierarchy.
+const CALLS_PER_HIERARCHY_MAX: usize = 14;
+
+fn the_start_path_makes_few_system_calls(peer: &Peer) {
+    if !std::path::Path::new("/usr/bin/strace").exists() {
+        println!("skipped: strace is not installed (apt-get install strace)");
+        return;
+    }
+    let bundle = peer.bundle(|spec| spec["process"]["args"] = json!(["true"]));
+    let calls = bundle.dir.join("calls");
+    let run = bundle.with(&["run"]);
+    let mut traced = std::process::Command::new("strace");
+    traced.args(["-f", "-qq", "-o"]).arg(&calls).arg(run.get_program()).args(run.get_args());
+    let outcome = finish(&mut traced);
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+    let text = std::fs::read_to_string(calls).unwrap();
+    // A call that another process's interrupts stands on two lines; signals and ends are none.
+    let is_call = |line: &&str| !["resumed>", "+++", "---"].iter().any(|mark| line.contains(mark));
+    let count = text.lines().filter(is_call).count();
+    let hierarchies = runtime::cgroup::Hierarchies::all_of_host().unwrap().controllers.len();
+    let most = CALLS_MAX + CALLS_PER_HIERARCHY_MAX * hierarchies;
+    assert!(count <= most, "{count} system calls, with {hierarchies} v1 hierarchies at most {most} are allowed");
+    println!("  {count} system calls with {hierarchies} v1 hierarchies");
 }

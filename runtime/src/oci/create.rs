@@ -109,7 +109,10 @@ fn spawn(mut container: Container, options: &CreateOptions, leaves: bool) -> Res
 
 /// Hears init until it waits; runs the hooks of the host's side on the way. Returns the terminal's master.
 fn follow(container: &mut Container, channel: &mut Channel) -> Result<Option<OwnedFd>> {
-    container.save()?;
+    if container.spec().hooks().is_some() {
+        // They may ask for its state.
+        container.save()?;
+    }
     loop {
         wait_readable(channel.as_fd())?;
         match channel.receive()? {

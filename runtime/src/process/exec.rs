@@ -14,7 +14,7 @@ use super::pty::{self, Terminal};
 use super::{
     ExecChannel, ExecConfig, ExecTarget, SpawnOptions, SpawnedExec, StageChild, Stdio, namespaces, parent, stage,
 };
-use crate::cgroup::{Cgroup, Hierarchies};
+use crate::cgroup::{self, Cgroup, Hierarchies};
 use crate::error::{Doing as _, Error, Result};
 use crate::sys::{clone, fdpass};
 
@@ -46,7 +46,7 @@ fn join(target: &ExecTarget<'_>, config: &ExecConfig, options: &SpawnOptions, re
     for limit in target.spec.process().iter().flat_map(|process| process.rlimits().as_deref().unwrap_or_default()) {
         stage::set_limit(own_pid, stage::resource(limit.typ()), limit.soft(), limit.hard())?;
     }
-    Cgroup::new(Hierarchies::of_launch(target.launch)?, &target.launch.cgroup).attach(own_pid)?;
+    cgroup::enter(&Cgroup::new(Hierarchies::of_launch(target.launch)?, &target.launch.cgroup).doors()?)?;
     let privileges = Privileges::of(target.spec)?;
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable).doing(doing)?;
     clone::setns(target.pidfd, namespaces::all_flags(target.spec)).map_err(|error| match error.raw_os_error() {

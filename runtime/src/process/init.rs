@@ -14,6 +14,7 @@ use super::handshake::{PROCEED, Report, START, Supply, decode, encode};
 use super::program::{self, Privileges, Program};
 use super::pty::{self, Terminal};
 use super::{SpawnOptions, Stdio, hooks, namespaces, reaper, stage};
+use crate::cgroup;
 use crate::error::{Doing as _, Error, Result};
 use crate::network::link::Netlink;
 use crate::rootfs::assemble::{self, Assembly, Host, Supplies};
@@ -116,7 +117,7 @@ fn furnish(
     }
     let dns = configure_network(spec, launch, ends)?;
     set_kernel_settings(spec)?;
-    expect(ends, &Supply::Ready)?;
+    cgroup::enter(&expect(ends, &Supply::Ready)?)?;
     if namespaces::makes(spec, Type::Cgroup) {
         clone::unshare(libc::CLONE_NEWCGROUP).doing(|| "make a cgroup namespace")?;
     }
@@ -178,9 +179,9 @@ fn receive(ends: &Ends<'_>) -> Result<(Supply, Vec<OwnedFd>)> {
     }
 }
 
-fn expect(ends: &Ends<'_>, wanted: &Supply) -> Result<()> {
+fn expect(ends: &Ends<'_>, wanted: &Supply) -> Result<Vec<OwnedFd>> {
     match receive(ends)? {
-        (supply, _) if supply == *wanted => Ok(()),
+        (supply, fds) if supply == *wanted => Ok(fds),
         (other, _) => Err(Error::Unsupported(format!("{other:?} came instead of {wanted:?}; this is a bug"))),
     }
 }

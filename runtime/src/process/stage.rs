@@ -38,13 +38,10 @@ pub(super) fn run(spec: &Spec, launch: &Launch, init: i32, ends: &Ends<'_>) -> R
     unsafe { clone::close_others(3, &[ends.report, ends.supplies]) }.doing(|| "close inherited files")?;
     let _ = rustix::thread::set_name(c"boxship-stage");
     rustix::process::umask(Mode::from_raw_mode(0o022));
-    // The first write to a v1 cgroup waits for the kernel, so it waits while the mounts are made.
-    std::thread::scope(|scope| {
-        let limits = scope.spawn(|| limit(spec, launch, init));
-        prepare(spec, launch, init, ends)?;
-        limits.join().unwrap_or_else(|_| Err(Error::Unsupported("the cgroup thread panicked; this is a bug".into())))
-    })?;
-    send(ends, &Supply::Ready, &[])
+    prepare(spec, launch, init, ends)?;
+    let doors = limit(spec, launch, init)?;
+    let doors: Vec<BorrowedFd<'_>> = doors.iter().map(AsFd::as_fd).collect();
+    send(ends, &Supply::Ready, &doors)
 }
 
 fn prepare(spec: &Spec, launch: &Launch, init: i32, ends: &Ends<'_>) -> Result<()> {
@@ -172,12 +169,13 @@ fn attach_network(bridge: &BridgeAttachment, init: i32) -> Result<()> {
     }
 }
 
-/// Cgroups, resource limits and the out-of-memory score: what another process may set only from outside.
-fn limit(spec: &Spec, launch: &Launch, init: i32) -> Result<()> {
+/// Cgroups, resource limits and the out-of-memory score: what another process may set only from outside. Into the v1
+/// cgroups init goes by itself, through the doors returned.
+fn limit(spec: &Spec, launch: &Launch, init: i32) -> Result<Vec<OwnedFd>> {
     let cgroup = Cgroup::new(Hierarchies::of_launch(launch)?, &launch.cgroup);
     cgroup.prepare(spec.linux().as_ref().and_then(|linux| linux.resources().as_ref()))?;
-    cgroup.attach(init)?;
-    let Some(process) = spec.process() else { return Ok(()) };
+    let doors = cgroup.doors()?;
+    let Some(process) = spec.process() else { return Ok(doors) };
     if let Some(score) = process.oom_score_adj() {
         let path = format!("/proc/{init}/oom_score_adj");
         match fs::write(&path, score.to_string()) {
@@ -189,7 +187,7 @@ fn limit(spec: &Spec, launch: &Launch, init: i32) -> Result<()> {
     for limit in process.rlimits().as_deref().unwrap_or_default() {
         set_limit(init, resource(limit.typ()), limit.soft(), limit.hard())?;
     }
-    Ok(())
+    Ok(doors)
 }
 
 /// Sets a limit; without the right to raise the hard one, both are clamped to what is there.
