@@ -4,6 +4,7 @@
 //! brings its own runner. Traffic stays on loopback.
 
 mod archives;
+mod differential;
 mod fake;
 mod faults;
 mod lab;
@@ -18,7 +19,8 @@ use std::process::ExitCode;
 /// A test: its name and what it does. `Err` is the reason it was skipped.
 type Case = (&'static str, fn() -> Result<(), String>);
 
-const CASES: &[&[Case]] = &[archives::CASES, faults::CASES, standin::CASES, login::CASES, stores::CASES, real::CASES];
+const CASES: &[&[Case]] =
+    &[archives::CASES, differential::CASES, faults::CASES, standin::CASES, login::CASES, stores::CASES, real::CASES];
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();

@@ -19,6 +19,7 @@ pub(crate) const CASES: &[Case] = &[
     ("store_layers_are_shared_and_fetched_once", shared_layers),
     ("store_parallel_pulls_fetch_each_layer_once", parallel_pulls),
     ("store_fifty_pulls_of_one_image_are_one_download", fifty_pulls),
+    ("store_two_hundred_layers_are_one_image", many_layers),
     ("store_removal_keeps_what_others_need", removal),
     ("store_digest_form_resolves_and_is_named", digest_form),
     ("store_kill_9_during_a_pull_leaves_nothing_visible", kill_during_pull),
@@ -147,6 +148,27 @@ fn fifty_pulls() -> Result<(), String> {
     let asked = |what: &str| log.iter().filter(|a| a.path.contains(what)).count();
     assert_eq!(asked("/blobs/"), 3, "the config and each layer, once");
     assert!(asked("/manifests/") < 25, "{} questions: a registry counts them", asked("/manifests/"));
+    Ok(())
+}
+
+fn many_layers() -> Result<(), String> {
+    let tars: Vec<Vec<u8>> = (0..200).map(|n| tar(&format!("{n:03}"), 100 + n)).collect();
+    let packed: Vec<(&[u8], Pack)> = tars.iter().map(|t| (&t[..], gzip as Pack)).collect();
+    let fake = Fake::start();
+    let image = Image::new(&packed);
+    fake.push("a", "1", &image);
+    let lab = Lab::new();
+    let store = lab.store();
+    pull(&store, &fake.name("a:1")).expect("it is pulled");
+    let dirs = store.layer_dirs(&image.digest()).expect("its layers");
+    assert_eq!(dirs.len(), 200);
+    assert!(dirs[0].join("199").is_file() && dirs[199].join("000").is_file(), "topmost first");
+    drop(store);
+    lab.reboot();
+    let store = lab.store();
+    assert_eq!(store.list().expect("list").len(), 1, "all of them are checked after a reboot");
+    store.remove(&reference(&fake.name("a:1")), &BTreeSet::new()).expect("it is forgotten");
+    assert!(names(&lab.images().join("layers")).is_empty());
     Ok(())
 }
 

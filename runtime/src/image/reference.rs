@@ -177,7 +177,20 @@ impl fmt::Display for ImageRef {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn any_text_is_refused_or_means_what_its_forms_mean(text in "(.{0,60}|[a-zA-Z0-9./:@_-]{0,60}|[a-c./]{1,9}(:[a-c0-9.]{1,5})?(@sha256:[0-9a-f]{64})?)") {
+            if let Ok(read) = text.parse::<ImageRef>() {
+                prop_assert_eq!(&read.to_string().parse::<ImageRef>(), &Ok(read.clone()));
+                prop_assert_eq!(&read.familiar().parse::<ImageRef>(), &Ok(read.clone()));
+                prop_assert!(!read.repository().split('/').any(|part| part.is_empty() || part.starts_with('.')));
+            }
+        }
+    }
 
     fn check(text: &str, canonical: &str) {
         assert_eq!(text.parse::<ImageRef>().map(|r| r.to_string()), Ok(canonical.to_owned()));

@@ -161,7 +161,18 @@ fn moved(name: &str, prefix: &str, location: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn any_text_is_refused_or_gives_a_place(text in "([a-z.*\\[\\]=\" \n]{0,80}|\\[\\[registry\\]\\]\nprefix=\"[a-z.*/:]{0,12}\"\nlocation=\"[a-z.*/:]{0,12}\"\n)") {
+            if let Ok(places) = parse(&text).map(|conf| conf.places(&"a.b/c".parse().unwrap())) {
+                prop_assert!(places.is_ok_and(|places| !places.is_empty()));
+            }
+        }
+    }
 
     fn places(text: &str, reference: &str) -> Vec<String> {
         let found = parse(text).unwrap().places(&reference.parse().unwrap()).unwrap();

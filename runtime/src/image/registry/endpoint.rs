@@ -98,6 +98,8 @@ fn split_port(host: &str) -> Option<(String, Option<u16>)> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn api(host: &str) -> String {
@@ -115,6 +117,17 @@ mod tests {
         assert_eq!(api("127.9.0.1"), "http://127.9.0.1");
         assert_eq!(api("[::1]:5000"), "http://[::1]:5000");
         assert_eq!(api("localhost.example"), "https://localhost.example");
+    }
+
+    proptest! {
+        #[test]
+        fn any_address_is_refused_or_an_origin_with_a_path(to in "(.{0,60}|(https?:)?//[a-z0-9@:.\\[\\]]{0,20}[/?#][a-z?#%]{0,9})") {
+            let at = Endpoint::of_registry("r.example", &BTreeSet::new()).unwrap();
+            if let Ok((next, path)) = at.join(&to) {
+                prop_assert!(path.starts_with('/') || path.starts_with('?'), "{path}");
+                prop_assert!(!next.host.is_empty() && !next.host.contains(['@', '/', '?', '#']), "{next}");
+            }
+        }
     }
 
     #[test]

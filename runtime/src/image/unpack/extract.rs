@@ -210,13 +210,17 @@ impl Extractor {
     }
 
     fn fifo(&mut self, place: &Place, attributes: &Attributes) -> Outcome<()> {
-        let mode = Mode::from_raw_mode(attributes.mode);
-        rustix::fs::mknodat(&place.parent, &*place.name, rustix::fs::FileType::Fifo, mode, 0)
-            .map_err(|e| Refusal::io("create a FIFO", &e.into()))?;
-        self.finish_by_name(place, attributes)
+        let failed = |e: rustix::io::Errno| Refusal::io("create a FIFO", &e.into());
+        let mode = Mode::RUSR | Mode::WUSR;
+        rustix::fs::mknodat(&place.parent, &*place.name, rustix::fs::FileType::Fifo, mode, 0).map_err(failed)?;
+        // waits for no writer
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(&place.parent, &*place.name, flags, Mode::empty()).map_err(failed)?;
+        attributes.apply(&fd)?;
+        set_times(&fd, attributes.time)
     }
 
-    /// For what cannot be opened for writing: owner and times, without following. Modes of links mean nothing.
+    /// For links, which cannot be opened: owner and times, without following. Their modes mean nothing.
     fn finish_by_name(&mut self, place: &Place, attributes: &Attributes) -> Outcome<()> {
         let (uid, gid) = (Uid::from_raw(attributes.uid), Gid::from_raw(attributes.gid));
         let at = AtFlags::SYMLINK_NOFOLLOW;
