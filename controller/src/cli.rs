@@ -8,6 +8,7 @@
 pub(crate) mod args;
 mod check;
 mod context;
+mod convert;
 mod daemons;
 mod delete;
 mod describe;
@@ -98,6 +99,7 @@ async fn dispatch(context: &Context, verb: Verb) -> Result<ExitCode, Failure> {
         Verb::Down(args) => down::run(context, &args).await,
         Verb::Plan(args) => plan::run(context, &args).await,
         Verb::Check(args) => check::run(context, &args),
+        Verb::Convert(args) => convert::run(context, &args),
         Verb::Explain(args) => explain::run(context, &args),
         Verb::Get(args) => get::run(context, &args).await,
         Verb::Describe(args) => describe::run(context, &args).await,

@@ -7,6 +7,7 @@
 mod advice;
 mod check;
 mod compose;
+mod convert;
 mod document;
 mod duration;
 mod explain;
@@ -36,6 +37,7 @@ use crate::model::object::{FileContent, MountWhatSpec, TemplateSpec};
 use crate::model::{Diagnostic, FileKind, Loaded, Object, ObjectSpec, Span, codes};
 
 pub use check::{EXIT_INVALID, Report, check};
+pub use convert::{Conversion, convert};
 pub use explain::{Explanation, Unknown, explain};
 pub use find::DEFAULT_STACK;
 pub use fingerprint::{Scan, scan};

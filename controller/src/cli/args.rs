@@ -70,6 +70,8 @@ pub enum Verb {
     Plan(PlanArgs),
     /// Report every problem of every manifest; needs no controller and no root
     Check(CheckArgs),
+    /// Write Compose files and Kubernetes objects as native manifests, and list what gets lost
+    Convert(ConvertArgs),
     /// Tell what a field of a manifest, or a code of a message, means
     Explain(ExplainArgs),
     /// List objects
@@ -227,6 +229,17 @@ pub struct CheckArgs {
     /// Take every warning as an error
     #[arg(long)]
     pub strict: bool,
+}
+
+/// Arguments of `convert`.
+#[derive(Debug, Args)]
+pub struct ConvertArgs {
+    /// Directory or file
+    #[arg(default_value = ".")]
+    pub path: PathBuf,
+    /// Write STACK/boxship.yaml below this directory instead of to stdout; nothing is overwritten
+    #[arg(long, value_name = "DIR")]
+    pub to: Option<PathBuf>,
 }
 
 /// Arguments of `explain`.

@@ -15,7 +15,7 @@ pub const EXIT_INVALID: u8 = 65;
 /// What a check found, by root.
 #[derive(Debug, Default)]
 pub struct Report {
-    roots: Vec<Loaded>,
+    pub(super) roots: Vec<Loaded>,
 }
 
 /// Loads and resolves each path by itself; files of one directory are taken together, as a shell's `*.yaml` means.

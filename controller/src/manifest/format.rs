@@ -58,7 +58,9 @@ fn check_of<T: Format>() -> (&'static str, Check) {
 
 /// The check of the format with this name.
 pub(crate) fn check(name: &str) -> Option<Check> {
-    use super::{duration::Duration, native::text, quantity};
+    use super::duration::Duration;
+    use super::native::{dns, restart, text};
+    use super::quantity;
     let all = [
         check_of::<Duration>(),
         check_of::<quantity::Memory>(),
@@ -81,6 +83,8 @@ pub(crate) fn check(name: &str) -> Option<Check> {
         check_of::<text::TmpfsSize>(),
         check_of::<text::User>(),
         check_of::<text::Hostname>(),
+        check_of::<dns::DnsName>(),
+        check_of::<restart::RestartPolicy>(),
         check_of::<text::AnyScalar>(),
     ];
     all.into_iter().find(|(known, _)| *known == name).map(|(_, check)| check)

@@ -5,8 +5,10 @@
 
 mod app;
 mod config;
+pub(crate) mod dns;
 mod image;
 mod job;
+pub(crate) mod restart;
 mod template;
 pub(crate) mod text;
 mod volume;

@@ -129,6 +129,12 @@ pub(crate) fn decode<T: DeserializeOwned>(root: &Node) -> Result<T, (Path, Strin
     })
 }
 
+/// A document as text, in the order of its fields.
+pub(crate) fn write(document: &serde_json::Value) -> String {
+    // Only maps with keys that are no texts cannot be written, and JSON has none.
+    serde_yaml::to_string(document).unwrap_or_default()
+}
+
 fn to_value(node: &Node) -> serde_yaml::Value {
     use serde_yaml::Value as Yaml;
     match &node.value {

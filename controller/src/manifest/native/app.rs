@@ -1,6 +1,6 @@
 //! `kind: App`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::{Lower, template, wire};
 use crate::manifest::duration::Duration;
@@ -28,6 +28,7 @@ pub(super) fn lower(lower: &mut Lower<'_>, mut app: wire::App) -> Option<AppSpec
         }
     }
     let (template, depends_on) = template?;
+    let aliases = app.aliases.into_iter().map(|alias| alias.0);
     Some(AppSpec {
         replicas,
         template,
@@ -35,8 +36,8 @@ pub(super) fn lower(lower: &mut Lower<'_>, mut app: wire::App) -> Option<AppSpec
         ports,
         strategy,
         depends_on,
-        restart: Restart::Always,
-        aliases: BTreeSet::new(),
+        restart: app.restart.map_or(Restart::Always, |restart| restart.0),
+        aliases: aliases.filter(|alias| *alias != lower.key.name).collect(),
         labels: BTreeMap::new(),
         port_names: BTreeMap::new(),
     })

@@ -151,6 +151,7 @@ fn mount(lower: &mut Lower<'_>, wire: wire::Mount, path: &Path) -> Option<MountS
         ("volume", wire.volume.is_some()),
         ("bind", wire.bind.is_some()),
         ("tmpfs", wire.tmpfs.is_some()),
+        ("anonymous", wire.anonymous == Some(true)),
     ];
     let set: Vec<&str> = set.into_iter().filter(|(_, set)| *set).map(|(name, _)| name).collect();
     let [what] = set.as_slice() else {
@@ -161,7 +162,7 @@ fn mount(lower: &mut Lower<'_>, wire: wire::Mount, path: &Path) -> Option<MountS
             }
             _ => lower.error(codes::MOUNT, path, format!("`{path}` does not say what is mounted at {}", wire.path.0)),
         };
-        lower.push(diagnostic.help("write exactly one of file, config, volume, bind, tmpfs"));
+        lower.push(diagnostic.help("write exactly one of file, config, volume, bind, tmpfs, anonymous"));
         return None;
     };
     let span = lower.span(&path.key(what));
@@ -179,7 +180,9 @@ fn mount(lower: &mut Lower<'_>, wire: wire::Mount, path: &Path) -> Option<MountS
             lower.push(diagnostic.help(format!("remove `{field}`")));
         }
     }
+    let is_anonymous = wire.anonymous == Some(true);
     let what = match (wire.file, wire.config, wire.volume, wire.bind, wire.tmpfs) {
+        (None, None, None, None, None) if is_anonymous => MountWhatSpec::Anonymous,
         (Some(file), ..) => MountWhatSpec::File(FileContent {
             path: Some(lower.absolute(&file.0)),
             bytes: Vec::new().into(),

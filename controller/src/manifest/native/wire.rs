@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::dns::DnsName;
+use super::restart::RestartPolicy;
 use super::text::{
     AnyScalar, Capability, ContainerPath, Cron, FileMode, FileName, HostPath, Hostname, HttpTarget, Name, PortMapping,
     Publish, Reference, Signal, TcpTarget, TimeZone, TmpfsSize, User,
@@ -174,6 +176,11 @@ with_template! {
         ports: Vec<ShortOr<PortMapping, Port>>,
         /// How a new revision replaces the old one.
         strategy: Option<Strategy>,
+        /// When its program has ended: always (default), on-failure, on-failure:MAX or never.
+        restart: Option<RestartPolicy>,
+        /// Further names in the stack's DNS, which other Apps may share.
+        #[serde(default)]
+        aliases: Vec<DnsName>,
     }
 }
 
@@ -204,7 +211,7 @@ pub(crate) struct EnvFrom {
     pub(crate) secret: Option<Name>,
 }
 
-/// One mount. Exactly one of file, config, volume, bind, tmpfs says what it shows.
+/// One mount. Exactly one of file, config, volume, bind, tmpfs, anonymous says what it shows.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct Mount {
@@ -222,6 +229,8 @@ pub(crate) struct Mount {
     pub(crate) bind: Option<HostPath>,
     /// Memory: its bound, or true.
     pub(crate) tmpfs: Option<TmpfsSize>,
+    /// With true: a volume of each replica's own, kept over its restarts and replacements, removed with the App.
+    pub(crate) anonymous: Option<bool>,
     /// Refuses writes.
     pub(crate) read_only: Option<bool>,
     /// What a change of a file's or Config's content does: roll (default) or none.
