@@ -301,6 +301,33 @@ fn every_error_code_is_explained_and_every_explained_code_exists() {
     settle(&complaints);
 }
 
+/// Rows of docs/security.md that say `open:`; may only shrink.
+const OPEN_ATTACKS_MAX: usize = 6;
+
+#[test]
+fn every_known_attack_has_its_test() {
+    let page = std::fs::read_to_string(root().join("docs/security.md")).expect("docs/security.md");
+    let tests: String = sources().iter().filter(|s| s.in_test.contains(&true)).map(|s| s.text.as_str()).collect();
+    let is_test = |name: &str| tests.contains(&format!("\"{name}\"")) || tests.contains(&format!("fn {name}("));
+    let rows = docs::attacks(&page);
+    let mut complaints: Vec<String> = (1..=36)
+        .filter(|number| rows.iter().filter(|row| row.number == *number).count() != 1)
+        .map(|number| format!("docs/security.md: attack S{number} needs exactly one row"))
+        .collect();
+    for row in &rows {
+        if row.tests.is_empty() && !row.says("none applies") && !row.says("open:") {
+            complaints.push(format!("docs/security.md: S{} has no test and no reason", row.number));
+        }
+        let absent = row.tests.iter().filter(|name| !is_test(name));
+        complaints.extend(absent.map(|name| format!("docs/security.md: S{} names no test: {name}", row.number)));
+    }
+    let open = rows.iter().filter(|row| row.says("open:")).count();
+    if open > OPEN_ATTACKS_MAX {
+        complaints.push(format!("docs/security.md: {open} rows are open, {OPEN_ATTACKS_MAX} were"));
+    }
+    settle(&complaints);
+}
+
 // --- the tests of these tests: a gate that never closes is worse than none
 
 #[test]

@@ -26,6 +26,7 @@ pub(crate) const CASES: &[Case] = &[
     ("a_sweep_takes_the_cgroups_of_nobody", a_sweep_takes_the_cgroups_of_nobody),
     ("a_hundred_lives_leave_nothing", a_hundred_lives_leave_nothing),
     ("many_at_once", many_at_once),
+    ("what_is_ours_is_private", what_is_ours_is_private),
     ("a_killed_supervisor_loses_no_line_and_no_exit", crash::a_killed_supervisor_loses_no_line_and_no_exit),
     ("an_exit_nobody_was_there_for_is_true", crash::an_exit_nobody_was_there_for_is_true),
     ("an_exit_waits_for_a_busy_keeper", crash::an_exit_waits_for_a_busy_keeper),
@@ -213,4 +214,33 @@ fn many_at_once(lab: &Lab) {
     let cpu = crash::cpu_ms(lab, "supervisor") - before;
     println!("  {} up in {up} ms, down in {down} ms; supervisor {cpu} ms of processor", THREADS * EACH);
     assert_eq!(ok("list", lab.runtime().list_containers()), []);
+}
+
+/// Nobody but root comes to the data, and no socket is where a container in the host's network could reach it.
+fn what_is_ours_is_private(lab: &Lab) {
+    use std::os::unix::fs::MetadataExt as _;
+    let id = lab.run(&lab.config("private", &["/bin/sleep"]));
+    let own = lab.own();
+    for dir in [&own.layout.data_root, &own.layout.run_dir, &own.layout.containers_dir()] {
+        let seen = std::fs::metadata(dir).expect("it is there");
+        assert_eq!((seen.uid(), seen.mode() & 0o077), (0, 0), "{}", dir.display());
+    }
+    let keeper = own.keeper.id();
+    let children =
+        std::fs::read_to_string(format!("/proc/{keeper}/task/{keeper}/children")).expect("procfs shows them");
+    let table = std::fs::read_to_string("/proc/net/unix").expect("procfs shows sockets");
+    let mut seen = 0;
+    for pid in children.split_whitespace().map(str::to_owned).chain([keeper.to_string()]) {
+        for entry in std::fs::read_dir(format!("/proc/{pid}/fd")).expect("it runs").flatten() {
+            let Ok(link) = std::fs::read_link(entry.path()) else { continue };
+            let link = link.to_string_lossy().into_owned();
+            let Some(inode) = link.strip_prefix("socket:[").and_then(|rest| rest.strip_suffix(']')) else { continue };
+            let Some(line) = table.lines().find(|line| line.split_whitespace().nth(6) == Some(inode)) else { continue };
+            seen += 1;
+            assert!(!line.contains(" @"), "an abstract socket: {line}");
+        }
+    }
+    assert!(seen >= 2, "only {seen} sockets of ours were found");
+    ok("stop", lab.runtime().stop_container(&id, Duration::ZERO));
+    ok("remove", lab.runtime().remove_container(&id));
 }

@@ -145,6 +145,11 @@ impl Lab {
         }
     }
 
+    /// Where the writable layer of a container that is not made yet will be.
+    pub(crate) fn upper(&self, config: &ContainerConfig) -> PathBuf {
+        self.layout.container_dir(&config.id).join("upper")
+    }
+
     /// Lowers a configuration and makes its directories.
     pub(crate) fn lower(&self, config: &ContainerConfig, bridge: Option<Bridge>) -> Result<(Spec, Launch)> {
         let dir = self.layout.container_dir(&config.id);

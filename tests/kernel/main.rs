@@ -4,6 +4,7 @@
 //! network namespace of its own. Needs root and `/bin/busybox` (Debian's busybox-static); says so otherwise.
 
 mod basics;
+mod escapes;
 mod exec;
 mod isolation;
 mod lab;
@@ -21,7 +22,7 @@ type Case = (&'static str, fn(&Lab));
 fn main() -> ExitCode {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
     let cases: Vec<Case> =
-        [basics::CASES, isolation::CASES, volumes::CASES, limits::CASES, exec::CASES, network::CASES]
+        [basics::CASES, isolation::CASES, volumes::CASES, limits::CASES, exec::CASES, network::CASES, escapes::CASES]
             .concat()
             .into_iter()
             .filter(|(name, _)| wanted.is_empty() || wanted.iter().any(|part| name.contains(part.as_str())))

@@ -78,3 +78,34 @@ pub(crate) fn codes(text: &str) -> Vec<String> {
         .map(str::to_owned)
         .collect()
 }
+
+/// A row of docs/security.md.
+pub(crate) struct Attack {
+    pub(crate) number: usize,
+    /// What stands in backquotes and has the form of a test's name.
+    pub(crate) tests: Vec<String>,
+    answer: String,
+}
+
+impl Attack {
+    pub(crate) fn says(&self, words: &str) -> bool {
+        self.answer.contains(words)
+    }
+}
+
+pub(crate) fn attacks(page: &str) -> Vec<Attack> {
+    let rows = page.lines().filter_map(|line| {
+        let mut cells = line.strip_prefix("| ")?.splitn(3, " | ");
+        let number = cells.next()?.parse().ok()?;
+        let answer = cells.nth(1)?.to_owned();
+        let is_name = |word: &&str| {
+            word.contains('_')
+                && word.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
+        };
+        let words = answer.split('`').skip(1).step_by(2);
+        // `route_localnet` is a setting of the kernel.
+        let tests = words.filter(is_name).filter(|word| *word != "route_localnet").map(str::to_owned).collect();
+        Some(Attack { number, tests, answer })
+    });
+    rows.collect()
+}
