@@ -102,6 +102,7 @@ async fn dispatch(context: &Context, verb: Verb) -> Result<ExitCode, Failure> {
         Verb::Convert(args) => convert::run(context, &args),
         Verb::Explain(args) => explain::run(context, &args),
         Verb::Get(args) => get::run(context, &args).await,
+        Verb::Ps(args) => get::run(context, &args::GetArgs { replicas: true, ..args }).await,
         Verb::Describe(args) => describe::run(context, &args).await,
         Verb::Why(args) => describe::why(context, &args).await,
         Verb::Logs(args) => logs::run(context, &args).await,

@@ -80,6 +80,8 @@ pub enum Verb {
     Describe(ObjectArgs),
     /// Tell why an object is as it is
     Why(ObjectArgs),
+    /// List objects and their replicas (get --replicas)
+    Ps(GetArgs),
     /// Print output of containers
     Logs(LogsArgs),
     /// Run a program in a running container
@@ -276,8 +278,8 @@ pub struct ObjectArgs {
 /// Arguments of `logs`.
 #[derive(Debug, Args)]
 pub struct LogsArgs {
-    /// `app/web`, `web`, `shop/web`, `web-2`
-    pub what: String,
+    /// `app/web`, `web`, `shop/web`, `web-2`; every App and Job when left out
+    pub what: Option<String>,
     /// Go on as lines come
     #[arg(short, long)]
     pub follow: bool,

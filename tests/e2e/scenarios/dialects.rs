@@ -94,6 +94,13 @@ fn a_compose_file_runs(lab: &mut Lab) -> Result {
         Ok(())
     })?;
     ensure!(lab.ok(&["logs", "once"])?.contains("nobody was here"), "its output is kept");
+    // as `docker compose`: the logs of everything, each line with its replica; `up -d` of what runs; `ps`
+    let all = lab.ok(&["logs"])?;
+    ensure!(all.lines().any(|line| line.starts_with("once-1") && line.ends_with("nobody was here")), "{all}");
+    ensure!(all.lines().any(|line| line.starts_with("db-1")), "{all}");
+    lab.ok(&["up", "-d", &lab.manifests.to_string_lossy()])?;
+    let listed = lab.ok(&["ps"])?;
+    ensure!(["web-1", "db-1", "cache-1"].iter().all(|replica| listed.contains(replica)), "{listed}");
     ensure!(lab.object("job/setup")?["phase"] == "completed", "what others waited for has completed");
     let plan = lab.ok(&["plan", &lab.manifests.to_string_lossy(), "-o", "json"])?;
     let plan: serde_json::Value = serde_json::from_str(&plan).map_err(|error| error.to_string())?;
