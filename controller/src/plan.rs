@@ -8,6 +8,7 @@ mod action;
 pub mod backoff;
 #[doc(hidden)]
 pub mod bug;
+pub mod change;
 mod check;
 mod container;
 pub use crate::model::cron;
@@ -21,6 +22,7 @@ mod network;
 mod order;
 mod pass;
 mod rollout;
+mod seal;
 mod template_hash;
 #[cfg(test)]
 mod tests;
@@ -34,6 +36,7 @@ pub use ids::RANGE_LEN;
 pub use image::UNUSED_MS;
 pub use job::LATE_MS_MAX;
 pub use name::{anonymous_volume_name, container_id, network_name, volume_name};
+pub use seal::{Seal, seal};
 pub use template_hash::{changed_fields, template_hash};
 
 use crate::model::{DesiredState, ObservedState};

@@ -6,6 +6,7 @@
 
 mod merge;
 mod moved;
+mod planned;
 mod saved;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,12 +15,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
-use crate::api::types::{Applied, Notice, PlanView, SourceRequest, SourceStatus};
+use crate::api::types::{Applied, Notice, SourceRequest, SourceStatus};
 use crate::manifest::{self, LoadOptions, Look};
 use crate::memory::Memory;
-use crate::model::{
-    Confirmation, DesiredState, Diagnostic, FileKind, Hold, Loaded, ObjectKey, ObservedState, accept, codes,
-};
+use crate::model::{Confirmation, DesiredState, Diagnostic, FileKind, Hold, Loaded, ObjectKey, accept, codes};
 use crate::reconcile::Planner;
 use saved::{Entry, Role, Saved};
 
@@ -48,6 +47,8 @@ struct Inner {
     /// Objects with containers that nothing accepted names, since the file was lost.
     lost: BTreeSet<ObjectKey>,
     unsaved: Option<String>,
+    /// Plans somebody read.
+    seals: planned::Seals,
 }
 
 /// What came of reading a source.
@@ -65,7 +66,8 @@ impl Sources {
         let lost = if saved.is_some() { BTreeSet::new() } else { owners };
         let mut saved = saved.unwrap_or_default();
         saved.generation = saved.generation.max(memory.accepted_generation());
-        let inner = Inner { saved, written, said: BTreeMap::new(), lost, unsaved: None };
+        let inner =
+            Inner { saved, written, said: BTreeMap::new(), lost, unsaved: None, seals: planned::Seals::default() };
         let desired = watch::channel(Arc::new(merged(&inner))).0;
         Self { file, planner, memory, inner: Mutex::new(inner), desired, changed: watch::channel(0).0 }
     }
@@ -112,7 +114,10 @@ impl Sources {
 
     /// Puts in force what was read of a source. Blocks while it is written.
     pub fn take(&self, request: SourceRequest, loaded: &Loaded) -> Applied {
-        let mut inner = self.lock();
+        self.take_locked(&mut self.lock(), request, loaded)
+    }
+
+    fn take_locked(&self, inner: &mut Inner, request: SourceRequest, loaded: &Loaded) -> Applied {
         let confirmed = request.confirm_removal;
         let confirmation = if confirmed { Confirmation::Removal } else { Confirmation::None };
         let known = inner.saved.entries.get(&request.path);
@@ -132,7 +137,7 @@ impl Sources {
             notices: problems.iter().filter(|p| p.is_error() || is_hold(p)).take(NOTICES_MAX).map(notice).collect(),
         };
         inner.said.insert(path.clone(), said);
-        let changed = self.put_in_force(&mut inner, &format!("{}", path.display()));
+        let changed = self.put_in_force(inner, &format!("{}", path.display()));
         let look = Look::plain(loaded);
         let rest = problems.iter().filter(|problem| !is_hold(problem));
         let entry = &inner.saved.entries[&path];
@@ -221,33 +226,6 @@ impl Sources {
             Ok(Some(sources.applied(&inner, changed)))
         };
         tokio::task::spawn_blocking(work).await.map_err(|e| format!("it broke: {e}"))?
-    }
-
-    /// What would be done if a source were put in force, or (none) for what is accepted. Changes nothing; blocks.
-    #[must_use]
-    pub fn plan(&self, request: Option<SourceRequest>, observed: &ObservedState) -> PlanView {
-        let (mut saved, lost) = {
-            let inner = self.lock();
-            (inner.saved.clone(), inner.lost.clone())
-        };
-        let (mut diagnostics, mut errors) = (Vec::new(), 0);
-        if let Some(request) = request {
-            let request = saved.as_known(request);
-            let loaded = load(&request);
-            let previous = saved.entries.get(&request.path).map(|e| e.accepted.clone()).unwrap_or_default();
-            let (accepted, problems) = accept(&previous, &loaded, Confirmation::None);
-            let look = Look::plain(&loaded);
-            diagnostics = problems.iter().map(|p| manifest::render(p, &loaded.sources, &look)).collect();
-            errors = u32::try_from(problems.iter().filter(|p| p.is_error()).count()).unwrap_or(u32::MAX);
-            saved.entries.insert(request.path.clone(), Entry { request, accepted, role: Role::Asked });
-            saved.forget_what_moved();
-        }
-        let desired = merge::merge(&saved, hold_of(&lost)).0;
-        let plan = (self.planner)(&desired, observed);
-        let touched: BTreeSet<&ObjectKey> = plan.steps.iter().filter_map(|step| step.object.as_ref()).collect();
-        let all = merge::keys(&desired);
-        let unchanged = all.into_iter().filter(|key| !touched.contains(key)).cloned().collect();
-        PlanView { unchanged, diagnostics, errors, plan }
     }
 
     /// An answer for what needed no change.

@@ -23,6 +23,7 @@ mod unpack;
 pub use build::{BuildEntry, BuildLayer, Content, ImageBuild};
 pub use describe::{HistoryStep, ImageSizes};
 pub use digest::Digest;
+pub use pull::PullCost;
 pub use push::Pushed;
 pub use reference::{ImageRef, RefError};
 pub use registry::{Proxies, sign_in, sign_out};

@@ -9,6 +9,7 @@ mod files;
 mod input;
 mod logs;
 mod owners;
+mod plans;
 mod replace;
 mod scale;
 mod upgrade;
@@ -19,6 +20,7 @@ pub(crate) const ALL: &[&[Scenario]] = &[
     input::ALL,
     converge::ALL,
     replace::ALL,
+    plans::ALL,
     files::ALL,
     dialects::ALL,
     owners::ALL,

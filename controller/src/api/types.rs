@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{ExitRecord, ObjectKey, SourceRef};
 use crate::plan::Plan;
+use crate::plan::change::Change;
 
 /// `apiVersion` of everything printed as JSON.
 pub const API_VERSION: &str = "boxship/v1";
@@ -214,6 +215,26 @@ pub struct PlanView {
     pub diagnostics: Vec<String>,
     /// As in [`Applied`].
     pub errors: u32,
+    /// The plan object by object: cause, effect, what is noticed of it.
+    #[serde(default)]
+    pub changes: Vec<Change>,
+    /// The plan's seal, for `up --plan-hash`.
+    #[serde(default)]
+    pub hash: String,
+    /// What each image to pull costs, where its registry says so.
+    #[serde(default)]
+    pub pulls: Vec<PullView>,
+}
+
+/// An image that is to be pulled.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PullView {
+    /// Which.
+    pub reference: ImageRef,
+    /// What it costs now; `None`: its registry did not say.
+    pub cost: Option<runtime::image::PullCost>,
+    /// Why not.
+    pub unknown: Option<String>,
 }
 
 /// Everything about one object.

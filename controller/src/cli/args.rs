@@ -61,6 +61,7 @@ pub enum Verb {
     /// Show boxship at work on an image made from this very binary, and prove it
     Demo(DemoArgs),
     /// Run what a directory or file of manifests says, and wait until it does
+    #[command(visible_alias = "apply")]
     Up(UpArgs),
     /// Remove what `up` started; named volumes are kept
     Down(DownArgs),
@@ -171,6 +172,9 @@ pub struct UpArgs {
     /// Yes, remove everything although no manifest is left
     #[arg(long)]
     pub confirm_removal: bool,
+    /// Only if what follows is exactly the plan `boxship plan` printed with this hash
+    #[arg(long, value_name = "HASH")]
+    pub plan_hash: Option<String>,
     /// How to show progress
     #[arg(long, value_enum, default_value_t = Progress::Auto)]
     pub progress: Progress,
@@ -220,6 +224,12 @@ pub struct PlanArgs {
     /// Exit 2 when something would change
     #[arg(long)]
     pub detailed_exitcode: bool,
+    /// As `up --confirm-removal` would do it
+    #[arg(long)]
+    pub confirm_removal: bool,
+    /// Every step in its order, not only what changes
+    #[arg(long)]
+    pub steps: bool,
 }
 
 /// Arguments of `check`.

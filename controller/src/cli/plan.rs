@@ -1,4 +1,7 @@
-//! `plan`: what would change, why, and in which order. Read-only by construction: it asks, the controller answers.
+//! `plan`: what would change, why, what it costs and what is noticed of it. Read-only by construction: it asks, the
+//! controller answers.
+
+mod change;
 
 use std::process::ExitCode;
 
@@ -9,6 +12,7 @@ use super::up::{default_stack, short};
 use crate::api::client::query;
 use crate::api::types::PlanView;
 use crate::plan::{Action, Reason, Step};
+use crate::status::waiting_text;
 
 /// `plan --detailed-exitcode` with changes (terraform's).
 const EXIT_CHANGES: u8 = 2;
@@ -18,7 +22,8 @@ pub(super) async fn run(context: &Context, args: &PlanArgs) -> Result<ExitCode, 
         None => "/v1/plan".to_owned(),
         Some(path) => {
             let absolute = absolute(path);
-            format!("/v1/plan?path={}&default_stack={}", query(&absolute.to_string_lossy()), default_stack(path))
+            let (asked, stack) = (query(&absolute.to_string_lossy()), default_stack(path));
+            format!("/v1/plan?path={asked}&default_stack={stack}&confirm_removal={}", args.confirm_removal)
         }
     };
     let view: PlanView = context.client.get(&path).await?;
@@ -28,7 +33,7 @@ pub(super) async fn run(context: &Context, args: &PlanArgs) -> Result<ExitCode, 
     if context.json() {
         context.print_json(&view);
     } else {
-        print(&view);
+        print(&view, args);
     }
     if view.errors > 0 {
         return Err(Failure::Manifests(format!("{} problems. Nothing was changed", view.errors)));
@@ -37,19 +42,24 @@ pub(super) async fn run(context: &Context, args: &PlanArgs) -> Result<ExitCode, 
     Ok(if changes { ExitCode::from(EXIT_CHANGES) } else { ExitCode::SUCCESS })
 }
 
-fn print(view: &PlanView) {
-    for (number, step) in view.plan.steps.iter().enumerate() {
-        anstream::println!("{}", line(number, step));
+fn print(view: &PlanView, args: &PlanArgs) {
+    for change in &view.changes {
+        anstream::println!("{}", change::text(change, &view.pulls));
+    }
+    if args.steps {
+        for (number, step) in view.plan.steps.iter().enumerate() {
+            anstream::println!("{}", line(number, step));
+        }
     }
     for waiting in &view.plan.waiting {
-        anstream::println!(
-            "  {YELLOW}! waits{YELLOW:#}    {} on {:?}",
-            waiting.object.as_ref().map_or_else(|| "the host".to_owned(), short),
-            waiting.on
-        );
+        let object = waiting.object.as_ref().map_or_else(|| "the host".to_owned(), short);
+        anstream::println!("  {YELLOW}! waits{YELLOW:#}    {object}: {}", waiting_text(&waiting.on));
     }
-    let (steps, same) = (view.plan.steps.len(), view.unchanged.len());
-    anstream::println!("{BOLD}Plan:{BOLD:#} {steps} steps, {same} objects unchanged. Nothing was changed.");
+    anstream::println!("{BOLD}Plan:{BOLD:#} {}. Nothing was changed.", change::summary(view));
+    if let Some(path) = args.path.as_ref().filter(|_| view.errors == 0 && !view.changes.is_empty()) {
+        let confirm = if args.confirm_removal { " --confirm-removal" } else { "" };
+        anstream::println!("To do exactly this:  boxship up {}{confirm} --plan-hash {}", path.display(), view.hash);
+    }
 }
 
 fn line(number: usize, step: &Step) -> String {

@@ -11,6 +11,7 @@ use super::context::{Context, Failure, absolute};
 use super::format::{BOLD, GREEN, secs};
 use super::get::say_notices;
 use super::progress::Reporter;
+use crate::api::client::query;
 use crate::api::types::{Applied, Notice, ObjectStatus, Phase, SourceRequest, Status};
 use crate::model::ObjectKey;
 
@@ -28,7 +29,7 @@ pub(super) async fn run(context: &Context, args: &UpArgs) -> Result<ExitCode, Fa
     // Before anything is started: a typo must not even make a directory.
     super::check::refuse_bad_manifests(&request, args.strict)?;
     super::ensure_running(context).await?;
-    let applied: Applied = context.client.post("/v1/sources", &request).await?;
+    let applied: Applied = context.client.post(&sources_path(args), &request).await?;
     say_what_was_accepted(&applied);
     if applied.errors > 0 {
         return Err(Failure::Manifests(format!("{} problems; the running stack is untouched", applied.errors)));
@@ -55,6 +56,10 @@ pub(super) async fn run(context: &Context, args: &UpArgs) -> Result<ExitCode, Fa
             Ok(ExitCode::from(130))
         }
     }
+}
+
+fn sources_path(args: &UpArgs) -> String {
+    args.plan_hash.as_ref().map_or_else(|| "/v1/sources".to_owned(), |h| format!("/v1/sources?plan_hash={}", query(h)))
 }
 
 enum Waited {

@@ -184,7 +184,9 @@ pub fn same_content(a: &DesiredState, b: &DesiredState) -> bool {
     without_places(a) == without_places(b)
 }
 
-fn without_places(state: &DesiredState) -> DesiredState {
+/// The content alone: no places, holds, roots or generation.
+#[must_use]
+pub fn without_places(state: &DesiredState) -> DesiredState {
     let nowhere = || SourceRef { file: String::new(), line: 0, column: 0 };
     let mut state = state.clone();
     state.generation = 0;

@@ -98,7 +98,7 @@ impl<'a> Pass<'a> {
         if self.has_bug(Bug::ExclusiveIgnored) {
             return None;
         }
-        let wanted = volume::exclusive_volumes(self, make.template, make.image_config, &make.replica());
+        let wanted = volume::exclusive_volumes(self.desired, make.template, make.image_config, &make.replica());
         let mut writers = wanted.iter().filter_map(|name| self.writers.get(name)).flatten();
         writers.find(|id| !freed.contains(id) && !self.stopped.contains_key(*id))
     }

@@ -47,7 +47,7 @@ pub fn changed_fields(old: (&ContainerTemplate, &Digest), new: (&ContainerTempla
 }
 
 /// The list. Values are canonical texts.
-fn fields(template: &ContainerTemplate) -> BTreeMap<String, String> {
+pub(super) fn fields(template: &ContainerTemplate) -> BTreeMap<String, String> {
     let mut fields = BTreeMap::new();
     let mut put = |name: &str, value: Option<String>| {
         if let Some(value) = value {

@@ -2,6 +2,7 @@
 //! `tests/simulation`.
 
 mod golden;
+mod golden_change;
 mod golden_job;
 mod golden_restart;
 mod property;

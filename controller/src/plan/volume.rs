@@ -10,7 +10,9 @@ use super::bug::Bug;
 use super::name::{anonymous_volume_name, volume_name};
 use super::pass::Pass;
 use super::{Action, Reason, StepId};
-use crate::model::{ContainerTemplate, Kind, MountWhat, ObjectKey, ReplicaKey, SourceRef, VolumeAccess, labels};
+use crate::model::{
+    ContainerTemplate, DesiredState, Kind, MountWhat, ObjectKey, ReplicaKey, SourceRef, VolumeAccess, labels,
+};
 
 /// Makes declared volumes present, mounted or not: a person may want to fill one first.
 pub(super) fn plan_volumes(pass: &mut Pass<'_>) {
@@ -96,12 +98,12 @@ fn trimmed(path: &str) -> &str {
 
 /// Volumes a container of this template writes to that have one writer at a time.
 pub(super) fn exclusive_volumes(
-    pass: &Pass<'_>,
+    desired: &DesiredState,
     template: &ContainerTemplate,
     image: &ImageConfig,
     replica: &ReplicaKey,
 ) -> Vec<VolumeName> {
-    let single = |key: &ObjectKey| pass.desired.volumes.get(key).is_none_or(|v| v.access == VolumeAccess::Single);
+    let single = |key: &ObjectKey| desired.volumes.get(key).is_none_or(|v| v.access == VolumeAccess::Single);
     let declared = template.mounts.iter().filter(|mount| !mount.read_only).filter_map(|mount| match &mount.what {
         MountWhat::Volume(key) if single(key) => Some(volume_name(key)),
         MountWhat::Volume(_)

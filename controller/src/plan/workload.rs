@@ -10,7 +10,7 @@ mod slot;
 
 use std::collections::BTreeMap;
 
-use runtime::runtime::{Alteration, ContainerState};
+use runtime::runtime::{Alteration, ContainerState, ImageConfig};
 use slot::Slot;
 
 use super::bug::Bug;
@@ -18,7 +18,7 @@ use super::pass::{Found, Pass};
 use super::rollout::{self, Progress, Target, change_reason};
 use super::volume::exclusive_volumes;
 use super::{Action, Reason, StepId, WaitingOn, dependency};
-use crate::model::{ObjectKey, ObservedContainer, ReplicaKey, TemplateHash, Workload};
+use crate::model::{ContainerTemplate, DesiredState, ObjectKey, ObservedContainer, ReplicaKey, TemplateHash, Workload};
 
 /// One App under planning.
 struct App<'a> {
@@ -375,12 +375,21 @@ impl<'a> App<'a> {
 /// How many replicas may exist above, and be missing below, what is wanted. Stop-first, where two containers of a slot
 /// would share what only one may have: none above.
 fn budget<'a>(pass: &Pass<'a>, key: &ObjectKey, wanted: &Workload, target: Option<&Target<'a>>) -> (u32, u32) {
+    spare(pass.desired, key, wanted, target.map(|target| (target.template, target.image_config)))
+}
+
+/// [`budget`] of what an App runs: its template and the configuration of its image.
+pub(super) fn spare(
+    desired: &DesiredState,
+    key: &ObjectKey,
+    wanted: &Workload,
+    runs: Option<(&ContainerTemplate, &ImageConfig)>,
+) -> (u32, u32) {
     let strategy = &wanted.strategy;
     let is_exclusive = wanted.exclusive
-        || target.is_some_and(|target| {
+        || runs.is_some_and(|(template, image)| {
             let replica = ReplicaKey { workload: key.clone(), ordinal: 1 };
-            target.template.host_network
-                || !exclusive_volumes(pass, target.template, target.image_config, &replica).is_empty()
+            template.host_network || !exclusive_volumes(desired, template, image, &replica).is_empty()
         });
     match (is_exclusive, strategy.max_surge, strategy.max_unavailable) {
         (true, _, unavailable) => (0, unavailable.max(1)),

@@ -21,10 +21,12 @@ use crate::runtime::{ImageInfo, PullPhase, PullProgress, PullRequest};
 
 mod download;
 mod together;
+mod weigh;
 
 pub(super) use download::Download;
 pub(super) use together::{Documents, patiently};
 use together::{Slot, Together};
+pub use weigh::PullCost;
 
 /// Layers of one pull fetched at the same time.
 const THREADS_MAX: usize = 3;

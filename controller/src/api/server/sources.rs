@@ -1,27 +1,57 @@
 //! Manifest sources over the socket: put in force, taken back, or only planned.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Query, State};
+use axum::http::StatusCode;
+use runtime::error::chain;
+use runtime::image::ImageRef;
 use serde::Deserialize;
 
 use super::Api;
 use super::refusal::{Answer, Refusal, blocking};
-use crate::api::types::{Applied, PlanView, SourceRequest};
+use crate::api::types::{Applied, PlanView, PullView, SourceRequest};
+use crate::reconcile::View;
+
+/// How long a fresh look at the host is waited for; after that the last one counts.
+const FRESH_LOOK_MAX: Duration = Duration::from_secs(5);
+
+/// Longest question to a registry about one image of a plan.
+const WEIGH_MAX: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Deserialize)]
 pub(super) struct Of {
     path: Option<PathBuf>,
     default_stack: Option<String>,
+    #[serde(default)]
+    confirm_removal: bool,
 }
 
-pub(super) async fn apply(State(api): State<Arc<Api>>, Json(request): Json<SourceRequest>) -> Answer<Applied> {
+#[derive(Debug, Deserialize)]
+pub(super) struct Sealed {
+    plan_hash: Option<String>,
+}
+
+pub(super) async fn apply(
+    State(api): State<Arc<Api>>,
+    Query(sealed): Query<Sealed>,
+    Json(request): Json<SourceRequest>,
+) -> Answer<Applied> {
     if !request.path.is_absolute() {
         return Err(Refusal::bad_request(format!("{} is not an absolute path", request.path.display())));
     }
-    api.sources.apply(request).await.map(Json).map_err(Refusal::internal)
+    let Some(hash) = sealed.plan_hash else {
+        return api.sources.apply(request).await.map(Json).map_err(Refusal::internal);
+    };
+    let view = fresh(&api).await;
+    let (sources, path) = (Arc::clone(&api.sources), request.path.clone());
+    let applied = blocking(move || sources.apply_sealed(request, &hash, &view.seen.state)).await?;
+    let help = format!("boxship plan {}", path.display());
+    applied.map(Json).map_err(|moved| Refusal::new(StatusCode::CONFLICT, "BX0603", moved, Some(help)))
 }
 
 pub(super) async fn remove(State(api): State<Arc<Api>>, Query(query): Query<Of>) -> Answer<Applied> {
@@ -33,10 +63,48 @@ pub(super) async fn plan(State(api): State<Arc<Api>>, Query(query): Query<Of>) -
         path,
         default_stack: query.default_stack.unwrap_or_default(),
         watch: false,
-        confirm_removal: false,
+        confirm_removal: query.confirm_removal,
     });
-    let (sources, view) = (Arc::clone(&api.sources), api.views.borrow().clone());
-    blocking(move || sources.plan(request, &view.seen.state)).await.map(Json)
+    let view = fresh(&api).await;
+    let sources = Arc::clone(&api.sources);
+    let mut plan = blocking(move || sources.plan(request, &view.seen.state)).await?;
+    plan.pulls = weighed(&api, &plan).await;
+    Ok(Json(plan))
+}
+
+/// The host as it is now rather than up to a resync ago: rings for a look and waits for it.
+async fn fresh(api: &Api) -> Arc<View> {
+    let mut views = api.views.clone();
+    views.mark_unchanged();
+    api.bell.notify_one();
+    let _ = tokio::time::timeout(FRESH_LOOK_MAX, views.changed()).await;
+    Arc::clone(&views.borrow_and_update())
+}
+
+/// What each image to pull costs, asked of the registries side by side.
+async fn weighed(api: &Api, plan: &PlanView) -> Vec<PullView> {
+    let pulls: BTreeSet<&ImageRef> = plan.changes.iter().flat_map(|change| &change.pulls).collect();
+    let asked = pulls.into_iter().map(|reference| {
+        let (linux, reference) = (api.linux.clone(), reference.clone());
+        tokio::spawn(async move {
+            let Some(linux) = linux else { return PullView { reference, cost: None, unknown: None } };
+            let asking = reference.clone();
+            let asked = tokio::task::spawn_blocking(move || linux.images().weigh(&asking));
+            let (cost, unknown) = match tokio::time::timeout(WEIGH_MAX, asked).await {
+                Ok(Ok(Ok(cost))) => (Some(cost), None),
+                Ok(Ok(Err(error))) => (None, Some(chain(&error))),
+                Ok(Err(panic)) => (None, Some(format!("it broke: {panic}"))),
+                Err(_) => (None, Some(format!("no answer in {} s", WEIGH_MAX.as_secs()))),
+            };
+            PullView { reference, cost, unknown }
+        })
+    });
+    let asked: Vec<_> = asked.collect();
+    let mut weighed = Vec::new();
+    for answer in asked {
+        weighed.extend(answer.await);
+    }
+    weighed
 }
 
 pub(super) async fn shutdown(State(api): State<Arc<Api>>) -> Answer<serde_json::Value> {
