@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -15,7 +15,19 @@ use runtime::runtime::{
     ContainerConfig, IdRange, ImageConfig, LogConfig, NetworkMode, Resources, RuntimeEvent, SecurityConfig,
 };
 
-use super::BOXSHIP;
+/// The keeper, and what it starts, are this program too: a controller beside them would only disturb the measurement.
+pub(super) fn daemon() -> Option<ExitCode> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let rest = || args.iter().skip(1).map(std::ffi::OsString::from);
+    let ended = match args.first()?.as_str() {
+        "keeper" => runtime::keeper::run(rest()),
+        "supervisor" => runtime::supervisor::run(rest()),
+        "switchboard" => runtime::switchboard::run(rest()),
+        "unpack" => return Some(runtime::image::unpack_child(&args[1..])),
+        _ => return None,
+    };
+    Some(if ended.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
 
 /// A supervisor of its own and what is needed to ask it.
 pub(super) struct Supervised {
@@ -29,10 +41,11 @@ pub(super) struct Supervised {
 impl Supervised {
     pub(super) fn new(dir: &Path) -> Self {
         let layout = Layout::new(dir.join("data"), dir.join("run"));
-        let mut command = Command::new(BOXSHIP);
+        let program = std::env::current_exe().expect("this program has a path");
+        let mut command = Command::new(&program);
         command.arg("keeper").args(layout.to_args()).args(["--with", "supervisor,switchboard"]);
         let keeper = command.stderr(Stdio::null()).spawn().expect("the keeper starts");
-        let images = StoreOptions { unpack_program: BOXSHIP.into(), ..StoreOptions::default() };
+        let images = StoreOptions { unpack_program: program, ..StoreOptions::default() };
         let linux = LinuxRuntime::open(&layout, LinuxOptions { images }).expect("the data root can be opened");
         let until = Instant::now() + Duration::from_secs(30);
         while linux.supervisor().ping().is_err() {
