@@ -4,6 +4,7 @@
 //! says "look", never what to do: what to do follows from what is seen, so a ring lost, doubled or late changes nothing.
 //! On an idle host there is one look every 30 s, which writes nothing.
 
+mod failed;
 mod view;
 
 use std::sync::Arc;
@@ -121,6 +122,9 @@ impl Reconciler {
         tracing::debug!(steps = plan.steps.len(), waiting = plan.waiting.len(), settled, ?took, "planned");
         let view = View { desired, seen: Arc::new(seen), plan: Arc::new(plan.clone()), settled, blind: None };
         self.views.send_replace(Arc::new(view));
+        if failed::any(&plan) {
+            self.tell_failures(&plan).await;
+        }
         if acts {
             let patience = QUICK_STEPS + QUICK_STEP * u32::try_from(plan.steps.len()).unwrap_or(u32::MAX).min(1_000);
             let mut running = self.executor.execute(plan);
@@ -128,6 +132,19 @@ impl Reconciler {
             let _ = tokio::time::timeout(patience.min(QUICK_STEPS_MAX), &mut running).await;
         }
         Pass { acted: acts, next, took }
+    }
+
+    /// Says why revisions failed while their containers are still there to be asked.
+    async fn tell_failures(&self, plan: &Plan) {
+        let (runtime, memory) = (Arc::clone(&self.runtime), Arc::clone(&self.memory));
+        let (view, probes, plan) = (self.views.borrow().clone(), self.probes.failures(), plan.clone());
+        let told = tokio::task::spawn_blocking(move || {
+            let (runtime, memory, state) = (&*runtime, &*memory, &view.seen.state);
+            failed::tell(&plan, failed::Failing { desired: &view.desired, state, runtime, memory, probes: &probes });
+        });
+        if let Err(panic) = told.await {
+            tracing::error!(%panic, "a failed revision could not be told");
+        }
     }
 
     /// Reads the world and plans, on a thread that may block.

@@ -88,6 +88,11 @@ fn a_bad_tag(lab: &mut Lab) -> Result {
     ensure!(before == after, "the good replicas were touched: {before:?} {after:?}");
     let why = lab.ok(&["why", "app/web"])?;
     ensure!(why.contains("this tag is broken") || why.contains("exit"), "why does not name the cause: {why}");
+    let events = lab.ok(&["events", "app/web"])?;
+    let told: Vec<&str> = events.lines().filter(|line| line.contains("RevisionFailed")).collect();
+    ensure!(told.len() == 1, "the failure is told {} times:\n{events}", told.len());
+    ensure!(told[0].contains("wrote last:") && told[0].contains("this tag is broken"), "no last words: {}", told[0]);
+    ensure!(told[0].contains("back to revision 1"), "no outlook: {}", told[0]);
     Ok(())
 }
 
