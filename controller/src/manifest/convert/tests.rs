@@ -251,7 +251,7 @@ impl Application {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// One application as a compose file, as a Deployment and as the native manifest made of it is one model.
     #[test]

@@ -141,7 +141,13 @@ pub(super) const CRON_JOB: Section = Section {
     ],
 };
 
-/// A pod template, or `jobTemplate`.
+/// `jobTemplate`.
+pub(super) const JOB_TEMPLATE: Section = Section {
+    name: "jobTemplate",
+    keys: &[partly("metadata", "nothing here selects a Job by its labels"), yes("spec")],
+};
+
+/// A pod template.
 pub(super) const TEMPLATE: Section = Section { name: "template", keys: &[yes("metadata"), yes("spec")] };
 
 /// A pod.
@@ -195,7 +201,7 @@ const POD_KEYS: &[Key] = &[
 pub(super) const CONTAINER: Section = Section { name: "the container", keys: CONTAINER_KEYS };
 
 const CONTAINER_KEYS: &[Key] = &[
-    yes("name"),
+    partly("name", "replicas are called by the name of their workload"),
     yes("image"),
     yes("command"),
     yes("args"),
@@ -408,7 +414,7 @@ pub(super) const SERVICE_PORT: Section = Section {
         yes("targetPort"),
         yes("nodePort"),
         yes("protocol"),
-        yes("name"),
+        partly("name", "nothing here calls a port of a Service by its name"),
         unless("appProtocol", &["http", "tcp"], INERT),
     ],
 };

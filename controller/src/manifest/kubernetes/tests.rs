@@ -1,5 +1,7 @@
 //! Kubernetes objects to the model: what they mean, what is said, the same application in three dialects.
 
+mod keys;
+
 use proptest::prelude::*;
 
 use crate::manifest::tests::without_places;

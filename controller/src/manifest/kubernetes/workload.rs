@@ -125,7 +125,7 @@ pub(super) fn cron_job(lower: &mut Lower, root: &Node, metadata: &Metadata<'_>) 
         lower.reader.error(codes::MISSING_FIELD, root.extent, "a CronJob needs a key `jobTemplate`");
         return None;
     };
-    let found = lower.reader.keys(template, &keys::TEMPLATE);
+    let found = lower.reader.keys(template, &keys::JOB_TEMPLATE);
     let Some(inner) = found.get("spec") else {
         lower.reader.error(codes::MISSING_FIELD, template.extent, "`jobTemplate` needs a key `spec`");
         return None;

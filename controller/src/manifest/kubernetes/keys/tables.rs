@@ -30,7 +30,7 @@ pub(crate) const TABLES: Tables = Tables {
         ("strategy.rollingUpdate", &ROLLING_UPDATE),
         ("Job.spec", &JOB),
         ("CronJob.spec", &CRON_JOB),
-        ("CronJob.template", &TEMPLATE),
+        ("CronJob.template", &JOB_TEMPLATE),
         ("template", &TEMPLATE),
         ("Pod.spec", &POD),
         ("Pod.spec.securityContext", &POD_SECURITY),
