@@ -284,15 +284,15 @@ impl Executor {
         loop {
             match self.runtime.publish_endpoints(&table) {
                 Ok(()) => break,
-                Err(error @ Error::PortInUse { address, port, .. }) => {
+                Err(error @ Error::PortInUse { at, .. }) => {
                     let before = table.listeners.len();
-                    table.listeners.retain(|listener| (listener.address, listener.port) != (address, port));
+                    table.listeners.retain(|listener| listener.at != at);
                     if table.listeners.len() == before {
                         self.memory.record_published(None);
                         return Err(error);
                     }
                     self.memory.record_event(None, "PortInUse", chain(&error), true);
-                    self.memory.record_failure(&Action::listener_subject(address, port), &error);
+                    self.memory.record_failure(&Action::listener_subject(at), &error);
                 }
                 Err(error) => {
                     self.memory.record_published(None);
@@ -301,7 +301,7 @@ impl Executor {
             }
         }
         for listener in &table.listeners {
-            self.memory.clear_failure(&Action::listener_subject(listener.address, listener.port));
+            self.memory.clear_failure(&Action::listener_subject(listener.at));
         }
         self.memory.record_published(Some(table));
         Ok(())

@@ -51,12 +51,10 @@ pub enum Error {
         reclaimable_bytes: u64,
     },
     /// A host port is taken by somebody else.
-    #[error("port {port} is already in use on {address}{holder}")]
+    #[error("port {}{} is already in use on {}{holder}", at.port, if at.protocol.is_tcp() { "" } else { "/udp" }, at.address)]
     PortInUse {
-        /// Host address.
-        address: std::net::IpAddr,
-        /// Host port.
-        port: u16,
+        /// Which.
+        at: crate::runtime::HostPort,
         /// ` by NAME (pid N)` when it could be found, else empty.
         holder: String,
     },

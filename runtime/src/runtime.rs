@@ -36,7 +36,7 @@ use crate::id::{ContainerId, NetworkName, VolumeName};
 use crate::image::{Digest, ImageRef};
 pub use finding::Finding;
 pub use image::{ImageConfig, ImageHealthcheck, ImageInfo, NoProgress, PullPhase, PullProgress, PullRequest};
-pub use network::{DnsView, EndpointTable, Listener, NetworkConfig, NetworkInfo};
+pub use network::{DnsView, EndpointTable, HostPort, Listener, NetworkConfig, NetworkInfo, Protocol};
 
 /// The verbs of the container runtime, in CRI's words. See the module for the life cycle.
 pub trait Runtime: Send + Sync {

@@ -6,11 +6,13 @@
 
 pub mod client;
 mod control;
+mod datagrams;
 mod dial;
 mod dns;
 pub mod fd_store;
 mod handover;
 mod holder;
+mod packet;
 mod poller;
 mod ports;
 mod proxy;
@@ -36,6 +38,7 @@ use crate::layout::Layout;
 use crate::network::transparent;
 use crate::runtime::EndpointTable;
 use control::Control;
+use datagrams::Datagrams;
 use dial::Borrowing;
 use dns::Dns;
 use dns::answer::Names;
@@ -80,6 +83,7 @@ struct Switchboard {
     store: Box<dyn FdStore>,
     table: EndpointTable,
     proxy: Proxy,
+    datagrams: Datagrams,
     dns: Dns,
     control: Control,
     /// Tells of SIGTERM.
@@ -93,9 +97,11 @@ impl Switchboard {
     fn start(layout: &Layout, mut store: Box<dyn FdStore>, resolv_conf: PathBuf) -> Result<Self> {
         let mut poller = Poller::new()?;
         let signals = catch_sigterm(&poller)?;
-        let mut proxy = Proxy::new(raise_fds_max());
+        let fds_max = raise_fds_max();
+        let (mut proxy, mut datagrams) = (Proxy::new(fds_max), Datagrams::new(fds_max));
         let mut dns = Dns::new(resolv_conf);
-        let inherited = proxy.inherit(&mut *store).and_then(|()| dns.inherit(&mut poller, &mut *store));
+        let sockets = proxy.inherit(&mut *store).and_then(|()| datagrams.inherit(&mut *store));
+        let inherited = sockets.and_then(|()| dns.inherit(&mut poller, &mut *store));
         if let Err(e) = inherited {
             tracing::warn!("starting without the sockets of an earlier switchboard: {}", chain(&e));
         }
@@ -103,21 +109,36 @@ impl Switchboard {
         if let Some(table) = &table {
             dns.set(Names::new(table));
             proxy.borrow(borrowing(layout));
-            if let Some(failure) = proxy.set(&mut poller, &mut *store, &table.listeners) {
+            let refused = proxy.set(&mut poller, &mut *store, &table.listeners);
+            if let Some(failure) = datagrams.set(&mut poller, &mut *store, &table.listeners).or(refused) {
                 tracing::warn!("a port of the last table cannot be had: {failure:?}");
             }
         }
         match handover::take(&mut *store) {
             Ok(parcels) => {
-                let (names, flows) = parcels.into_iter().partition(|parcel| matches!(parcel, Parcel::Names(..)));
+                let (names, others) = parcels.into_iter().partition(|parcel| matches!(parcel, Parcel::Names(..)));
                 dns.unpack(&mut poller, names);
+                let is_datagrams = |parcel: &Parcel| matches!(parcel, Parcel::Datagrams(..));
+                let (clients, flows) = Vec::into_iter(others).partition(is_datagrams);
+                datagrams.unpack(&mut poller, clients);
                 proxy.unpack(&mut poller, flows);
             }
             Err(e) => tracing::warn!("starting without the connections of an earlier switchboard: {}", chain(&e)),
         }
         let control = Control::bind(layout, &poller)?;
         let table = table.unwrap_or_default();
-        Ok(Self { layout: layout.clone(), poller, store, table, proxy, dns, control, signals, ends_at: None })
+        Ok(Self {
+            layout: layout.clone(),
+            poller,
+            store,
+            table,
+            proxy,
+            datagrams,
+            dns,
+            control,
+            signals,
+            ends_at: None,
+        })
     }
 
     fn serve(mut self) -> Result<()> {
@@ -134,6 +155,7 @@ impl Switchboard {
             if self.ends_at.is_some_and(|at| boot_ms() >= at || self.dns.is_idle()) {
                 let mut parcels = self.proxy.pack();
                 parcels.extend(self.dns.pack());
+                parcels.extend(self.datagrams.pack());
                 handover::store(&mut *self.store, parcels);
                 return Ok(());
             }
@@ -152,6 +174,8 @@ impl Switchboard {
             Kind::DnsPeer => self.dns.converse(&mut self.poller, id),
             Kind::Upstream => self.dns.upstream_event(&mut self.poller, id),
             Kind::Signal => self.end_soon(),
+            Kind::UdpPort => self.datagrams.arrived(&mut self.poller, id),
+            Kind::UdpFlow => self.datagrams.answered(&self.poller, id),
         }
     }
 
@@ -161,7 +185,14 @@ impl Switchboard {
             Kind::Backend => self.proxy.expired(&mut self.poller, id),
             Kind::DnsPeer => self.dns.hang_up(&mut self.poller, id),
             Kind::Upstream => self.dns.upstream_expired(&mut self.poller, id),
-            Kind::Control | Kind::ControlPeer | Kind::Client | Kind::DnsUdp | Kind::DnsTcp | Kind::Signal => {}
+            Kind::UdpFlow => self.datagrams.expired(&mut self.poller, id),
+            Kind::Control
+            | Kind::ControlPeer
+            | Kind::Client
+            | Kind::DnsUdp
+            | Kind::DnsTcp
+            | Kind::Signal
+            | Kind::UdpPort => {}
         }
     }
 
@@ -201,7 +232,8 @@ impl Switchboard {
         self.dns.set(Names::new(&table));
         self.proxy.borrow(borrowing(&self.layout));
         // Also when nothing changed: a port that was taken may be free by now.
-        let failure = self.proxy.set(&mut self.poller, &mut *self.store, &table.listeners);
+        let refused = self.proxy.set(&mut self.poller, &mut *self.store, &table.listeners);
+        let failure = self.datagrams.set(&mut self.poller, &mut *self.store, &table.listeners).or(refused);
         self.table = table;
         failure.unwrap_or(Response::Done)
     }

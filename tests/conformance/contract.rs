@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use runtime::Error;
 use runtime::runtime::{
-    ContainerState, EndpointTable, ExecConfig, ExitStatus, Listener, MountConfig, MountSource, NetworkMode, Resources,
-    RuntimeEvent, VolumeConfig,
+    ContainerState, EndpointTable, ExecConfig, ExitStatus, HostPort, Listener, MountConfig, MountSource, NetworkMode,
+    Resources, RuntimeEvent, VolumeConfig,
 };
 
 use crate::Case;
@@ -260,7 +260,7 @@ fn a_taken_port_is_named_and_the_others_work(lab: &Lab) {
     let taken = foreign.local_addr().unwrap().port();
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     crate::lab::wait_for("the switchboard", || match lab.runtime().publish_endpoints(&table(&[taken, free])) {
-        Err(Error::PortInUse { port, .. }) => (port == taken).then_some(()),
+        Err(Error::PortInUse { at, .. }) => (at.port == taken).then_some(()),
         Err(Error::Unreachable { .. }) => None,
         other => panic!("{other:?}"),
     });
@@ -274,12 +274,12 @@ fn taken_port_on_the_fake() {
     let fake = FakeRuntime::new();
     fake.take_port(IpAddr::V4(Ipv4Addr::LOCALHOST), 80);
     let refused = fake.publish_endpoints(&table(&[80, 81]));
-    assert!(matches!(refused, Err(Error::PortInUse { port: 80, .. })), "{refused:?}");
+    assert!(matches!(refused, Err(Error::PortInUse { at: HostPort { port: 80, .. }, .. })), "{refused:?}");
     assert_eq!(fake.endpoints(), table(&[81]));
 }
 
 fn table(ports: &[u16]) -> EndpointTable {
     let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    let listener = |port: &u16| Listener { address, port: *port, backends: Vec::new(), park_ms: 1_000 };
+    let listener = |port: &u16| Listener { at: HostPort::tcp(address, *port), backends: Vec::new(), park_ms: 1_000 };
     EndpointTable { listeners: ports.iter().map(listener).collect(), ..EndpointTable::default() }
 }

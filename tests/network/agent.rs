@@ -28,6 +28,8 @@ pub(crate) fn run() {
         let answer = match words[..] {
             ["up", address, prefix_len, gateway] => up(address, prefix_len, gateway),
             ["serve", port, name] => serve(port, name),
+            ["serve-udp", port, name] => serve_udp(port, name),
+            ["ask-udp", target, text] => ask_udp(target, text),
             ["connect", target] => connect(target, CONNECT_TIMEOUT),
             ["connect-patiently", target] => connect(target, Duration::from_secs(5)),
             ["address", address] => add_address(address),
@@ -74,6 +76,34 @@ fn serve(port: &str, name: &str) -> String {
         }
     });
     "ok".into()
+}
+
+/// An echo that says `NAME ` before what it got.
+fn serve_udp(port: &str, name: &str) -> String {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port.parse().expect("a port"))).expect("it is free in here");
+    let name = name.to_owned();
+    std::thread::spawn(move || {
+        let mut buffer = vec![0; 64 << 10];
+        while let Ok((count, peer)) = socket.recv_from(&mut buffer) {
+            let answer = [name.as_bytes(), b" ", &buffer[..count]].concat();
+            // nobody there any more is for the peer to find out
+            let _ = socket.send_to(&answer, peer);
+        }
+    });
+    "ok".into()
+}
+
+fn ask_udp(target: &str, text: &str) -> String {
+    let exchange = || -> std::io::Result<String> {
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+        socket.set_read_timeout(Some(PATIENCE))?;
+        socket.connect(target)?;
+        socket.send(text.as_bytes())?;
+        let mut buffer = vec![0; 64 << 10];
+        let count = socket.recv(&mut buffer)?;
+        Ok(String::from_utf8_lossy(&buffer[..count]).into_owned())
+    };
+    exchange().unwrap_or_else(|e| format!("{:?}", e.kind()))
 }
 
 fn echo(mut stream: TcpStream, name: &str) -> std::io::Result<()> {

@@ -5,6 +5,7 @@
 
 mod agent;
 mod bridge;
+mod datagrams;
 mod dns;
 mod lab;
 mod ports;
@@ -29,6 +30,11 @@ const CASES: &[Case] = &[
     ("port_loses_nothing_in_an_upgrade", ports::loses_nothing_in_an_upgrade),
     ("port_shows_containers_the_clients_own_address", ports::shows_containers_the_clients_own_address),
     ("port_in_use_names_the_process", ports::in_use_names_the_process),
+    ("udp_answers_come_from_where_was_asked", datagrams::answers_come_from_where_was_asked),
+    ("udp_swaps_backends_and_loses_nothing", datagrams::swaps_backends_and_loses_nothing),
+    ("udp_waits_for_a_backend", datagrams::waits_for_a_backend),
+    ("udp_survives_upgrades_and_kills", datagrams::survives_upgrades_and_kills),
+    ("udp_in_use_names_the_process", datagrams::in_use_names_the_process),
     ("names_by_udp_and_tcp_for_each_view", dns::names_by_udp_and_tcp_for_each_view),
     ("names_unknown_go_to_the_hosts_resolver", dns::unknown_names_go_to_the_hosts_resolver),
     ("names_survive_kills_of_the_switchboard", dns::survive_kills_of_the_switchboard),

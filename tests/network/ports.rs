@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use runtime::error::Error;
 use runtime::network;
-use runtime::runtime::{EndpointTable, Listener};
+use runtime::runtime::{EndpointTable, HostPort, Listener};
 
 use crate::lab::{Agent, DEADLINE, Lab, Switchboard, wait_until};
 
@@ -17,7 +17,14 @@ const PORT: u16 = 8080;
 fn table(backends: &[&Agent], park_ms: u32) -> EndpointTable {
     let backends = backends.iter().map(|a| SocketAddr::new(IpAddr::V4(a.address), 80)).collect();
     let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    EndpointTable { listeners: vec![Listener { address, port: PORT, backends, park_ms }], ..Default::default() }
+    EndpointTable {
+        listeners: vec![Listener { at: HostPort::tcp(address, PORT), backends, park_ms }],
+        ..Default::default()
+    }
+}
+
+fn other_port() -> HostPort {
+    HostPort::tcp(IpAddr::V4(Ipv4Addr::LOCALHOST), 8081)
 }
 
 fn connect() -> std::io::Result<TcpStream> {
@@ -226,7 +233,7 @@ pub(crate) fn shows_containers_the_clients_own_address() {
     let (lab, switchboard, old, new) = &stage;
     let outside = lab.outside();
     let mut wanted = table(&[old], 0);
-    wanted.listeners[0].address = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+    wanted.listeners[0].at.address = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
     switchboard.set(&wanted);
     assert_eq!(outside.ask("connect-patiently 198.51.100.1:8080"), "old 198.51.100.2");
     assert_eq!(new.ask("connect 10.77.1.1:8080"), "old 10.77.1.1");
@@ -254,7 +261,7 @@ pub(crate) fn loses_nothing_in_an_upgrade() {
     let stage = stage();
     let (_, switchboard, old, _) = &stage;
     let mut wanted = table(&[old], 0);
-    wanted.listeners.push(Listener { port: 8081, backends: vec![], park_ms: 60_000, ..wanted.listeners[0].clone() });
+    wanted.listeners.push(Listener { at: other_port(), backends: vec![], park_ms: 60_000 });
     switchboard.set(&wanted);
     let parked = TcpStream::connect((Ipv4Addr::LOCALHOST, 8081)).unwrap();
     let stop = Arc::new(AtomicBool::new(false));
@@ -338,9 +345,9 @@ pub(crate) fn in_use_names_the_process() {
     let (_, switchboard, old, _) = &stage;
     let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 8081)).unwrap();
     let mut both = table(&[old], 0);
-    both.listeners.insert(0, Listener { port: 8081, ..both.listeners[0].clone() });
+    both.listeners.insert(0, Listener { at: other_port(), ..both.listeners[0].clone() });
     let error = switchboard.client.set_table(&both).unwrap_err();
-    assert!(matches!(error, Error::PortInUse { port: 8081, .. }), "{error:?}");
+    assert!(matches!(error, Error::PortInUse { at: HostPort { port: 8081, .. }, .. }), "{error:?}");
     let me = std::fs::read_to_string("/proc/self/comm").unwrap();
     let expected = format!("port 8081 is already in use on 127.0.0.1 by {} (pid {})", me.trim(), std::process::id());
     assert_eq!(error.to_string(), expected);
@@ -351,7 +358,7 @@ pub(crate) fn in_use_names_the_process() {
     BufReader::new(TcpStream::connect((Ipv4Addr::LOCALHOST, 8081)).unwrap()).read_line(&mut line).unwrap();
     assert!(line.starts_with("old "), "{line}");
 
-    both.listeners[0].address = "192.0.2.77".parse().unwrap();
+    both.listeners[0].at.address = "192.0.2.77".parse().unwrap();
     let error = switchboard.client.set_table(&both).unwrap_err();
     assert_eq!(error.to_string(), "port 8081 cannot be published on 192.0.2.77: this host has no such address");
     clear(stage);

@@ -9,6 +9,7 @@ use controller::model::{
     Schedule, SourceRef, UpdateStrategy, VolumeAccess, Workload,
 };
 use runtime::image::ImageRef;
+use runtime::runtime::HostPort;
 use runtime::runtime::{Resources, SecurityConfig};
 
 use crate::rng::Rng;
@@ -91,9 +92,12 @@ fn workload(key: &ObjectKey, desired: &mut DesiredState, rng: &mut Rng) -> Workl
         }
     }
     let host_port = 8000 + u16::try_from(rng.below(1000)).expect("less than 1000");
-    let port =
-        PublishedPort { address: IpAddr::V4(Ipv4Addr::LOCALHOST), host_port, container_port: 80, source: source(key) };
-    let taken = desired.workloads.values().flat_map(|app| &app.ports).any(|port| port.host_port == host_port);
+    let port = PublishedPort {
+        at: HostPort::tcp(IpAddr::V4(Ipv4Addr::LOCALHOST), host_port),
+        container_port: 80,
+        source: source(key),
+    };
+    let taken = desired.workloads.values().flat_map(|app| &app.ports).any(|port| port.at.port == host_port);
     Workload {
         source: source(key),
         replicas,

@@ -122,12 +122,12 @@ impl Sim {
 
     fn take_port(&mut self) {
         let ports: Vec<u16> =
-            self.desired.workloads.values().flat_map(|app| &app.ports).map(|port| port.host_port).collect();
+            self.desired.workloads.values().flat_map(|app| &app.ports).map(|port| port.at.port).collect();
         if !ports.is_empty() {
             let port = *self.rng.pick(&ports);
             // Only a port nobody listens on yet can be taken.
             let in_force = self.world.published.iter().flat_map(|table| &table.listeners);
-            if !in_force.clone().any(|listener| listener.port == port) {
+            if !in_force.clone().any(|listener| listener.at.port == port) {
                 self.world.taken_ports.insert(port);
             }
         }

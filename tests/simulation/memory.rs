@@ -100,13 +100,13 @@ impl Memory {
                 self.failures.remove(&action.subject());
                 if let Action::PublishEndpoints { table } = action {
                     for listener in &table.listeners {
-                        self.failures.remove(&Action::listener_subject(listener.address, listener.port));
+                        self.failures.remove(&Action::listener_subject(listener.at));
                     }
                 }
             }
             Err(fail) => {
                 let subject = match fail {
-                    Fail::PortInUse(address, port) => Action::listener_subject(*address, *port),
+                    Fail::PortInUse(at) => Action::listener_subject(*at),
                     Fail::Refused(_) | Fail::Fault => action.subject(),
                 };
                 let new = Failure { attempts: 0, last_boot_ms: now, message: format!("{fail:?}"), code: None };

@@ -192,9 +192,9 @@ fn app_is_as_wanted(sim: &Sim, key: &ObjectKey, app: &Workload) -> Result<(), St
         return Err(format!("{key} has {} replicas, its name leads to {named}", live.len()));
     }
     for port in &app.ports {
-        let listener = table.listeners.iter().find(|listener| listener.port == port.host_port);
+        let listener = table.listeners.iter().find(|listener| listener.at == port.at);
         if listener.is_none_or(|listener| listener.backends.len() != live.len()) {
-            return Err(format!("{key}: port {} does not lead to its {} replicas", port.host_port, live.len()));
+            return Err(format!("{key}: port {} does not lead to its {} replicas", port.at.port, live.len()));
         }
     }
     Ok(())

@@ -13,6 +13,8 @@ use runtime::runtime::{
     Resources,
 };
 
+use runtime::runtime::HostPort;
+
 use crate::desire::{TAGS, reference};
 use crate::rng::Rng;
 
@@ -40,7 +42,7 @@ pub(crate) enum Fail {
     /// Injected.
     Fault,
     /// The table is in force but for this port.
-    PortInUse(IpAddr, u16),
+    PortInUse(HostPort),
 }
 
 #[derive(Debug, Clone)]
@@ -388,11 +390,11 @@ impl World {
         if fails {
             return Err(Fail::Fault);
         }
-        let taken = table.listeners.iter().find(|listener| self.taken_ports.contains(&listener.port)).cloned();
+        let taken = table.listeners.iter().find(|listener| self.taken_ports.contains(&listener.at.port)).cloned();
         let mut table = table.clone();
-        table.listeners.retain(|listener| !self.taken_ports.contains(&listener.port));
+        table.listeners.retain(|listener| !self.taken_ports.contains(&listener.at.port));
         self.published = Some(table);
-        taken.map_or(Ok(()), |listener| Err(Fail::PortInUse(listener.address, listener.port)))
+        taken.map_or(Ok(()), |listener| Err(Fail::PortInUse(listener.at)))
     }
 
     /// The host goes down and comes up: nothing runs, boot time starts anew, bridges and rules are gone.

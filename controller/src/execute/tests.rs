@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use runtime::fake::Verb;
 use runtime::id::{NetworkName, VolumeName};
+use runtime::runtime::HostPort;
 use runtime::runtime::{ImageConfig, NetworkConfig, VolumeConfig};
 use runtime::{FakeRuntime, clock};
 
@@ -180,8 +181,7 @@ async fn failures_are_remembered_by_subject_and_forgotten_on_success() {
 async fn a_taken_port_is_left_out_and_the_others_are_in_force() {
     let bench = bench();
     let listener = |port| runtime::runtime::Listener {
-        address: std::net::Ipv4Addr::LOCALHOST.into(),
-        port,
+        at: HostPort::tcp(std::net::Ipv4Addr::LOCALHOST.into(), port),
         backends: Vec::new(),
         park_ms: 0,
     };
@@ -189,9 +189,9 @@ async fn a_taken_port_is_left_out_and_the_others_are_in_force() {
     let table = EndpointTable { listeners: vec![listener(80), listener(81), listener(82)], ..EndpointTable::default() };
     let publish = || plan(vec![step(Action::PublishEndpoints { table: table.clone() }, &[])]);
     bench.executor.execute(publish()).await.unwrap();
-    let ports = |table: &EndpointTable| table.listeners.iter().map(|l| l.port).collect::<Vec<_>>();
+    let ports = |table: &EndpointTable| table.listeners.iter().map(|l| l.at.port).collect::<Vec<_>>();
     assert_eq!(ports(bench.memory.lock().published.as_ref().unwrap()), [80, 82]);
-    let subject = Action::listener_subject(std::net::Ipv4Addr::LOCALHOST.into(), 81);
+    let subject = Action::listener_subject(listener(81).at);
     assert_eq!(bench.memory.lock().failures.keys().collect::<Vec<_>>(), [&subject]);
 
     bench.fake.free_port(std::net::Ipv4Addr::LOCALHOST.into(), 81);

@@ -1,10 +1,10 @@
 //! What should be. Made by `model::resolve` from the objects of all files; a pure value, compared and persisted.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use runtime::image::ImageRef;
+use runtime::runtime::HostPort;
 use runtime::runtime::{Resources, SecurityConfig};
 use serde::{Deserialize, Serialize};
 
@@ -334,10 +334,9 @@ pub enum Probe {
 /// A port on the host.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct PublishedPort {
-    /// Host address.
-    pub address: IpAddr,
-    /// Host port.
-    pub host_port: u16,
+    /// Of the host.
+    #[serde(flatten)]
+    pub at: HostPort,
     /// Port in the container.
     pub container_port: u16,
     /// Where it is written.

@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use runtime::image::ImageRef;
+use runtime::runtime::{HostPort, Protocol};
 use serde::{Deserialize, Serialize};
 
 use super::desired::{Template, content_as_text};
@@ -103,8 +104,8 @@ pub struct ServiceSpec {
 pub struct ServicePort {
     /// The port it is called by.
     pub port: u16,
-    /// Host address and port that lead to it, if it is published.
-    pub publish: Option<(IpAddr, u16)>,
+    /// The host's port that leads to it, if it is published.
+    pub publish: Option<HostPort>,
     /// Port in the containers.
     pub target: PortTarget,
     /// Where it is written.
@@ -256,6 +257,8 @@ pub struct PortSpec {
     pub host_port: u16,
     /// Port in the container.
     pub container_port: u16,
+    /// Of both.
+    pub protocol: Protocol,
     /// Where it is written.
     pub span: Span,
 }

@@ -10,6 +10,8 @@ mod template;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use runtime::runtime::HostPort;
+
 use super::object::{AppSpec, DependencySpec, JobSpec, Object, ObjectSpec};
 use super::{
     DependsOn, DesiredImage, DesiredJob, DesiredState, DesiredVolume, Diagnostic, Kind, ObjectKey, PublishedPort, Span,
@@ -128,8 +130,7 @@ impl<'a> Resolver<'a> {
         let depends_on = self.dependencies(&object.key, &app.depends_on);
         let (Some(template), Some(depends_on)) = (template, depends_on) else { return };
         let ports = app.ports.iter().map(|port| PublishedPort {
-            address: port.address,
-            host_port: port.host_port,
+            at: HostPort { address: port.address, port: port.host_port, protocol: port.protocol },
             container_port: port.container_port,
             source: port.span.start(),
         });

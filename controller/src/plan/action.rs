@@ -1,9 +1,8 @@
 //! What a plan is made of. One action is one call of the runtime or one record in the store; a reason says why.
 
-use std::net::{IpAddr, SocketAddr};
-
 use runtime::id::{ContainerId, NetworkName, VolumeName};
 use runtime::image::{Digest, ImageRef};
+use runtime::runtime::HostPort;
 use runtime::runtime::{ContainerConfig, EndpointTable, NetworkConfig, Resources, VolumeConfig};
 use serde::{Deserialize, Serialize};
 
@@ -150,8 +149,8 @@ impl Action {
     /// table: the next plan leaves just this listener out until its back-off is over, so one App's port delays no other.
     /// Whoever executes forgets it when a table that names the port was published.
     #[must_use]
-    pub fn listener_subject(address: IpAddr, port: u16) -> String {
-        format!("listen {}", SocketAddr::new(address, port))
+    pub fn listener_subject(at: HostPort) -> String {
+        format!("listen {at}")
     }
 
     /// The variant's name, for people and counters.

@@ -42,12 +42,12 @@ fn table(pass: &mut Pass<'_>) -> EndpointTable {
         let mut ready = add_names(pass, key, app, &mut table);
         ready.sort_unstable();
         for port in &app.ports {
-            if let Some(obstacle) = pass.obstacle_of(&Action::listener_subject(port.address, port.host_port)) {
+            if let Some(obstacle) = pass.obstacle_of(&Action::listener_subject(port.at)) {
                 pass.blocked(key, obstacle);
                 continue;
             }
             let backends = ready.iter().map(|address| SocketAddr::new(*address, port.container_port)).collect();
-            let listener = Listener { address: port.address, port: port.host_port, backends, park_ms: PARK_MS };
+            let listener = Listener { at: port.at, backends, park_ms: PARK_MS };
             table.listeners.push(listener);
         }
     }
@@ -58,7 +58,7 @@ fn table(pass: &mut Pass<'_>) -> EndpointTable {
         add_kept(pass, &mut table);
     }
     table.listeners.sort();
-    table.listeners.dedup_by(|a, b| (a.address, a.port) == (b.address, b.port));
+    table.listeners.dedup_by(|a, b| a.at == b.at);
     for (id, container) in &observed.containers {
         let is_live = container.state != ContainerState::Stopped && !pass.removed.contains_key(id);
         // One that is being stopped keeps its view to the end: it may have names to look up on its way out.
@@ -131,7 +131,7 @@ fn add_kept(pass: &Pass<'_>, table: &mut EndpointTable) {
     let all_held = pass.desired.holds.iter().any(Hold::keeps_all);
     for listener in &in_force.listeners {
         let backends: Vec<_> = listener.backends.iter().copied().filter(|b| held.contains(&b.ip())).collect();
-        let is_taken = table.listeners.iter().any(|l| (l.address, l.port) == (listener.address, listener.port));
+        let is_taken = table.listeners.iter().any(|l| l.at == listener.at);
         if !is_taken && (all_held || !backends.is_empty()) {
             table.listeners.push(Listener { backends, ..listener.clone() });
         }

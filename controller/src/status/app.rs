@@ -67,7 +67,7 @@ fn is_superseded(page: Page<'_>, key: &ObjectKey) -> bool {
 /// A host port somebody else holds: its replicas may be ready, but nobody reaches them as asked.
 fn port_taken(page: Page<'_>, app: &Workload) -> Option<(Phase, String)> {
     app.ports.iter().find_map(|port| {
-        let subject = Action::listener_subject(port.address, port.host_port);
+        let subject = Action::listener_subject(port.at);
         let failure = page.view.seen.state.failures.get(&subject)?;
         Some((Phase::Failed, failure.message.clone()))
     })

@@ -29,9 +29,9 @@ fn image_problem(page: Page<'_>, key: &ObjectKey) -> Option<Problem> {
 fn port_problem(page: Page<'_>, key: &ObjectKey) -> Option<Problem> {
     let ports = page.view.desired.workloads.get(key).map(|app| &app.ports)?;
     ports.iter().find_map(|port| {
-        let subject = Action::listener_subject(port.address, port.host_port);
+        let subject = Action::listener_subject(port.at);
         let Failure { code, message, .. } = page.view.seen.state.failures.get(&subject)?;
-        let help = format!("ss -ltnp 'sport = :{}'", port.host_port);
+        let help = format!("ss -l{}np 'sport = :{}'", if port.at.protocol.is_tcp() { "t" } else { "u" }, port.at.port);
         Some(with_place(code.clone()?, message.clone(), &port.source, help))
     })
 }

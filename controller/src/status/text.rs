@@ -24,7 +24,8 @@ pub fn waiting_text(on: &WaitingOn) -> String {
 
 /// `127.0.0.1:8080->3000`.
 pub(super) fn port_text(port: &PublishedPort) -> String {
-    format!("{}->{}", std::net::SocketAddr::new(port.address, port.host_port), port.container_port)
+    let protocol = if port.at.protocol.is_tcp() { "" } else { "/udp" };
+    format!("{}->{}{protocol}", port.at.socket_address(), port.container_port)
 }
 
 /// Foreign text cut to a length that fits a status line.

@@ -10,8 +10,8 @@ use crate::id::{ContainerId, NetworkName, VolumeName};
 use crate::image::{Digest, ImageRef};
 use crate::network::ipam::Subnet;
 use crate::runtime::{
-    ContainerConfig, ContainerInfo, ContainerState, ContainerTimes, EndpointTable, ExitStatus, Finding, ImageInfo,
-    MountSource, NetworkInfo, NetworkMode, RuntimeEvent, VolumeInfo,
+    ContainerConfig, ContainerInfo, ContainerState, ContainerTimes, EndpointTable, ExitStatus, Finding, HostPort,
+    ImageInfo, Listener, MountSource, NetworkInfo, NetworkMode, RuntimeEvent, VolumeInfo,
 };
 
 /// What a program does.
@@ -214,24 +214,25 @@ impl World {
     pub(super) fn publish(&mut self, table: &EndpointTable) -> Result<()> {
         let mut seen = BTreeSet::new();
         for listener in &table.listeners {
-            if !seen.insert((listener.address, listener.port)) {
-                let at = format!("{}:{}", listener.address, listener.port);
-                return Err(Error::Conflict(format!("two listeners at {at}")));
+            if !seen.insert(listener.at) {
+                return Err(Error::Conflict(format!("two listeners at {}", listener.at)));
             }
         }
-        let taken = |address: IpAddr, port: u16| {
+        let taken = |listener: &Listener| {
+            let HostPort { address, port, protocol } = listener.at;
             self.foreign_ports.iter().any(|(foreign, taken)| {
-                *taken == port && (*foreign == address || foreign.is_unspecified() || address.is_unspecified())
+                let same_address = *foreign == address || foreign.is_unspecified() || address.is_unspecified();
+                protocol.is_tcp() && *taken == port && same_address
             })
         };
-        let refused = table.listeners.iter().find(|listener| taken(listener.address, listener.port)).cloned();
+        let refused = table.listeners.iter().find(|listener| taken(listener)).cloned();
         let mut in_force = table.clone();
-        in_force.listeners.retain(|listener| !taken(listener.address, listener.port));
+        in_force.listeners.retain(|listener| !taken(listener));
         self.table = in_force;
         match refused {
             Some(listener) => {
                 let holder = " by another program".to_owned();
-                Err(Error::PortInUse { address: listener.address, port: listener.port, holder })
+                Err(Error::PortInUse { at: listener.at, holder })
             }
             None => Ok(()),
         }

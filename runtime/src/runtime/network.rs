@@ -1,7 +1,9 @@
 //! Networks, names and published ports as they cross the boundary. Who makes them is `network` and `switchboard`.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::fmt;
+use std::net::{AddrParseError, IpAddr, Ipv4Addr, SocketAddr};
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
@@ -49,15 +51,77 @@ pub struct DnsView {
     pub forward: bool,
 }
 
-/// One published port.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Listener {
+/// The transport of a published port.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// Connections.
+    #[default]
+    Tcp,
+    /// Datagrams.
+    Udp,
+}
+
+impl Protocol {
+    /// Whether it is the one that is meant where none is written.
+    #[must_use]
+    pub fn is_tcp(&self) -> bool {
+        *self == Self::Tcp
+    }
+}
+
+/// A port of the host. As text: `127.0.0.1:80`, `[::]:53/udp`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct HostPort {
     /// Host address.
     pub address: IpAddr,
     /// Host port.
     pub port: u16,
-    /// Where connections go, in turn; empty: they wait up to `park_ms`.
+    /// TCP where nothing is said, as it was before there was a choice.
+    #[serde(default, skip_serializing_if = "Protocol::is_tcp")]
+    pub protocol: Protocol,
+}
+
+impl HostPort {
+    /// A TCP port.
+    #[must_use]
+    pub fn tcp(address: IpAddr, port: u16) -> Self {
+        Self { address, port, protocol: Protocol::Tcp }
+    }
+
+    /// Where a socket is bound to.
+    #[must_use]
+    pub fn socket_address(&self) -> SocketAddr {
+        SocketAddr::new(self.address, self.port)
+    }
+}
+
+impl fmt::Display for HostPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.protocol {
+            Protocol::Tcp => self.socket_address().fmt(f),
+            Protocol::Udp => write!(f, "{}/udp", self.socket_address()),
+        }
+    }
+}
+
+impl FromStr for HostPort {
+    type Err = AddrParseError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (bare, protocol) = text.strip_suffix("/udp").map_or((text, Protocol::Tcp), |bare| (bare, Protocol::Udp));
+        bare.parse::<SocketAddr>().map(|at| Self { address: at.ip(), port: at.port(), protocol })
+    }
+}
+
+/// One published port.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Listener {
+    /// Of the host.
+    #[serde(flatten)]
+    pub at: HostPort,
+    /// Where connections go, or clients with all their datagrams, in turn; empty: they wait up to `park_ms`.
     pub backends: Vec<SocketAddr>,
-    /// How long a new connection waits for a backend before it is closed.
+    /// How long a new connection, or a datagram, waits for a backend before it is closed, or dropped.
     pub park_ms: u32,
 }

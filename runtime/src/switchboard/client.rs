@@ -63,7 +63,7 @@ impl SwitchboardClient {
         let response = self.exchange(request, fds);
         match response.map_err(|e| Error::Unreachable { process: "switchboard", why: e.to_string() })? {
             Response::Done => Ok(()),
-            Response::PortInUse { address, port, holder } => Err(Error::PortInUse { address, port, holder }),
+            Response::PortInUse { at, holder } => Err(Error::PortInUse { at, holder }),
             Response::Failed { message } => Err(Error::Unsupported(message)),
         }
     }

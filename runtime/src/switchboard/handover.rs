@@ -1,7 +1,8 @@
 //! An upgrade in place: open and waiting connections go into the fd store before this process ends, and come out of it
 //! in its successor. Listening and DNS sockets are in the store anyway.
 //!
-//! Names are a contract between versions: `flow/<n>/<state of relay>`, `wait/<n>/<ip>:<port>` and `names/<n>/<container>`;
+//! Names are a contract between versions: `flow/<n>/<state of relay>`, `wait/<n>/<ip>:<port>`, `names/<n>/<container>` and
+//! `datagrams/<n>/<state of datagrams>`;
 //! what does not read back is closed. Must not know how connections are dialled, relayed or answered.
 
 use std::os::fd::OwnedFd;
@@ -13,6 +14,7 @@ use crate::error::chain;
 const OPEN_PREFIX: &str = "flow/";
 const WAITING_PREFIX: &str = "wait/";
 const NAMES_PREFIX: &str = "names/";
+const DATAGRAMS_PREFIX: &str = "datagrams/";
 /// How long the store may take for all of them together; the keeper kills after 10 s.
 const PATIENCE_MS: u64 = 5_000;
 /// Between tries while the store's queue is full.
@@ -26,6 +28,8 @@ pub(super) enum Parcel {
     Waiting(String, OwnedFd),
     /// A container that asks for names over TCP, and what `DnsStream::into_parts` says.
     Names(String, Vec<OwnedFd>),
+    /// A client of a UDP port: what `datagrams` says of it, and the socket to its backend.
+    Datagrams(String, OwnedFd),
 }
 
 /// Stores connections. What the store does not take in time is closed, and counted in the log.
@@ -37,6 +41,7 @@ pub(super) fn store(store: &mut dyn FdStore, parcels: Vec<Parcel>) {
             Parcel::Open(state, fds) => (format!("{OPEN_PREFIX}{number}/{state}"), fds),
             Parcel::Waiting(address, client) => (format!("{WAITING_PREFIX}{number}/{address}"), vec![client]),
             Parcel::Names(container, fds) => (format!("{NAMES_PREFIX}{number}/{container}"), fds),
+            Parcel::Datagrams(state, fd) => (format!("{DATAGRAMS_PREFIX}{number}/{state}"), vec![fd]),
         };
         let fds: Vec<&OwnedFd> = fds.iter().collect();
         while let Err(e) = store.put(&name, &fds) {
@@ -56,7 +61,7 @@ pub(super) fn store(store: &mut dyn FdStore, parcels: Vec<Parcel>) {
 /// Takes out what an earlier switchboard stored.
 pub(super) fn take(store: &mut dyn FdStore) -> crate::Result<Vec<Parcel>> {
     let mut parcels = Vec::new();
-    for prefix in [OPEN_PREFIX, WAITING_PREFIX, NAMES_PREFIX] {
+    for prefix in [OPEN_PREFIX, WAITING_PREFIX, NAMES_PREFIX, DATAGRAMS_PREFIX] {
         for (name, mut fds) in store.get_prefix(prefix)? {
             // First of all: from here on the state in the name is no longer true.
             store.remove(&name)?;
@@ -64,6 +69,9 @@ pub(super) fn take(store: &mut dyn FdStore) -> crate::Result<Vec<Parcel>> {
             match rest {
                 Some(state) if prefix == OPEN_PREFIX => parcels.push(Parcel::Open(state, fds)),
                 Some(container) if prefix == NAMES_PREFIX => parcels.push(Parcel::Names(container, fds)),
+                Some(state) if prefix == DATAGRAMS_PREFIX => {
+                    parcels.extend(fds.pop().map(|fd| Parcel::Datagrams(state, fd)))
+                }
                 Some(address) => parcels.extend(fds.pop().map(|client| Parcel::Waiting(address, client))),
                 None => {}
             }

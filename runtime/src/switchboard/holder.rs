@@ -2,11 +2,16 @@
 
 use std::net::IpAddr;
 
-/// ` by NAME (pid N)` of the process that listens on a TCP port, or empty when nobody can be named (another network
+use crate::runtime::{HostPort, Protocol};
+
+/// ` by NAME (pid N)` of the process that has a port, or empty when nobody can be named (another network
 /// namespace's table is not ours, and without root other users' descriptors are not shown).
-pub(super) fn holder(address: IpAddr, port: u16) -> String {
-    let inodes: Vec<String> =
-        ["/proc/net/tcp", "/proc/net/tcp6"].iter().flat_map(|path| listening(path, address, port)).collect();
+pub(super) fn holder(at: HostPort) -> String {
+    let tables = match at.protocol {
+        Protocol::Tcp => ["/proc/net/tcp", "/proc/net/tcp6"],
+        Protocol::Udp => ["/proc/net/udp", "/proc/net/udp6"],
+    };
+    let inodes: Vec<String> = tables.iter().flat_map(|path| listening(path, at)).collect();
     let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     let mut pids: Vec<u32> = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
     pids.sort_unstable();
@@ -18,19 +23,23 @@ pub(super) fn holder(address: IpAddr, port: u16) -> String {
 }
 
 /// Inodes of the sockets in a procfs table that listen on a port at an address that collides with ours.
-fn listening(path: &str, address: IpAddr, port: u16) -> Vec<String> {
+fn listening(path: &str, at: HostPort) -> Vec<String> {
     let table = std::fs::read_to_string(path).unwrap_or_default();
-    table.lines().skip(1).filter_map(|line| listening_inode(line, address, port)).collect()
+    table.lines().skip(1).filter_map(|line| listening_inode(line, at)).collect()
 }
 
 /// One line of `/proc/net/tcp`: `sl local_address rem_address st … inode` (proc_pid_net(5)).
-fn listening_inode(line: &str, address: IpAddr, port: u16) -> Option<String> {
-    const TCP_LISTEN: &str = "0A";
+fn listening_inode(line: &str, HostPort { address, port, protocol }: HostPort) -> Option<String> {
+    // include/net/tcp_states.h; a UDP socket that is bound is called closed
+    let state = match protocol {
+        Protocol::Tcp => "0A",
+        Protocol::Udp => "07",
+    };
     let fields: Vec<&str> = line.split_whitespace().collect();
     let (local_address, local_port) = fields.get(1)?.split_once(':')?;
     let is_any = local_address.bytes().all(|b| b == b'0') || address.is_unspecified();
     let same = is_any || parse_address(local_address)? == address;
-    let is_it = u16::from_str_radix(local_port, 16).ok()? == port && *fields.get(3)? == TCP_LISTEN && same;
+    let is_it = u16::from_str_radix(local_port, 16).ok()? == port && *fields.get(3)? == state && same;
     is_it.then(|| fields.get(9).map(|inode| (*inode).to_owned()))?
 }
 
@@ -61,11 +70,17 @@ mod tests {
     fn our_own_listener_is_found_by_name() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let text = holder(address.ip(), address.port());
+        let at = |address: IpAddr| HostPort::tcp(address, listener.local_addr().unwrap().port());
+        let text = holder(at(address.ip()));
         assert!(text.ends_with(&format!("(pid {})", std::process::id())), "{text}");
-        assert!(holder("0.0.0.0".parse().unwrap(), address.port()).starts_with(" by "));
+        assert!(holder(at("0.0.0.0".parse().unwrap())).starts_with(" by "));
+        let ours = at(address.ip());
         drop(listener);
-        assert_eq!(holder(address.ip(), address.port()), "");
+        assert_eq!(holder(ours), "");
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let udp =
+            HostPort { protocol: Protocol::Udp, ..HostPort::tcp(address.ip(), socket.local_addr().unwrap().port()) };
+        assert!(holder(udp).starts_with(" by "), "{udp}");
     }
 
     #[test]

@@ -46,9 +46,13 @@ pub(super) enum Kind {
     Upstream,
     /// The process is asked to end.
     Signal,
+    /// A published UDP port.
+    UdpPort,
+    /// The socket by which one client's datagrams go to a backend.
+    UdpFlow,
 }
 
-const KINDS: [Kind; 10] = [
+const KINDS: [Kind; 12] = [
     Kind::Control,
     Kind::ControlPeer,
     Kind::Port,
@@ -59,6 +63,8 @@ const KINDS: [Kind; 10] = [
     Kind::DnsPeer,
     Kind::Upstream,
     Kind::Signal,
+    Kind::UdpPort,
+    Kind::UdpFlow,
 ];
 
 impl Token {

@@ -12,7 +12,7 @@ use super::fd_store::FdStore;
 use super::holder::holder;
 use super::poller::{Interest, Kind, Poller, Token};
 use super::wire::Response;
-use crate::runtime::Listener;
+use crate::runtime::{HostPort, Listener, Protocol};
 
 /// Connections the kernel completes for us while we are busy, or dead. Clamped by `net.core.somaxconn`.
 const BACKLOG: i32 = 16_384;
@@ -44,9 +44,9 @@ impl Port {
 #[derive(Default)]
 pub(super) struct Ports {
     ports: HashMap<u64, Port>,
-    ids: BTreeMap<SocketAddr, u64>,
+    ids: BTreeMap<HostPort, u64>,
     /// Sockets of an earlier life that no table has named yet.
-    inherited: BTreeMap<SocketAddr, OwnedFd>,
+    inherited: BTreeMap<HostPort, OwnedFd>,
     paused: bool,
 }
 
@@ -62,27 +62,21 @@ pub(super) struct Changes {
 impl Ports {
     /// Takes over the sockets that an earlier switchboard left in the store.
     pub(super) fn inherit(&mut self, store: &mut dyn FdStore) -> crate::Result<()> {
-        for (name, mut fds) in store.get_prefix(STORE_PREFIX)? {
-            let address = name.strip_prefix(STORE_PREFIX).and_then(|text| text.parse().ok());
-            if let (Some(address), Some(fd)) = (address, fds.pop()) {
-                self.inherited.insert(address, fd);
-            }
-        }
+        self.inherited = stored(store, Protocol::Tcp)?;
         Ok(())
     }
 
     /// Makes the ports be those of the table.
     pub(super) fn set(&mut self, poller: &mut Poller, store: &mut dyn FdStore, wanted: &[Listener]) -> Changes {
         let mut changes = Changes::default();
-        let keys: BTreeSet<SocketAddr> = wanted.iter().map(|l| SocketAddr::new(l.address, l.port)).collect();
-        let gone: Vec<SocketAddr> = self.ids.keys().filter(|key| !keys.contains(key)).copied().collect();
+        let wanted: Vec<&Listener> = wanted.iter().filter(|listener| listener.at.protocol.is_tcp()).collect();
+        let keys: BTreeSet<HostPort> = wanted.iter().map(|listener| listener.at).collect();
+        let gone: Vec<HostPort> = self.ids.keys().filter(|key| !keys.contains(key)).copied().collect();
         for key in gone {
             changes.removed.extend(self.remove(poller, store, key));
         }
         for spec in wanted {
-            if let Some(port) =
-                self.ids.get(&SocketAddr::new(spec.address, spec.port)).and_then(|id| self.ports.get_mut(id))
-            {
+            if let Some(port) = self.ids.get(&spec.at).and_then(|id| self.ports.get_mut(id)) {
                 port.spec = spec.clone();
             } else if let Err(failure) = self.add(poller, store, spec) {
                 changes.failure.get_or_insert(failure);
@@ -100,8 +94,8 @@ impl Ports {
     }
 
     /// The id of the port at an address.
-    pub(super) fn id_at(&self, address: SocketAddr) -> Option<u64> {
-        self.ids.get(&address).copied()
+    pub(super) fn id_at(&self, at: HostPort) -> Option<u64> {
+        self.ids.get(&at).copied()
     }
 
     /// Ids of all ports.
@@ -127,14 +121,12 @@ impl Ports {
     }
 
     fn add(&mut self, poller: &mut Poller, store: &mut dyn FdStore, spec: &Listener) -> Result<(), Response> {
-        let key = SocketAddr::new(spec.address, spec.port);
+        let key = spec.at;
         let socket = match self.inherited.remove(&key) {
             Some(socket) => socket,
             None => listen(key).map_err(|e| explain(key, &e))?,
         };
-        if let Err(e) = store.put(&format!("{STORE_PREFIX}{key}"), &[&socket]) {
-            tracing::warn!("port {key} would not survive the switchboard: {}", crate::error::chain(&e));
-        }
+        keep(store, key, &socket);
         let id = poller.fresh_id();
         let interest = if self.paused { Interest::Nothing } else { Interest::Read };
         poller.watch(&socket, Token { kind: Kind::Port, id }, interest).map_err(|e| explain(key, &e))?;
@@ -143,7 +135,7 @@ impl Ports {
         Ok(())
     }
 
-    fn remove(&mut self, poller: &Poller, store: &mut dyn FdStore, key: SocketAddr) -> Option<(u64, Port)> {
+    fn remove(&mut self, poller: &Poller, store: &mut dyn FdStore, key: HostPort) -> Option<(u64, Port)> {
         forget_stored(store, key);
         let id = self.ids.remove(&key)?;
         let port = self.ports.remove(&id)?;
@@ -152,14 +144,29 @@ impl Ports {
     }
 }
 
-fn forget_stored(store: &mut dyn FdStore, key: SocketAddr) {
+/// Sockets of one protocol that an earlier switchboard left.
+pub(super) fn stored(store: &mut dyn FdStore, protocol: Protocol) -> crate::Result<BTreeMap<HostPort, OwnedFd>> {
+    let all = store.get_prefix(STORE_PREFIX)?.into_iter();
+    let parsed = all.filter_map(|(name, mut fds)| Some((name.strip_prefix(STORE_PREFIX)?.parse().ok()?, fds.pop()?)));
+    Ok(parsed.filter(|(at, _): &(HostPort, _)| at.protocol == protocol).collect())
+}
+
+/// Keeps a socket beyond this process.
+pub(super) fn keep(store: &mut dyn FdStore, key: HostPort, socket: &OwnedFd) {
+    if let Err(e) = store.put(&format!("{STORE_PREFIX}{key}"), &[socket]) {
+        tracing::warn!("port {key} would not survive the switchboard: {}", crate::error::chain(&e));
+    }
+}
+
+pub(super) fn forget_stored(store: &mut dyn FdStore, key: HostPort) {
     if let Err(e) = store.remove(&format!("{STORE_PREFIX}{key}")) {
         tracing::warn!("port {key} may stay open in the keeper: {}", crate::error::chain(&e));
     }
 }
 
 /// A listening socket on a host port.
-fn listen(address: SocketAddr) -> std::io::Result<OwnedFd> {
+fn listen(at: HostPort) -> std::io::Result<OwnedFd> {
+    let address = at.socket_address();
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))?;
@@ -174,11 +181,12 @@ fn listen(address: SocketAddr) -> std::io::Result<OwnedFd> {
     Ok(socket)
 }
 
-fn explain(address: SocketAddr, error: &std::io::Error) -> Response {
+/// What people are told.
+pub(super) fn explain(at: HostPort, error: &std::io::Error) -> Response {
     use std::io::ErrorKind as Kind;
-    let (ip, port) = (address.ip(), address.port());
+    let (ip, port) = (at.address, at.port);
     match error.kind() {
-        Kind::AddrInUse => Response::PortInUse { address: ip, port, holder: holder(ip, port) },
+        Kind::AddrInUse => Response::PortInUse { at, holder: holder(at) },
         Kind::AddrNotAvailable => Response::Failed {
             message: format!("port {port} cannot be published on {ip}: this host has no such address"),
         },

@@ -138,8 +138,8 @@ impl Proxy {
                     parcels.push(Parcel::Open(state, fds));
                 }
                 Stage::Parked { client, .. } | Stage::Dialling { client, .. } => {
-                    let address = self.ports.get_mut(flow.port).map(|p| SocketAddr::new(p.spec.address, p.spec.port));
-                    parcels.extend(address.map(|address| Parcel::Waiting(address.to_string(), client)));
+                    let at = self.ports.get_mut(flow.port).map(|port| port.spec.at);
+                    parcels.extend(at.map(|at| Parcel::Waiting(at.to_string(), client)));
                 }
             }
         }
@@ -167,7 +167,7 @@ impl Proxy {
                         self.begin(poller, port, client);
                     }
                 }
-                Parcel::Names(..) => {}
+                Parcel::Names(..) | Parcel::Datagrams(..) => {}
             }
         }
     }

@@ -5,7 +5,6 @@
 
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::net::{
@@ -14,7 +13,7 @@ use rustix::net::{
 use serde::{Deserialize, Serialize};
 
 use crate::id::ContainerId;
-use crate::runtime::EndpointTable;
+use crate::runtime::{EndpointTable, HostPort};
 
 /// Longest frame in bytes. A container's names and port take about 300, so this is room for 50,000 of them.
 pub(super) const FRAME_BYTES_MAX: u32 = 16 << 20;
@@ -50,10 +49,9 @@ pub(super) enum Response {
     Done,
     /// Everything is in force but this port.
     PortInUse {
-        /// Host address.
-        address: IpAddr,
-        /// Host port.
-        port: u16,
+        /// Which.
+        #[serde(flatten)]
+        at: HostPort,
         /// As in [`crate::Error::PortInUse`].
         holder: String,
     },

@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 
+use runtime::runtime::Protocol;
+
 use super::project::Project;
 use super::{Context, keys};
 use crate::manifest::keys::Entries;
@@ -83,19 +85,22 @@ fn long(project: &mut Project<'_>, item: &Node) -> Option<Mapping> {
 
 fn add(project: &mut Project<'_>, ports: &mut Ports, mapping: &Mapping, item: &Node) {
     let extent = item.extent;
-    match mapping.protocol.to_ascii_lowercase().as_str() {
-        "tcp" => {}
-        other @ ("udp" | "sctp") => {
-            let what = format!("the {other} port {}", mapping.container);
-            return project.reader.not_honoured(extent, &what, "only TCP ports are published");
+    let protocol = match mapping.protocol.to_ascii_lowercase().as_str() {
+        "tcp" => Protocol::Tcp,
+        "udp" => Protocol::Udp,
+        "sctp" => {
+            let what = format!("the sctp port {}", mapping.container);
+            return project.reader.not_honoured(extent, &what, "only TCP and UDP ports are published");
         }
         other => {
             let what = format!("{other:?} is not a protocol: tcp or udp");
             return project.reader.error(codes::PORT, extent, what);
         }
-    }
+    };
     let Some(containers) = range(project, &mapping.container, extent) else { return };
-    ports.listened.extend(containers.clone());
+    if protocol.is_tcp() {
+        ports.listened.extend(containers.clone());
+    }
     let Some(host) = &mapping.host else {
         let what = format!("port {} without a host port", mapping.container);
         return project.reader.not_honoured(extent, &what, "no port is chosen; it is reached within the stack only");
@@ -121,7 +126,7 @@ fn add(project: &mut Project<'_>, ports: &mut Ports, mapping: &Mapping, item: &N
     }
     for (host_port, container_port) in hosts.zip(containers) {
         let span = project.reader.span(extent);
-        ports.published.push(PortSpec { address, host_port, container_port, span });
+        ports.published.push(PortSpec { address, host_port, container_port, protocol, span });
     }
 }
 

@@ -253,18 +253,18 @@ fn mount(stack: &mut Stack, mount: &Mount) -> Option<Json> {
 }
 
 fn ports(published: &[PublishedPort], listened: &BTreeSet<u16>) -> Vec<Json> {
-    let of = |port: &PublishedPort| json!({ "containerPort": port.container_port, "publish": publish(port) });
+    let of = |port: &PublishedPort| {
+        let mut of = json!({ "containerPort": port.container_port, "publish": port.at.socket_address().to_string() });
+        if !port.at.protocol.is_tcp() {
+            of["protocol"] = json!(port.at.protocol);
+        }
+        of
+    };
     let mut ports: Vec<Json> = published.iter().map(of).collect();
-    let others = listened.iter().filter(|port| published.iter().all(|known| known.container_port != **port));
+    let tcp = |port: u16| published.iter().any(|known| known.container_port == port && known.at.protocol.is_tcp());
+    let others = listened.iter().filter(|port| !tcp(**port));
     ports.extend(others.map(|port| Json::from(*port)));
     ports
-}
-
-fn publish(port: &PublishedPort) -> String {
-    match port.address {
-        std::net::IpAddr::V4(address) => format!("{address}:{}", port.host_port),
-        std::net::IpAddr::V6(address) => format!("[{address}]:{}", port.host_port),
-    }
 }
 
 fn strategy(strategy: &UpdateStrategy, replicas: u32) -> Document {

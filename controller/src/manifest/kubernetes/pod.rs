@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
+use runtime::runtime::Protocol;
 use runtime::runtime::Resources;
 
 use super::data::secret_name;
@@ -168,13 +169,19 @@ fn ports(lower: &mut Lower, node: Option<&Node>) -> Ports {
             ports.names.insert(name, container_port);
         }
         let host_ip = found.get("hostIP").map(|node| (lower.reader.text("hostIP", node), node));
-        if protocol.as_deref().is_some_and(|protocol| protocol != "TCP") {
-            if host_port.is_some() {
-                lower.reader.not_honoured(item.extent, "this host port", "only TCP ports are published");
+        let protocol = match protocol.as_deref() {
+            None | Some("TCP") => Protocol::Tcp,
+            Some("UDP") => Protocol::Udp,
+            Some(_) => {
+                if host_port.is_some() {
+                    lower.reader.not_honoured(item.extent, "this host port", "only TCP and UDP ports are published");
+                }
+                continue;
             }
-            continue;
+        };
+        if protocol.is_tcp() {
+            ports.listened.insert(container_port);
         }
-        ports.listened.insert(container_port);
         let Some(host_port) = host_port else { continue };
         let address = match host_ip {
             None => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
@@ -187,7 +194,7 @@ fn ports(lower: &mut Lower, node: Option<&Node>) -> Ports {
             },
         };
         let span = lower.reader.span(item.extent);
-        ports.published.push(PortSpec { address, host_port, container_port, span });
+        ports.published.push(PortSpec { address, host_port, container_port, protocol, span });
     }
     ports
 }

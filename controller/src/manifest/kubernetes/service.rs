@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::{Lower, Metadata, keys};
+use runtime::runtime::{HostPort, Protocol};
+
 use crate::manifest::keys::object_name;
 use crate::manifest::tree::Node;
 use crate::model::object::{PortTarget, ServicePort, ServiceSpec};
@@ -62,17 +64,19 @@ fn port(lower: &mut Lower, item: &Node, reach: Reach) -> Option<ServicePort> {
         lower.reader.error(codes::PORT, port_node.extent, "expected a port 1-65535");
         return None;
     };
+    let mut protocol = Protocol::Tcp;
     if let Some(node) = found.get("protocol") {
-        let protocol = lower.reader.text("protocol", node)?;
-        if matches!(protocol.as_str(), "UDP" | "SCTP") {
-            if reach != Reach::Stack {
-                let what = format!("the {protocol} port {port}");
-                lower.reader.not_honoured(node.extent, &what, "only TCP ports are published");
+        match lower.reader.text("protocol", node)?.as_str() {
+            "TCP" => {}
+            "UDP" => protocol = Protocol::Udp,
+            "SCTP" => {
+                if reach != Reach::Stack {
+                    let what = format!("the SCTP port {port}");
+                    lower.reader.not_honoured(node.extent, &what, "only TCP and UDP ports are published");
+                }
+                return None;
             }
-            return None;
-        }
-        if protocol != "TCP" {
-            lower.reader.wrong("protocol", "TCP, UDP or SCTP", node);
+            _ => lower.reader.wrong("protocol", "TCP, UDP or SCTP", node),
         }
     }
     let target = match found.get("targetPort") {
@@ -85,11 +89,11 @@ fn port(lower: &mut Lower, item: &Node, reach: Reach) -> Option<ServicePort> {
             }
         }
     };
-    let address = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+    let at = |port| HostPort { address: IpAddr::V4(Ipv4Addr::UNSPECIFIED), port, protocol };
     let publish = match (reach, node_port) {
         (Reach::Stack, _) => None,
-        (Reach::LoadBalancer, _) => Some((address, port)),
-        (Reach::NodePort, Some((number, _))) => Some((address, u16::try_from(number?).ok().filter(|port| *port > 0)?)),
+        (Reach::LoadBalancer, _) => Some(at(port)),
+        (Reach::NodePort, Some((number, _))) => Some(at(u16::try_from(number?).ok().filter(|port| *port > 0)?)),
         (Reach::NodePort, None) => {
             let what = format!("port {port} of a NodePort without `nodePort`");
             lower.reader.not_honoured(item.extent, &what, "no port is chosen; it is reached within the stack only");

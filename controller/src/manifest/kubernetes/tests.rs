@@ -112,7 +112,7 @@ fn the_example_means_what_kubernetes_says() {
     let web = &desired.workloads[&"shop/app/frontend".parse().expect("a key")];
     assert_eq!((web.replicas, web.strategy.max_surge, web.strategy.max_unavailable), (3, 1, 0));
     assert_eq!(
-        web.ports.iter().map(|p| (p.address.to_string(), p.host_port, p.container_port)).collect::<Vec<_>>(),
+        web.ports.iter().map(|p| (p.at.address.to_string(), p.at.port, p.container_port)).collect::<Vec<_>>(),
         [("0.0.0.0".to_owned(), 80, 80)]
     );
     assert_eq!(web.template.env["LOG_LEVEL"], EnvValue::Plain("info".to_owned()));

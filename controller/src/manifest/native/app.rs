@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use runtime::runtime::Protocol;
+
 use super::{Lower, template, wire};
 use crate::manifest::duration::Duration;
 use crate::manifest::format::ShortOr;
@@ -51,14 +53,20 @@ fn ports(
     let mut container_ports = std::collections::BTreeSet::new();
     for (i, port) in wire.into_iter().enumerate() {
         let path = Path::default().key("ports").index(i);
-        let (container_port, publish, path) = match port {
-            ShortOr::Short(mapping) => (mapping.container_port, mapping.publish, path),
-            ShortOr::Long(port) => (port.container_port, port.publish, path.key("publish")),
+        let (container_port, protocol, publish, path) = match port {
+            ShortOr::Short(mapping) => (mapping.container_port, mapping.protocol, mapping.publish, path),
+            ShortOr::Long(port) => {
+                let protocol = port.protocol.map_or(Protocol::Tcp, wire::Protocol::lower);
+                (port.container_port, protocol, port.publish, path.key("publish"))
+            }
         };
-        container_ports.insert(container_port);
+        // readiness is asked for on these: a datagram that is not answered says nothing
+        if protocol.is_tcp() {
+            container_ports.insert(container_port);
+        }
         if let Some(publish) = publish {
             let (address, host_port) = (publish.address, publish.port);
-            published.push(PortSpec { address, host_port, container_port, span: lower.span(&path) });
+            published.push(PortSpec { address, host_port, container_port, protocol, span: lower.span(&path) });
         }
     }
     (published, container_ports)

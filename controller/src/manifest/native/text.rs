@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use runtime::image::ImageRef;
+use runtime::runtime::Protocol;
 
 use crate::manifest::format::{Bad, Format, no_nul, wire_format};
 use crate::model::codes;
@@ -31,11 +32,12 @@ pub(crate) struct Publish {
     pub(crate) address: IpAddr,
     pub(crate) port: u16,
 }
-/// The short form of a port: `80`, `8080:80`, `0.0.0.0:8080:80`.
+/// The short form of a port: `80`, `8080:80`, `0.0.0.0:8080:80`, `5353:53/udp`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct PortMapping {
     pub(crate) publish: Option<Publish>,
     pub(crate) container_port: u16,
+    pub(crate) protocol: Protocol,
 }
 /// `:5432` or `5432`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -198,14 +200,21 @@ impl Format for FileMode {
 }
 
 fn port(text: &str) -> Result<u16, Bad> {
+    match port_and_protocol(text)? {
+        (port, Protocol::Tcp) => Ok(port),
+        (_, Protocol::Udp) => Err(Bad::new(codes::PORT, format!("expected a TCP port 1-65535, found {text:?}"))
+            .help("the protocol is written behind the container's port: 5353:53/udp")),
+    }
+}
+
+fn port_and_protocol(text: &str) -> Result<(u16, Protocol), Bad> {
     let bad = |what: String| Err(Bad::new(codes::PORT, what));
     let (number, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
     match (number.parse::<u16>(), protocol) {
-        (Ok(1..), "tcp") if number.bytes().all(|b| b.is_ascii_digit()) => {
-            number.parse().or_else(|_| bad(String::new()))
-        }
-        (Ok(1..), "udp" | "sctp") => {
-            Err(Bad::new(codes::NOT_YET, format!("{protocol} ports cannot be published yet, found {text:?}")))
+        (Ok(port @ 1..), "tcp") if number.bytes().all(|b| b.is_ascii_digit()) => Ok((port, Protocol::Tcp)),
+        (Ok(port @ 1..), "udp") if number.bytes().all(|b| b.is_ascii_digit()) => Ok((port, Protocol::Udp)),
+        (Ok(1..), "sctp") => {
+            Err(Bad::new(codes::NOT_YET, format!("sctp ports cannot be published yet, found {text:?}")))
         }
         _ if number.contains('-') => {
             Err(Bad::new(codes::NOT_YET, format!("ranges of ports are not supported yet, found {text:?}"))
@@ -238,14 +247,18 @@ impl Format for Publish {
 impl Format for PortMapping {
     const NAME: &'static str = "portMapping";
     const TYPES: &'static [&'static str] = STRING_OR_INTEGER;
-    const ABOUT: &'static str = "A container port, or HOST:CONTAINER, or ADDRESS:HOST:CONTAINER";
+    const ABOUT: &'static str = "A container port, or HOST:CONTAINER, or ADDRESS:HOST:CONTAINER, each with /udp or not";
     fn parse(text: &str) -> Result<Self, Bad> {
         match text.rsplit_once(':') {
             Some((publish, container)) => {
                 let publish = Some(Publish::parse(publish)?);
-                Ok(Self { publish, container_port: port(container)? })
+                let (container_port, protocol) = port_and_protocol(container)?;
+                Ok(Self { publish, container_port, protocol })
             }
-            None => Ok(Self { publish: None, container_port: port(text)? }),
+            None => {
+                let (container_port, protocol) = port_and_protocol(text)?;
+                Ok(Self { publish: None, container_port, protocol })
+            }
         }
     }
 }

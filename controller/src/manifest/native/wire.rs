@@ -334,6 +334,25 @@ pub(crate) struct Port {
     pub(crate) container_port: u16,
     /// The host port that leads to it: 8080 (on 127.0.0.1) or ADDRESS:PORT.
     pub(crate) publish: Option<Publish>,
+    /// tcp when left out.
+    pub(crate) protocol: Option<Protocol>,
+}
+
+/// The transport of a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Protocol {
+    Tcp,
+    Udp,
+}
+
+impl Protocol {
+    pub(crate) fn lower(self) -> runtime::runtime::Protocol {
+        match self {
+            Self::Tcp => runtime::runtime::Protocol::Tcp,
+            Self::Udp => runtime::runtime::Protocol::Udp,
+        }
+    }
 }
 
 /// Which network.

@@ -74,7 +74,7 @@ fn the_example_of_the_design() {
     assert_eq!(template.env["RATE"], EnvValue::Plain("1.20".to_owned()));
     assert_eq!(template.env["ON"], EnvValue::Plain("true".to_owned()));
     assert_eq!(template.env["MODE"], EnvValue::Plain("fast".to_owned()));
-    assert_eq!((web.ports[0].address.to_string().as_str(), web.ports[0].host_port), ("0.0.0.0", 8080));
+    assert_eq!(web.ports[0].at.to_string(), "0.0.0.0:8080");
     assert_eq!(web.ports[0].source.to_string(), "shop/all.yaml:13:40");
     let paths: Vec<&str> = template.mounts.iter().map(|mount| mount.path.as_str()).collect();
     assert_eq!(paths, ["/etc/shop/app.toml", "/srv/uploads", "/etc/conf.d/mode", "/etc/conf.d/nginx.conf"]);

@@ -70,8 +70,8 @@ const CASES: &[(&str, &[&str])] = &[
         &["BX0116 5:9", "BX0116 5:12", "BX0107 5:34"],
     ),
     (
-        "kind: App\nname: a\nimage: a\nports: [web:8080:80, 53/udp, 1-2]\n",
-        &["BX0116 5:9", "BX0119 5:22", "BX0119 5:30"],
+        "kind: App\nname: a\nimage: a\nports: [web:8080:80, 53/sctp, 1-2]\n",
+        &["BX0116 5:9", "BX0119 5:22", "BX0119 5:31"],
     ),
     ("kind: App\nname: a\nimage: a\nnetwork: host\nports: [8080:80]\n", &["BX0126 6:8"]),
     // --- mounts

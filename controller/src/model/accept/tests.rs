@@ -170,7 +170,7 @@ fn a_chain_of_fallbacks_ends() {
     host.write("web.yaml", &app("web", "ports: [8081:80]"));
     host.write("api.yaml", &app("api", "ports: [8082:80]\nimageFrom: nowhere"));
     host.pass(Confirmation::None);
-    let port = |name: &str| host.accepted.desired.workloads[&key(name)].ports[0].host_port;
+    let port = |name: &str| host.accepted.desired.workloads[&key(name)].ports[0].at.port;
     assert_eq!((port("default/app/web"), port("default/app/api")), (8080, 8081));
 }
 

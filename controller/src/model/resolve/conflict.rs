@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use runtime::runtime::Protocol;
+
 use super::{Resolver, title};
 use crate::model::object::{Object, ObjectSpec};
 use crate::model::{Diagnostic, Kind, MountWhat, ObjectKey, PublishedPort, Span, VolumeAccess, codes};
@@ -15,13 +17,13 @@ pub(super) fn ports(resolver: &mut Resolver<'_>) {
         .chain(kept)
         .flat_map(|(key, w, ours)| w.ports.iter().map(move |port| (key.clone(), port.clone(), ours)))
         .collect();
-    let mut by_port: BTreeMap<u16, Vec<(ObjectKey, PublishedPort, bool)>> = BTreeMap::new();
+    let mut by_port: BTreeMap<(Protocol, u16), Vec<_>> = BTreeMap::new();
     for entry in all {
-        by_port.entry(entry.1.host_port).or_default().push(entry);
+        by_port.entry((entry.1.at.protocol, entry.1.at.port)).or_default().push(entry);
     }
     for entries in by_port.values() {
         for (i, (second_key, second, second_ours)) in entries.iter().enumerate() {
-            let clash = entries[..i].iter().find(|(_, first, _)| overlap(first.address, second.address));
+            let clash = entries[..i].iter().find(|(_, first, _)| overlap(first.at.address, second.at.address));
             let Some((first_key, first, first_ours)) = clash else { continue };
             let (key, port, other_key, other) = if *second_ours {
                 (second_key, second, first_key, first)
@@ -36,11 +38,14 @@ pub(super) fn ports(resolver: &mut Resolver<'_>) {
                 };
                 written.map_or_else(|| point(port), |written| written.span.clone())
             };
-            let what = format!("port {} on {} is published twice", port.host_port, port.address);
+            let what = format!("port {} on {} is published twice", port.at.port, port.at.address);
             let diagnostic = Diagnostic::error(codes::PORT_CONFLICT, what)
                 .at(place(key, port))
                 .why(format!("by App `{}` here", key.name))
-                .also_at(format!("and by App `{}` on {} here", other_key.name, other.address), place(other_key, other))
+                .also_at(
+                    format!("and by App `{}` on {} here", other_key.name, other.at.address),
+                    place(other_key, other),
+                )
                 .help("give one of them another host port");
             let (key, other_key) = (key.clone(), other_key.clone());
             resolver.fail(diagnostic, &key);

@@ -72,8 +72,8 @@ fn ports(resolver: &mut Resolver<'_>, key: &ObjectKey, service: &ServiceSpec, ap
                 resolver.out.diagnostics.push(warning);
             }
         }
-        let Some((address, host_port)) = port.publish else { continue };
-        ports.push(PublishedPort { address, host_port, container_port, source: port.span.start() });
+        let Some(at) = port.publish else { continue };
+        ports.push(PublishedPort { at, container_port, source: port.span.start() });
     }
     ports
 }

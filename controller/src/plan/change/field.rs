@@ -85,7 +85,7 @@ pub(super) fn of_workload(before: &Workload, wanted: &Workload) -> Vec<FieldChan
         values.put_template(&app.template, place);
         values.put("replicas", app.replicas.to_string(), place);
         for port in &app.ports {
-            let field = format!("ports.{}:{}", port.address, port.host_port);
+            let field = format!("ports.{}", port.at);
             values.put(&field, port.container_port.to_string(), &port.source);
         }
         let strategy = &app.strategy;

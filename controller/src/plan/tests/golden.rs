@@ -435,7 +435,7 @@ fn a_taken_port_is_left_out_and_delays_nobody() {
     app.ports.push(port(8081));
     let desired = desire(app);
     let mut observed = settled(&desired, host(&["1"]));
-    let subject = Action::listener_subject("127.0.0.1".parse().unwrap(), 8080);
+    let subject = Action::listener_subject(port(8080).at);
     let failure =
         Failure { attempts: 3, last_boot_ms: NOW, message: "port 8080 is in use by nginx".to_owned(), code: None };
     observed.failures.insert(subject, failure);

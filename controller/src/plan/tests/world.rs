@@ -8,6 +8,8 @@ use runtime::runtime::{
     ContainerState, ExitStatus, ImageConfig, NetworkConfig, NetworkMode, Resources, SecurityConfig,
 };
 
+use runtime::runtime::HostPort;
+
 use crate::model::{
     ConcurrencyPolicy, ContainerTemplate, DesiredJob, DesiredState, DesiredVolume, ImageSource, Kind, Mount, MountWhat,
     ObjectKey, ObservedContainer, ObservedImage, ObservedNetwork, ObservedState, OnChange, OnFailure, PublishedPort,
@@ -200,7 +202,7 @@ pub(super) fn single(line: u32) -> DesiredVolume {
 }
 
 pub(super) fn port(host_port: u16) -> PublishedPort {
-    PublishedPort { address: "127.0.0.1".parse().unwrap(), host_port, container_port: 80, source: source(6) }
+    PublishedPort { at: HostPort::tcp("127.0.0.1".parse().unwrap(), host_port), container_port: 80, source: source(6) }
 }
 
 pub(super) fn job(tag: &str, cron: Option<&str>) -> DesiredJob {
@@ -282,7 +284,7 @@ fn action(action: &Action) -> String {
             };
             let zones: Vec<String> = table.zones.values().map(zone).collect();
             let listeners: Vec<String> =
-                table.listeners.iter().map(|l| format!(":{}={}", l.port, l.backends.len())).collect();
+                table.listeners.iter().map(|l| format!(":{}={}", l.at.port, l.backends.len())).collect();
             format!("{} {} views={}", zones.join(" "), listeners.join(" "), table.views.len())
         }
         Action::RecordRevision { revision, .. } => format!("{} {:?}", revision.number, revision.result),
