@@ -93,7 +93,7 @@ fn run_one(scenario: &Scenario, tally: &Mutex<Tally>) {
 }
 
 /// Scenarios that run at once: they mostly wait.
-const SIDE_BY_SIDE: usize = 2;
+const SIDE_BY_SIDE: usize = 3;
 
 /// What came of the scenarios so far.
 #[derive(Default)]

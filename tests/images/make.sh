@@ -138,7 +138,7 @@ server {
     add_header X-Replica $hostname;
     include /etc/nginx/site.d/*.conf;
     location = /healthz { return 200 "ok\n"; }
-    location = /slow { limit_rate 32k; }
+    location = /slow { limit_rate 64k; }
     location / { try_files $uri $uri/ =404; }
 }
 SITE

@@ -87,7 +87,7 @@ fn a_new_tag_rolls(lab: &mut Lab) -> Result {
     lab.write("web.yaml", &web(lab, "1", 3, strategy))?;
     lab.start_controller()?;
     lab.ready("app/web", 3, ROLL)?;
-    // one request that lasts through the roll: 1 MiB at 32 kB/s
+    // one request that lasts through the roll: 1 MiB at 64 kB/s
     let slow = std::thread::spawn(|| {
         http::get_from(([127, 0, 0, 1], 8080).into(), "/slow", Duration::from_secs(90)).map(|answer| answer.body.len())
     });
