@@ -53,7 +53,9 @@ impl Endpoint {
             Some("http") => false,
             Some(_) | None => return Err(refuse()),
         };
-        let host = uri.host().ok_or_else(refuse)?.trim_matches(['[', ']']).to_ascii_lowercase();
+        // the parser of addresses takes `[]` for a host, and anything between the brackets
+        let (host, _) = uri.host().and_then(split_port).ok_or_else(refuse)?;
+        let host = host.to_ascii_lowercase();
         let port = uri.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
         let path = uri.path_and_query().map_or("/", |p| p.as_str()).to_owned();
         Ok((Self { is_tls, host, port }, path))
@@ -137,7 +139,16 @@ mod tests {
         assert_eq!(join("/v2/x?y=z").as_deref(), Some("https://r.example /v2/x?y=z"));
         assert_eq!(join("https://CDN.example:8443/b?sig=1").as_deref(), Some("https://cdn.example:8443 /b?sig=1"));
         assert_eq!(join("https://r.example:443/b").as_deref(), Some("https://r.example /b"), "the same origin");
-        for bad in ["", "//evil.example/x", "ftp://r.example/x", "file:///etc/passwd", "relative", "https://"] {
+        for bad in [
+            "",
+            "//evil.example/x",
+            "ftp://r.example/x",
+            "file:///etc/passwd",
+            "relative",
+            "https://",
+            "http://[]/",
+            "http://[x]/",
+        ] {
             assert_eq!(join(bad), None, "{bad}");
         }
     }
