@@ -28,9 +28,10 @@ struct Unneeded {
 
 pub(super) async fn run(context: &Context, args: &VolumePruneArgs) -> Result<ExitCode, Failure> {
     // who declares what is known by the controller alone
-    super::ensure_running(context).await?;
+    let started = super::ensure_running(context).await?;
     let pruned = prune(context, args).await;
-    if context.status().await?.sources.is_empty() {
+    // only what was started for this: who started another controller wants it to go on
+    if started && context.status().await?.sources.is_empty() {
         super::shut_down(context).await?;
     }
     pruned
@@ -44,7 +45,7 @@ async fn prune(context: &Context, args: &VolumePruneArgs) -> Result<ExitCode, Fa
     if args.dry_run || unneeded.is_empty() {
         return Ok(ExitCode::SUCCESS);
     }
-    if !args.yes && !agreed(unneeded.len())? {
+    if !args.yes && !agreed(context, unneeded.len())? {
         anstream::eprintln!("nothing was removed");
         return Ok(ExitCode::FAILURE);
     }
@@ -93,11 +94,10 @@ fn show(context: &Context, unneeded: &[Unneeded]) {
     anstream::println!("{}", table.render());
 }
 
-fn agreed(count: usize) -> Result<bool, Failure> {
-    if !std::io::stdin().is_terminal() {
-        return Err(Failure::Usage(
-            "stdin is no terminal: --yes removes what was shown, nothing was removed".to_owned(),
-        ));
+fn agreed(context: &Context, count: usize) -> Result<bool, Failure> {
+    if context.json() || !std::io::stdin().is_terminal() {
+        let what = "nobody can be asked here: --dry-run shows what would go, --yes removes it; nothing was removed";
+        return Err(Failure::Usage(what.to_owned()));
     }
     anstream::eprint!("remove {count} with all data? [y/N] ");
     let mut line = String::new();
