@@ -16,6 +16,7 @@ mod down;
 mod events;
 mod exec;
 mod explain;
+mod fmt;
 pub(crate) mod format;
 mod get;
 mod image;
@@ -100,6 +101,7 @@ async fn dispatch(context: &Context, verb: Verb) -> Result<ExitCode, Failure> {
         Verb::Plan(args) => plan::run(context, &args).await,
         Verb::Check(args) => check::run(context, &args),
         Verb::Convert(args) => convert::run(context, &args),
+        Verb::Fmt(args) => fmt::run(context, &args),
         Verb::Explain(args) => explain::run(context, &args),
         Verb::Get(args) => get::run(context, &args).await,
         Verb::Ps(args) => get::run(context, &args::GetArgs { replicas: true, ..args }).await,

@@ -13,6 +13,7 @@ mod duration;
 mod explain;
 mod find;
 mod fingerprint;
+mod fmt;
 mod format;
 mod interpolate;
 mod keys;
@@ -41,6 +42,7 @@ pub use convert::{Conversion, convert};
 pub use explain::{Explanation, Unknown, explain};
 pub use find::DEFAULT_STACK;
 pub use fingerprint::{Scan, scan};
+pub use fmt::{NotFormatted, fmt};
 pub use render::{Look, render, render_all, to_json};
 pub use schema::schemas;
 

@@ -73,6 +73,8 @@ pub enum Verb {
     Check(CheckArgs),
     /// Write Compose files and Kubernetes objects as native manifests, and list what gets lost
     Convert(ConvertArgs),
+    /// Lay out manifests in one way; comments, order and meaning stay
+    Fmt(FmtArgs),
     /// Tell what a field of a manifest, or a code of a message, means
     Explain(ExplainArgs),
     /// List objects
@@ -252,6 +254,18 @@ pub struct ConvertArgs {
     /// Write STACK/boxship.yaml below this directory instead of to stdout; nothing is overwritten
     #[arg(long, value_name = "DIR")]
     pub to: Option<PathBuf>,
+}
+
+/// Arguments of `fmt`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  boxship fmt\n  boxship fmt --check deploy/\n  boxship fmt - < web.yaml")]
+pub struct FmtArgs {
+    /// Directories or files; `-` reads stdin and writes stdout
+    #[arg(default_value = ".")]
+    pub paths: Vec<PathBuf>,
+    /// Write nothing; list the files that would change, and end with 1 if there are any
+    #[arg(long)]
+    pub check: bool,
 }
 
 /// Arguments of `explain`.

@@ -72,6 +72,15 @@ impl Report {
         self.roots.iter().flat_map(|loaded| &loaded.diagnostics)
     }
 
+    /// The files that hold manifests, broken ones too.
+    pub fn manifests(&self) -> impl Iterator<Item = PathBuf> {
+        self.roots.iter().flat_map(|loaded| {
+            let is_one = |kind: &FileKind| !matches!(kind, FileKind::NotAManifest | FileKind::Empty);
+            let files = loaded.files.iter().filter(move |(_, kind)| is_one(kind));
+            files.map(|(file, _)| PathBuf::from(&loaded.root).join(file))
+        })
+    }
+
     /// For people: every problem, then one line that sums up.
     #[must_use]
     pub fn render(&self, color: bool) -> String {

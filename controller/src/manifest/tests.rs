@@ -2,7 +2,7 @@
 //! published schemas.
 
 mod corpus;
-mod design;
+pub(in crate::manifest) mod design;
 mod goldens;
 mod random;
 mod schemas;

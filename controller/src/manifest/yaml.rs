@@ -4,6 +4,8 @@
 //! native manifests refuse: duplicate keys, anchors, aliases, merge keys, tags. Typed decoding (serde_yaml) reads the
 //! tree, never the text, so that there is one reading of a file and not two.
 
+pub(crate) mod layout;
+
 use std::collections::BTreeMap;
 
 use saphyr_parser::{Event, Parser, ScalarStyle};

@@ -62,6 +62,7 @@ fn examples_are_understood(lab: &mut Lab) -> Result {
             continue;
         }
         lab.ok(&["check", &entry.path().to_string_lossy()])?;
+        lab.ok(&["fmt", "--check", &entry.path().to_string_lossy()])?;
         count += 1;
     }
     ensure!(count >= 4, "only {count} examples in {}", examples.display());
@@ -80,6 +81,9 @@ fn every_mistake_is_reported(lab: &mut Lab) -> Result {
         let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
         let text = std::fs::read_to_string(file).map_err(|error| error.to_string())?;
         let name = file.file_name().unwrap_or_default().to_string_lossy();
+        let before = std::fs::read(file).map_err(|error| error.to_string())?;
+        lab.boxship(&["fmt", "--check", &file.to_string_lossy()]);
+        ensure!(std::fs::read(file).ok() == Some(before), "`fmt --check` changed {name}");
         if output.status.code() != Some(65) {
             complaints.push(format!("{name}: exit code {:?} instead of 65\n{said}", output.status.code()));
         }

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::super::{LoadOptions, Look, check, load, render_all};
 use crate::model::{DependsOn, EnvValue, MountWhat, OnFailure, Probe, VolumeAccess, resolve};
 
-pub(super) const EXAMPLE: &str = r#"apiVersion: boxship/v1
+pub(in crate::manifest) const EXAMPLE: &str = r#"apiVersion: boxship/v1
 kind: Image
 name: shop-web
 ref: registry.example/shop/web:1.5
