@@ -25,7 +25,7 @@ use tokio::sync::{Notify, Semaphore};
 pub use progress::{Layer, Pulls};
 
 use crate::memory::Memory;
-use crate::plan::{Action, Plan, Step};
+use crate::plan::{Action, Plan, Reason, Step};
 use flight::{Entry, Flights, Target};
 
 /// Pulls at once: more share the same line and disk.
@@ -248,9 +248,12 @@ impl Executor {
                 Ok(Some(("Started", id.to_string())))
             }
             Action::StopContainer { id, grace_ms } => {
-                // Durable before the act: a crash in between must not turn our stop into the program's failure.
-                self.memory.record_stop_asked(id);
-                self.memory.flush();
+                // Durable before the act: a crash in between must not turn our stop into the program's failure. The end
+                // of what is unhealthy is its failure.
+                if step.reason != Reason::Unhealthy {
+                    self.memory.record_stop_asked(id);
+                    self.memory.flush();
+                }
                 absent_is_done(runtime.stop_container(id, std::time::Duration::from_millis(*grace_ms)))?;
                 Ok(Some(("Stopped", id.to_string())))
             }

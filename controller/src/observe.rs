@@ -32,6 +32,8 @@ pub struct Looking<'a> {
     pub memory: &'a Memory,
     /// Since when the readiness gate of each container passes, boot time.
     pub ready: &'a BTreeMap<ContainerId, u64>,
+    /// Which failed their liveness or startup check for good.
+    pub unhealthy: &'a BTreeSet<ContainerId>,
     /// Subjects of what is being carried out at this moment.
     pub in_flight: &'a BTreeSet<String>,
     /// Containers being created at this moment: they show as `Creating`, so that slot, address and ids are taken.
@@ -135,8 +137,12 @@ fn container_records(
         let stop_asked = known.as_ref().is_some_and(|record| record.stop_asked);
         let mut exit_recorded = known.as_ref().is_some_and(|record| record.exit_recorded);
         match info.state {
-            ContainerState::Running => observed.ready_since_boot_ms = looking.ready.get(id).copied(),
+            ContainerState::Running => {
+                observed.ready_since_boot_ms = looking.ready.get(id).copied();
+                observed.unhealthy = looking.unhealthy.contains(id);
+            }
             ContainerState::Stopped => {
+                observed.unhealthy = known.as_ref().is_some_and(|record| record.observed.unhealthy);
                 if !exit_recorded {
                     add_exit(looking.memory, inner, &observed, info, was_ready, stop_asked);
                     exit_recorded = true;
@@ -178,6 +184,7 @@ fn add_exit(
             finished_unix_ms: info.times.finished_unix_ms,
             ready_for_ms,
             asked,
+            unhealthy: observed.unhealthy,
         },
     );
     let warning = !asked && exit != ExitStatus::Code(0);
@@ -199,6 +206,7 @@ fn add_vanished(memory: &Memory, inner: &mut Inner, id: &ContainerId, record: &C
             finished_unix_ms: clock::unix_ms(),
             ready_for_ms: observed.ready_since_boot_ms.map_or(0, |since| clock::boot_ms().saturating_sub(since)),
             asked: *stop_asked,
+            unhealthy: observed.unhealthy,
         },
     );
     let message = format!("{}: container {id} was removed behind our back", observed.replica);

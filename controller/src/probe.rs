@@ -1,13 +1,16 @@
-//! Readiness: one small task per running container asks its gate and says since when it passes.
+//! How containers are: one small task per running container asks its checks and says since when it is ready, and whether
+//! it has to be restarted.
 //!
-//! A gate is the App's healthcheck, else the image's, else "its ports accept" or, without ports, "it runs for a second".
-//! A container that is not ready is asked in quick steps that grow to the interval, so that readiness is seen at once;
-//! a default gate that passed is not asked again. Decides nothing: the planner reads [`Probes::ready`].
+//! Readiness is a gate: the App's healthcheck, else the image's, else "its ports accept" or, without ports, "it runs for a
+//! second". A container that is not ready is asked in quick steps that grow to the interval, so that readiness is seen at
+//! once; a default gate that passed is not asked again. A startup check holds back gate and liveness. Decides nothing: the
+//! planner reads [`Probes::ready`] and [`Probes::unhealthy`].
 
+mod alive;
 mod ask;
 mod gate;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -17,6 +20,7 @@ use runtime::{Runtime, clock};
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::AbortHandle;
 
+use ask::Miss;
 pub use gate::{Gate, targets};
 
 use crate::memory::Memory;
@@ -41,8 +45,12 @@ pub struct Watched {
     pub object: ObjectKey,
     /// `web-2`, for events.
     pub name: String,
-    /// When its gate passes.
-    pub gate: Gate,
+    /// When it is ready; `None`: never (a Job's completes).
+    pub gate: Option<Gate>,
+    /// What has to pass once before anything else is asked.
+    pub startup: Option<Healthcheck>,
+    /// What has to go on passing.
+    pub liveness: Option<Healthcheck>,
     /// Where its ports are; `None`: nowhere we can reach.
     pub address: Option<Ipv4Addr>,
     /// When its program started, boot time in milliseconds.
@@ -63,6 +71,10 @@ pub struct Probes {
 struct Entry {
     watched: Option<Watched>,
     ready_since: Option<u64>,
+    /// Its startup check has passed, or it has none.
+    started: bool,
+    /// It failed its liveness or startup check for good.
+    unhealthy: bool,
     /// It was asked at least once by this process.
     asked: bool,
     failure: Option<String>,
@@ -90,7 +102,8 @@ impl Probes {
         let mut entries = self.lock();
         for (id, record) in &self.memory.lock().containers {
             if let Some(since) = record.observed.ready_since_boot_ms {
-                entries.insert(id.clone(), Entry { ready_since: Some(since), asked: true, ..Entry::default() });
+                let entry = Entry { ready_since: Some(since), started: true, asked: true, ..Entry::default() };
+                entries.insert(id.clone(), entry);
             }
         }
     }
@@ -118,8 +131,10 @@ impl Probes {
                 task.abort();
             }
             entry.watched = Some(watched.clone());
-            let ready = entry.ready_since.is_some();
-            entry.task = Some(tokio::spawn(Arc::clone(self).watch(id, watched, ready)).abort_handle());
+            entry.unhealthy = false;
+            entry.asked |= watched.gate.is_none();
+            let (ready, started) = (entry.ready_since.is_some(), entry.started);
+            entry.task = Some(tokio::spawn(Arc::clone(self).watch(id, watched, ready, started)).abort_handle());
         }
     }
 
@@ -127,6 +142,12 @@ impl Probes {
     #[must_use]
     pub fn ready(&self) -> BTreeMap<ContainerId, u64> {
         self.lock().iter().filter_map(|(id, entry)| Some((id.clone(), entry.ready_since?))).collect()
+    }
+
+    /// Containers that failed their liveness or startup check for good.
+    #[must_use]
+    pub fn unhealthy(&self) -> BTreeSet<ContainerId> {
+        self.lock().iter().filter(|(_, entry)| entry.unhealthy).map(|(id, _)| id.clone()).collect()
     }
 
     /// What the last try said, where it failed.
@@ -143,15 +164,26 @@ impl Probes {
         let _ = tokio::time::timeout(limit, all).await;
     }
 
-    async fn watch(self: Arc<Self>, id: ContainerId, watched: Watched, ready: bool) {
+    async fn watch(self: Arc<Self>, id: ContainerId, watched: Watched, ready: bool, started: bool) {
+        if let Some(check) = watched.startup.as_ref().filter(|_| !started)
+            && !self.watch_startup(&id, &watched, check).await
+        {
+            return;
+        }
+        self.with_entry(&id, |entry| entry.started = true);
+        tokio::join!(self.watch_gate(&id, &watched, ready), self.watch_liveness(&id, &watched));
+    }
+
+    async fn watch_gate(&self, id: &ContainerId, watched: &Watched, ready: bool) {
         match &watched.gate {
-            Gate::Running { for_ms } => {
+            None => {}
+            Some(Gate::Running { for_ms }) => {
                 let left = (watched.started_boot_ms + for_ms).saturating_sub(clock::boot_ms());
                 tokio::time::sleep(Duration::from_millis(left)).await;
-                self.passed(&id, &watched);
+                self.passed(id, watched);
             }
-            Gate::Ports(ports) => self.watch_ports(&id, &watched, ports).await,
-            Gate::Check(check) => self.watch_check(&id, &watched, check, ready).await,
+            Some(Gate::Ports(ports)) => self.watch_ports(id, watched, ports).await,
+            Some(Gate::Check(check)) => self.watch_check(id, watched, check, ready).await,
         }
     }
 
@@ -176,7 +208,7 @@ impl Probes {
         let mut step = first_step.min(check.interval_ms);
         let mut failures = 0;
         loop {
-            match self.ask(id, watched, check).await {
+            match self.ask(id, watched, check).await.map_err(Miss::text) {
                 Ok(()) => {
                     (ready, failures, step) = (true, 0, first_step);
                     self.passed(id, watched);
@@ -196,16 +228,24 @@ impl Probes {
         }
     }
 
-    async fn ask(&self, id: &ContainerId, watched: &Watched, check: &Healthcheck) -> Result<(), String> {
+    async fn ask(&self, id: &ContainerId, watched: &Watched, check: &Healthcheck) -> Result<(), Miss> {
         let timeout = Duration::from_millis(check.timeout_ms.max(1));
         match &check.probe {
-            Probe::Tcp { port } => ask::tcp(watched.address, *port, timeout).await,
-            Probe::Http { port, path } => ask::http(watched.address, *port, path, timeout).await,
+            Probe::Tcp { port } => ask::tcp(watched.address, *port, timeout).await.map_err(Miss::Failed),
+            Probe::Http { port, path } => ask::http(watched.address, *port, path, timeout).await.map_err(Miss::Failed),
             Probe::Exec(args) => {
-                let Ok(_permit) = self.execs.acquire().await else { return Err("shutting down".to_owned()) };
+                let Ok(_permit) = self.execs.acquire().await else {
+                    return Err(Miss::Unasked("shutting down".to_owned()));
+                };
                 ask::exec(Arc::clone(&self.runtime), id.clone(), args.clone(), timeout).await
             }
             Probe::Off => Ok(()),
+        }
+    }
+
+    fn with_entry(&self, id: &ContainerId, change: impl FnOnce(&mut Entry)) {
+        if let Some(entry) = self.lock().get_mut(id) {
+            change(entry);
         }
     }
 

@@ -152,10 +152,18 @@ impl Reconciler {
         let (runtime, memory) = (Arc::clone(&self.runtime), Arc::clone(&self.memory));
         let (in_flight, creating) = self.executor.in_flight();
         let (desired, ready) = (self.desired.borrow().clone(), self.probes.ready());
+        let unhealthy = self.probes.unhealthy();
         let looked = tokio::task::spawn_blocking(move || {
             let (runtime, memory, desired) = (&*runtime, &*memory, &*desired);
-            let looking =
-                Looking { runtime, memory, ready: &ready, in_flight: &in_flight, creating: &creating, desired };
+            let looking = Looking {
+                runtime,
+                memory,
+                ready: &ready,
+                unhealthy: &unhealthy,
+                in_flight: &in_flight,
+                creating: &creating,
+                desired,
+            };
             let seen = observe(looking).map_err(|e| chain(&e))?;
             let plan = planner(desired, &seen.state);
             Ok((seen, plan))

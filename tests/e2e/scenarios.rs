@@ -6,6 +6,7 @@ mod demo;
 mod dialects;
 mod drift;
 mod files;
+mod health;
 mod input;
 mod logs;
 mod owners;
@@ -22,6 +23,7 @@ pub(crate) const ALL: &[&[Scenario]] = &[
     replace::ALL,
     plans::ALL,
     files::ALL,
+    health::ALL,
     dialects::ALL,
     owners::ALL,
     crash::ALL,

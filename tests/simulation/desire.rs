@@ -52,6 +52,8 @@ fn template(key: &ObjectKey, tag: &str, rng: &mut Rng) -> ContainerTemplate {
         resources: limits(rng),
         container_ports: BTreeSet::new(),
         healthcheck: None,
+        startup: None,
+        liveness: None,
         stop_grace_ms: 1_000 + rng.below(10_000),
         stop_signal: None,
         security: SecurityConfig::default(),

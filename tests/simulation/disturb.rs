@@ -36,6 +36,7 @@ impl Sim {
             17 => self.world.registry_down = !self.world.registry_down,
             18 | 19 => self.world.follow_version = self.rng.small(4),
             21 => self.alter_one(),
+            22 => self.hang_one(),
             20 => self.world.advance(if self.rng.chance(300) { 25 * 3_600_000 } else { 400_000 }),
             _ => {}
         }
@@ -101,6 +102,15 @@ impl Sim {
             && container.seen.ready_since_boot_ms.take().is_some()
         {
             container.ready_at = Some(now + 5_000);
+        }
+    }
+
+    /// A program hangs: its liveness check fails from now on, whatever its readiness check says.
+    fn hang_one(&mut self) {
+        let Some(id) = self.some_id(|state| state == ContainerState::Running) else { return };
+        self.say(|_| format!("{id} hangs"));
+        if let Some(container) = self.world.containers.get_mut(&id) {
+            container.seen.unhealthy = true;
         }
     }
 

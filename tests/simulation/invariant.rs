@@ -41,7 +41,7 @@ pub(crate) fn floor(desired: &DesiredState, observed: &ObservedState, plan: &Pla
 
 /// Ready, and to be reached.
 fn serves(container: &ObservedContainer) -> bool {
-    container.ready_since_boot_ms.is_some() && !container.altered.contains(&Alteration::Network)
+    container.ready_since_boot_ms.is_some() && !container.altered.contains(&Alteration::Network) && !container.unhealthy
 }
 
 fn floor_of(key: &ObjectKey, app: &Workload, observed: &ObservedState) -> usize {
@@ -201,6 +201,7 @@ fn job_once(config: &ContainerConfig, desired: &DesiredState, world: &World, mem
         c.seen.template_hash == new.template_hash
             && c.seen.exit == Some(ExitStatus::Code(0))
             && !memory.asked.contains(&c.config.id)
+            && !c.seen.unhealthy
     });
     let recorded = memory.jobs.get(key).filter(|record| record.run >= latest);
     let done_before = recorded.is_some_and(|record| {

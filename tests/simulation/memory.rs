@@ -75,6 +75,7 @@ impl Memory {
                 finished_unix_ms: world.unix,
                 ready_for_ms: container.ready_for_ms,
                 asked: self.asked.contains(id),
+                unhealthy: container.seen.unhealthy,
             });
             records.sort_by_key(|record| record.attempt);
             let excess = records.len().saturating_sub(ObservedState::EXITS_MAX);

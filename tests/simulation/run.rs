@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use controller::model::{DesiredState, ObservedContainer};
 use controller::plan::bug::Bug;
-use controller::plan::{Action, Plan, plan_with};
+use controller::plan::{Action, Plan, Reason, Step, plan_with};
 use runtime::runtime::ContainerState;
 
 use crate::desire;
@@ -132,16 +132,17 @@ impl Sim {
                 return Ok(());
             }
             let id = *self.rng.pick(&open);
-            let action = &plan.steps[id].action;
+            let step = &plan.steps[id];
+            let action = &step.action;
             count += 1;
             if crash_at == Some(count) {
-                return self.crash(Some(action));
+                return self.crash(Some(step));
             }
             self.say(|_| format!("  {} [{}]", action.subject(), plan.steps[id].reason.name()));
             done[id] = Some(match self.takes_ms(action) {
-                0 => self.act(action, true)?,
+                0 => self.act(step, true)?,
                 ms => {
-                    self.begin(action, ms)?;
+                    self.begin(step, ms)?;
                     false
                 }
             });
@@ -176,17 +177,25 @@ impl Sim {
     }
 
     /// One call, at once. Says whether it succeeded.
-    fn act(&mut self, action: &Action, is_recorded: bool) -> Result<bool, String> {
+    fn act(&mut self, step: &Step, is_recorded: bool) -> Result<bool, String> {
+        let action = &step.action;
         invariant::step(action, &self.desired, &self.world, &self.memory)?;
-        if let Action::StopContainer { id, .. } = action {
-            self.memory.asked.insert(id.clone());
-        }
+        self.ask(step);
         let result = self.world.act(action, &self.desired, &mut self.rng);
         self.note(action, &result)?;
         if is_recorded {
             self.memory.record(action, &result, self.world.now);
         }
         Ok(result.is_ok())
+    }
+
+    /// As the executor: a stop is asked for, unless it is what a failed check leads to.
+    fn ask(&mut self, step: &Step) {
+        if let Action::StopContainer { id, .. } = &step.action
+            && step.reason != Reason::Unhealthy
+        {
+            self.memory.asked.insert(id.clone());
+        }
     }
 
     /// A refusal is the planner's mistake, unless the world changed after it looked.
@@ -202,7 +211,9 @@ impl Sim {
     }
 
     /// A call that takes its time begins.
-    fn begin(&mut self, action: &Action, ms: u64) -> Result<(), String> {
+    fn begin(&mut self, step: &Step, ms: u64) -> Result<(), String> {
+        let action = &step.action;
+        self.ask(step);
         invariant::step(action, &self.desired, &self.world, &self.memory)?;
         match action {
             Action::CreateContainer { config } => {
@@ -217,10 +228,8 @@ impl Sim {
                 let container = Container { config, seen, ready_at: None, ends_at: None, ready_for_ms: 0 };
                 self.world.containers.insert(id, container);
             }
-            Action::StopContainer { id, .. } => {
-                self.memory.asked.insert(id.clone());
-            }
-            Action::PullImage { .. }
+            Action::StopContainer { .. }
+            | Action::PullImage { .. }
             | Action::RemoveImage { .. }
             | Action::CreateNetwork { .. }
             | Action::RemoveNetwork { .. }
@@ -273,12 +282,12 @@ impl Sim {
 
     /// The controller dies, perhaps in the middle of a call that then was or was not carried out; nothing of it is
     /// remembered. Another starts with the next pass.
-    pub(crate) fn crash(&mut self, during: Option<&Action>) -> Result<(), String> {
-        self.say(|_| format!("  the controller dies during {:?}", during.map(Action::subject)));
-        if let Some(action) = during
+    pub(crate) fn crash(&mut self, during: Option<&Step>) -> Result<(), String> {
+        self.say(|_| format!("  the controller dies during {:?}", during.map(|step| step.action.subject())));
+        if let Some(step) = during
             && self.rng.chance(500)
         {
-            self.act(action, false)?;
+            self.act(step, false)?;
         }
         for flying in std::mem::take(&mut self.in_flight) {
             if matches!(flying.action, Action::StopContainer { .. }) && self.rng.chance(500) {

@@ -175,6 +175,9 @@ fn app_is_as_wanted(sim: &Sim, key: &ObjectKey, app: &Workload) -> Result<(), St
         if !seen.altered.is_empty() {
             return Err(format!("{id} is altered: {:?}", seen.altered));
         }
+        if seen.unhealthy {
+            return Err(format!("{id} is unhealthy and still runs"));
+        }
         if seen.resources != app.template.resources {
             return Err(format!("{id} has other limits"));
         }

@@ -104,7 +104,11 @@ pub(super) fn problem_text(problem: &Problem) -> String {
 
 fn timeline(described: &Description) {
     for (replica, exit) in &described.exits {
-        let asked = if exit.asked { ", asked for" } else { "" };
+        let asked = match (exit.asked, exit.unhealthy) {
+            (true, _) => ", asked for",
+            (false, true) => ", stopped as unhealthy",
+            (false, false) => "",
+        };
         anstream::println!(
             "   {} {:10} run {} ended: {}{asked}",
             clock(exit.finished_unix_ms),

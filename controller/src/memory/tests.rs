@@ -45,6 +45,7 @@ fn exit(attempt: u32) -> ExitRecord {
         finished_unix_ms: 88,
         ready_for_ms: 9,
         asked: false,
+        unhealthy: false,
     }
 }
 

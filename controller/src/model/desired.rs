@@ -210,6 +210,12 @@ pub struct Template<Image, Env, Mount> {
     pub container_ports: BTreeSet<u16>,
     /// Readiness; `None`: the image's, else "port open and stays up".
     pub healthcheck: Option<Healthcheck>,
+    /// Tried until it passes once; the other two wait for it. What does not pass it in `retries` intervals is restarted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub startup: Option<Healthcheck>,
+    /// What fails it `retries` times in a row is restarted; `None`: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub liveness: Option<Healthcheck>,
     /// Milliseconds between the stop signal and the kill.
     pub stop_grace_ms: u64,
     /// Replaces the image's.
@@ -294,7 +300,7 @@ pub enum OnChange {
     None,
 }
 
-/// How to find out whether a replica is ready.
+/// How to find out whether a replica is ready, has started, or is alive.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Healthcheck {
     /// What is tried.
@@ -303,7 +309,7 @@ pub struct Healthcheck {
     pub interval_ms: u64,
     /// For one try.
     pub timeout_ms: u64,
-    /// Consecutive failures until a ready replica is unready.
+    /// Consecutive failures until a ready replica is unready, or one that has to be alive is restarted.
     pub retries: u32,
     /// Failures during this time after the start do not count.
     pub start_period_ms: u64,

@@ -108,6 +108,9 @@ pub struct ObservedContainer {
     pub state: ContainerState,
     /// Since when its readiness gate has been passing without a break, boot time.
     pub ready_since_boot_ms: Option<u64>,
+    /// It failed its liveness or startup check for good: its program has to end.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unhealthy: bool,
     /// When its program was started, boot time; 0: never in this boot.
     pub started_boot_ms: u64,
     /// When it ended, boot time; 0: not in this boot.
@@ -160,6 +163,7 @@ impl ObservedContainer {
             image: config.image.clone(),
             state: ContainerState::Creating,
             ready_since_boot_ms: None,
+            unhealthy: false,
             started_boot_ms: 0,
             finished_boot_ms: 0,
             exit: None,
@@ -230,6 +234,18 @@ pub struct ExitRecord {
     pub ready_for_ms: u64,
     /// We stopped it on purpose: not a failure.
     pub asked: bool,
+    /// It had failed its liveness or startup check.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unhealthy: bool,
+}
+
+impl ExitRecord {
+    /// How it counts for what follows: a program that ends with 0 because it was stopped as unhealthy did not succeed.
+    #[must_use]
+    pub fn counts_as(&self) -> ExitStatus {
+        const SIGTERM: u8 = 15;
+        if self.unhealthy && self.exit == ExitStatus::Code(0) { ExitStatus::Signal(SIGTERM) } else { self.exit }
+    }
 }
 
 /// One accepted version of an App's template.

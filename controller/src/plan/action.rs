@@ -210,6 +210,8 @@ pub enum Reason {
     Undeclared,
     /// Its program ended.
     Exited,
+    /// It failed its liveness or startup check: its program is ended, which counts as if it had ended by itself.
+    Unhealthy,
     /// A crash left it half made.
     HalfMade,
     /// The slot has a newer container: this one is a duplicate, or kept for its logs no longer.
@@ -255,6 +257,7 @@ impl Reason {
             Self::Surplus => "Surplus",
             Self::Undeclared => "Undeclared",
             Self::Exited => "Exited",
+            Self::Unhealthy => "Unhealthy",
             Self::HalfMade => "HalfMade",
             Self::Replaced => "Replaced",
             Self::Undo { .. } => "Undo",
@@ -274,12 +277,13 @@ impl Reason {
     }
 
     /// Every [`Self::name`], so that a test can prove each occurs.
-    pub const NAMES: [&'static str; 20] = [
+    pub const NAMES: [&'static str; 21] = [
         "Missing",
         "TemplateChanged",
         "Surplus",
         "Undeclared",
         "Exited",
+        "Unhealthy",
         "HalfMade",
         "Replaced",
         "Undo",

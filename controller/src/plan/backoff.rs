@@ -77,6 +77,7 @@ mod tests {
             finished_unix_ms: 0,
             ready_for_ms,
             asked: false,
+            unhealthy: false,
         }
     }
 

@@ -24,11 +24,12 @@ pub enum Bug {
     NamedVolumeRemoved,
     JobRunTwice,
     AlterationIgnored,
+    UnhealthyLeftAlone,
 }
 
 impl Bug {
     /// Every one.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::StopWithoutDrain,
         Self::FloorIgnored,
         Self::CeilingIgnored,
@@ -48,5 +49,6 @@ impl Bug {
         Self::NamedVolumeRemoved,
         Self::JobRunTwice,
         Self::AlterationIgnored,
+        Self::UnhealthyLeftAlone,
     ];
 }

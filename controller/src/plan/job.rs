@@ -47,6 +47,7 @@ struct End {
 /// Plans one Job.
 pub(super) fn plan_job<'a>(pass: &mut Pass<'a>, key: &'a ObjectKey, job: &'a DesiredJob) {
     clear(pass, key, job);
+    stop_unhealthy(pass, key, job);
     let Some((digest, image_config)) = pass.image(&job.template.image.reference, key, &job.template.image.source)
     else {
         return;
@@ -97,6 +98,15 @@ fn clear<'a>(pass: &mut Pass<'a>, key: &'a ObjectKey, job: &DesiredJob) {
     }
 }
 
+/// Ends tries that failed their liveness or startup check. Until they have ended they count as running.
+fn stop_unhealthy<'a>(pass: &mut Pass<'a>, key: &'a ObjectKey, job: &DesiredJob) {
+    let found = pass.owned.get(key).into_iter().flatten().copied();
+    let is_unhealthy = |(_, c): &Found<'_>| c.unhealthy && c.state == ContainerState::Running;
+    for found in found.filter(is_unhealthy).collect::<Vec<_>>() {
+        pass.stop(found, Reason::Unhealthy, Some(&job.source));
+    }
+}
+
 /// The number of a Job's newest run, from memory and from its containers; 0: none.
 pub(super) fn latest_run(pass: &Pass<'_>, key: &ObjectKey) -> u32 {
     let recorded = pass.observed.jobs.get(key).map_or(0, |record| record.run);
@@ -143,8 +153,8 @@ fn newest_run<'a>(pass: &Pass<'a>, key: &ObjectKey) -> Option<Run<'a>> {
     };
     let replica = ReplicaKey { workload: key.clone(), ordinal: number };
     for exit in pass.observed.exits.get(&replica).into_iter().flatten() {
-        let ExitRecord { attempt, exit: how, finished_boot_ms, asked, ref template_hash, .. } = *exit;
-        run.note_end(End { attempt, exit: Some(how), finished_boot_ms, asked });
+        let ExitRecord { attempt, finished_boot_ms, asked, ref template_hash, .. } = *exit;
+        run.note_end(End { attempt, exit: Some(exit.counts_as()), finished_boot_ms, asked });
         if record.is_none() {
             run.hash = template_hash.clone();
         }
@@ -153,8 +163,8 @@ fn newest_run<'a>(pass: &Pass<'a>, key: &ObjectKey) -> Option<Run<'a>> {
     for (id, container) in found.filter(|(_, c)| c.replica.ordinal == number) {
         if container.state == ContainerState::Stopped {
             let (attempt, finished_boot_ms) = (container.attempt, container.finished_boot_ms);
-            run.note_end(End { attempt, exit: container.exit, finished_boot_ms, asked: false });
-        } else if !pass.leaving.contains(id) {
+            run.note_end(End { attempt, exit: container.exit, finished_boot_ms, asked: container.unhealthy });
+        } else if !pass.leaving.contains(id) || container.unhealthy {
             run.live.push((id, container));
         }
         if record.is_none() {

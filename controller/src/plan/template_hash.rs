@@ -2,7 +2,7 @@
 //! wanted one is replaced; what is not in the list changes in place or needs no container at all.
 //!
 //! A field at its default is left out, so that a new field leaves old hashes as they are (golden test). Not in the
-//! list: `resources` (changed in place), `healthcheck` and `container_ports` (the controller probes), `stop_grace_ms`
+//! list: `resources` (changed in place), the three checks and `container_ports` (the controller probes), `stop_grace_ms`
 //! (given with each stop), sources, and content mounted with `onChange: none`.
 
 use std::collections::BTreeMap;

@@ -45,7 +45,7 @@ pub(super) fn plan_workload<'a>(pass: &mut Pass<'a>, key: &'a ObjectKey, wanted:
     let mut app = App::new(pass, key, wanted, &found, target.as_ref());
     app.clear_ended(pass);
     app.clear_half_made(pass, target.as_ref());
-    app.stop_cut_off(pass);
+    app.stop_broken(pass);
     app.stop_surplus(pass);
     let Some(target) = target else { return };
     app.stop_duplicates(pass);
@@ -104,7 +104,9 @@ impl<'a> App<'a> {
 
     /// Ready, and for long enough if it is new: what the floor counts.
     fn is_serving(&self, pass: &mut Pass<'a>, (id, container): Found<'a>) -> bool {
-        let can_serve = container.state == ContainerState::Running && !container.altered.contains(&Alteration::Network);
+        let can_serve = container.state == ContainerState::Running
+            && !container.altered.contains(&Alteration::Network)
+            && !container.unhealthy;
         let Some(since) = container.ready_since_boot_ms.filter(|_| can_serve) else { return false };
         let from = since.saturating_add(self.wanted.strategy.min_ready_ms);
         pass.wake(from);
@@ -202,15 +204,20 @@ impl<'a> App<'a> {
         self.forget_leaving(pass);
     }
 
-    /// Containers somebody took the network from: nobody reaches them whatever their probes say, and nothing gives it back
-    /// to them.
-    fn stop_cut_off(&mut self, pass: &mut Pass<'a>) {
+    /// Containers somebody took the network from (nobody reaches them whatever their probes say, and nothing gives it back
+    /// to them), and those that failed their liveness or startup check.
+    fn stop_broken(&mut self, pass: &mut Pass<'a>) {
         let live = self.slots.values().flat_map(|slot| slot.live.iter().copied());
-        let ignore = pass.has_bug(Bug::AlterationIgnored);
-        let cut_off = live.filter(|(_, c)| c.altered.contains(&Alteration::Network) && !ignore);
-        let cut_off: Vec<Found<'a>> = cut_off.collect();
-        for found in cut_off {
-            self.stop(pass, found, Reason::Drifted);
+        let reason = |container: &ObservedContainer| {
+            if container.altered.contains(&Alteration::Network) && !pass.has_bug(Bug::AlterationIgnored) {
+                return Some(Reason::Drifted);
+            }
+            let is_unhealthy = container.unhealthy && container.state == ContainerState::Running;
+            (is_unhealthy && !pass.has_bug(Bug::UnhealthyLeftAlone)).then_some(Reason::Unhealthy)
+        };
+        let broken: Vec<_> = live.filter_map(|found| Some((found, reason(found.1)?))).collect();
+        for (found, reason) in broken {
+            self.stop(pass, found, reason);
         }
         self.forget_leaving(pass);
     }

@@ -23,6 +23,23 @@ const ANSWER_BYTES_MAX: usize = 4 << 10;
 /// How long output may still come after the program of a check has ended (its children may hold the pipe).
 const OUTPUT_GRACE: Duration = Duration::from_millis(100);
 
+/// Why a try did not pass, for people.
+#[derive(Debug)]
+pub(super) enum Miss {
+    /// The container's doing.
+    Failed(String),
+    /// It could not be asked.
+    Unasked(String),
+}
+
+impl Miss {
+    pub(super) fn text(self) -> String {
+        match self {
+            Self::Failed(text) | Self::Unasked(text) => text,
+        }
+    }
+}
+
 /// A connection is accepted.
 pub(super) async fn tcp(address: Option<Ipv4Addr>, port: u16, timeout: Duration) -> Result<(), String> {
     connect(address, port, timeout).await.map(drop)
@@ -78,11 +95,13 @@ pub(super) async fn exec(
     id: ContainerId,
     args: Vec<String>,
     timeout: Duration,
-) -> Result<(), String> {
-    let (reader, writer) = std::io::pipe().map_err(|e| format!("make a pipe: {e}"))?;
-    let mut reader = pipe::Receiver::from_owned_fd(OwnedFd::from(reader)).map_err(|e| format!("read a pipe: {e}"))?;
+) -> Result<(), Miss> {
+    let pipes = |e: std::io::Error| Miss::Unasked(format!("make a pipe: {e}"));
+    let broke = || Miss::Unasked("the check broke".to_owned());
+    let (reader, writer) = std::io::pipe().map_err(pipes)?;
+    let mut reader = pipe::Receiver::from_owned_fd(OwnedFd::from(reader)).map_err(pipes)?;
     let begun = tokio::task::spawn_blocking(move || begin(&*runtime, &id, args, OwnedFd::from(writer)));
-    let mut session = begun.await.map_err(|_| "the check broke".to_owned())??;
+    let mut session = begun.await.map_err(|_| broke())??;
     let kill = session.killer();
     let mut waiting = tokio::task::spawn_blocking(move || session.wait());
     let mut output = Vec::new();
@@ -104,14 +123,14 @@ pub(super) async fn exec(
     let Some(ended) = ended else {
         kill();
         let _ = waiting.await;
-        return Err(with_output(format!("no result in {} ms", timeout.as_millis()), &output));
+        return Err(failed(format!("no result in {} ms", timeout.as_millis()), &output));
     };
     let _ = tokio::time::timeout(OUTPUT_GRACE, collect(&mut reader, &mut output)).await;
     match ended {
         Ok(Ok(ExitStatus::Code(0))) => Ok(()),
-        Ok(Ok(exit)) => Err(with_output(exit.to_string(), &output)),
-        Ok(Err(error)) => Err(chain(&error)),
-        Err(_) => Err("the check broke".to_owned()),
+        Ok(Ok(exit)) => Err(failed(exit.to_string(), &output)),
+        Ok(Err(error)) => Err(Miss::Unasked(chain(&error))),
+        Err(_) => Err(broke()),
     }
 }
 
@@ -120,11 +139,16 @@ fn begin(
     id: &ContainerId,
     args: Vec<String>,
     output: OwnedFd,
-) -> Result<Box<dyn ExecSession>, String> {
-    let null = File::open("/dev/null").map_err(|e| format!("open /dev/null: {e}"))?;
-    let error = output.try_clone().map_err(|e| format!("duplicate a pipe: {e}"))?;
+) -> Result<Box<dyn ExecSession>, Miss> {
+    let null = File::open("/dev/null").map_err(|e| Miss::Unasked(format!("open /dev/null: {e}")))?;
+    let error = output.try_clone().map_err(|e| Miss::Unasked(format!("duplicate a pipe: {e}")))?;
     let config = ExecConfig { args, env: Default::default(), working_dir: None, user: None, tty: false };
-    runtime.exec(id, &config, ExecStdio::Fds([null.into(), output, error])).map_err(|e| chain(&e))
+    let begun = runtime.exec(id, &config, ExecStdio::Fds([null.into(), output, error]));
+    begun.map_err(|error| match error {
+        runtime::Error::BadContainer(_) => Miss::Failed(chain(&error)),
+        // The container is ending, or the supervisor is away.
+        _ => Miss::Unasked(chain(&error)),
+    })
 }
 
 /// Reads to the end, keeping the first bytes and draining the rest.
@@ -136,9 +160,9 @@ async fn collect(reader: &mut pipe::Receiver, output: &mut Vec<u8>) {
     }
 }
 
-fn with_output(what: String, output: &[u8]) -> String {
+fn failed(what: String, output: &[u8]) -> Miss {
     let said = clean(output);
-    if said.is_empty() { what } else { format!("{what}: {said}") }
+    Miss::Failed(if said.is_empty() { what } else { format!("{what}: {said}") })
 }
 
 /// Text from inside a container, for a terminal: no control characters, one line.

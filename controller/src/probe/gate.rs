@@ -32,13 +32,12 @@ pub enum Gate {
     },
 }
 
-/// What to watch: every running container of an App. Jobs are never ready, they complete.
+/// What to watch: every running container of an App, and of a Job what has a check. Jobs are never ready, they complete.
 #[must_use]
 pub fn targets(desired: &DesiredState, state: &ObservedState) -> BTreeMap<ContainerId, Watched> {
-    let running = state.containers.iter().filter(|(_, container)| {
-        container.state == ContainerState::Running && container.replica.workload.kind == Kind::App
-    });
+    let running = state.containers.iter().filter(|(_, container)| container.state == ContainerState::Running);
     let watched = running.map(|(id, container)| {
+        let is_app = container.replica.workload.kind == Kind::App;
         let template = template(container, desired, state);
         let host_network = template.is_some_and(|template| template.host_network);
         let address = container.address.as_ref().map(|(_, address)| *address);
@@ -46,13 +45,15 @@ pub fn targets(desired: &DesiredState, state: &ObservedState) -> BTreeMap<Contai
         let watched = Watched {
             object: container.replica.workload.clone(),
             name: container.replica.to_string(),
-            gate: gate(template, container, state, address),
+            gate: is_app.then(|| gate(template, container, state, address)),
+            startup: template.and_then(|template| template.startup.clone()).filter(|check| can_ask(check, address)),
+            liveness: template.and_then(|template| template.liveness.clone()).filter(|check| can_ask(check, address)),
             address,
             started_boot_ms: container.started_boot_ms,
         };
         (id.clone(), watched)
     });
-    watched.collect()
+    watched.filter(|(_, w)| w.gate.is_some() || w.startup.is_some() || w.liveness.is_some()).collect()
 }
 
 /// The template a container was made from. The manifest's own when it is of that revision, so that a changed check
@@ -62,8 +63,10 @@ fn template<'a>(
     desired: &'a DesiredState,
     state: &'a ObservedState,
 ) -> Option<&'a ContainerTemplate> {
-    let wanted = desired.workloads.get(&container.replica.workload).map(|workload| &workload.template);
-    let revisions = state.revisions.get(&container.replica.workload).map_or(&[][..], Vec::as_slice);
+    let key = &container.replica.workload;
+    let wanted = desired.workloads.get(key).map(|workload| &workload.template);
+    let wanted = wanted.or_else(|| desired.jobs.get(key).map(|job| &job.template));
+    let revisions = state.revisions.get(key).map_or(&[][..], Vec::as_slice);
     let newest_is_its = revisions.last().is_none_or(|revision| revision.template_hash == container.template_hash);
     let its = revisions.iter().find(|revision| revision.template_hash == container.template_hash);
     if newest_is_its { wanted.or(its.map(|revision| &revision.template)) } else { its.map(|r| &r.template).or(wanted) }
@@ -82,16 +85,20 @@ fn gate(
             image.and_then(|image| image.config.healthcheck.as_ref()).and_then(image_check)
         }
     };
-    let reachable = |check: &Healthcheck| match check.probe {
-        Probe::Exec(_) => true,
-        Probe::Http { .. } | Probe::Tcp { .. } => address.is_some(),
-        Probe::Off => false,
-    };
-    if let Some(check) = check.filter(reachable) {
+    if let Some(check) = check.filter(|check| can_ask(check, address)) {
         return Gate::Check(check);
     }
     let ports = template.map(|template| template.container_ports.clone()).unwrap_or_default();
     if ports.is_empty() || address.is_none() { Gate::Running { for_ms: RUNNING_MS } } else { Gate::Ports(ports) }
+}
+
+/// Whether there is anything to ask, and we get there.
+fn can_ask(check: &Healthcheck, address: Option<Ipv4Addr>) -> bool {
+    match check.probe {
+        Probe::Exec(_) => true,
+        Probe::Http { .. } | Probe::Tcp { .. } => address.is_some(),
+        Probe::Off => false,
+    }
 }
 
 /// An image's HEALTHCHECK as ours. `None`: it has none, or one that is switched off.

@@ -7,7 +7,7 @@ const NO_BUILD: &str = "images are pulled here, not built; build and push it els
 const ONE_NETWORK: &str = "all services of a stack share one network";
 const NO_WEIGHT: &str = "only limits count here, and nothing is weighed against the others";
 const NO_DEVICES: &str = "the container sees no devices of the host, GPUs included; run what needs one outside";
-const INERT: &str = "nothing here reads it";
+pub(super) const INERT: &str = "nothing here reads it";
 
 /// Of the file.
 pub(in crate::manifest) const TOP: Section = Section {
@@ -92,7 +92,7 @@ const SERVICE_KEYS: &[Key] = &[
     unless("uts", &[], "each container has its own host name"),
     unless("cgroup", &["private"], "each container sees its own cgroup"),
     no("platform", "the image's variant for this host is taken"),
-    no("labels", INERT),
+    partly("labels", "`autoheal: true` restarts a container that fails its healthcheck; nothing here reads the others"),
     no("label_file", INERT),
     no("annotations", INERT),
     no("logging", "logs are kept in rotated files; see `boxship logs`"),

@@ -116,6 +116,8 @@ fn template(
     let stop_grace = service.get("stop_grace_period");
     let stop_grace = stop_grace.and_then(|node| rollout::duration(project, "stop_grace_period", node));
     let healthcheck = service.get("healthcheck").and_then(|node| healthcheck(project, node));
+    let is_healed = is_healed(project, service);
+    let liveness = healthcheck.clone().filter(|check| is_healed && check.probe != Probe::Off);
     let mut flag = |key| service.get(key).is_some_and(|node| project.reader.flag(key, node));
     let (init, tty) = (flag("init"), flag("tty"));
     Some(TemplateSpec {
@@ -129,6 +131,8 @@ fn template(
         resources: runtime::runtime::Resources::default(),
         container_ports: BTreeSet::new(),
         healthcheck,
+        startup: None,
+        liveness,
         stop_grace_ms: stop_grace.unwrap_or(STOP_GRACE_MS),
         stop_signal: stop_signal.map(|signal| signal.0),
         security: security(project, service),
@@ -274,6 +278,18 @@ fn healthcheck(project: &mut Project<'_>, node: &Node) -> Option<Healthcheck> {
     };
     let retries = retries.filter(|count| *count > 0).unwrap_or(RETRIES);
     Some(Healthcheck { probe, interval_ms, timeout_ms, retries, start_period_ms })
+}
+
+/// Whether the label is set by which people ask for a restart of what is unhealthy, which Compose itself does not do.
+fn is_healed(project: &mut Project<'_>, service: &Entries<'_>) -> bool {
+    let Some(entry) = service.entry("labels") else { return false };
+    let node = merge::as_map(entry.value.clone(), "labels");
+    let is_asked = |label: &Entry| label.key == "autoheal" && label.value.scalar().is_some_and(|s| s.text == "true");
+    let labels = project.reader.map("labels", &node);
+    if labels.iter().any(|label| !is_asked(label)) {
+        project.reader.not_honoured(entry.key_extent, "`labels`", keys::INERT);
+    }
+    labels.iter().any(is_asked)
 }
 
 fn probe(project: &mut Project<'_>, test: &Node) -> Option<Probe> {

@@ -184,8 +184,12 @@ fn template(stack: &mut Stack, document: &mut Document, template: &ContainerTemp
     if !limits.is_empty() {
         put(document, "resources", limits);
     }
-    if let Some(check) = &template.healthcheck {
-        put(document, "healthcheck", healthcheck(check));
+    let checks =
+        [("healthcheck", &template.healthcheck), ("startup", &template.startup), ("liveness", &template.liveness)];
+    for (key, check) in checks {
+        if let Some(check) = check {
+            put(document, key, healthcheck(check));
+        }
     }
     if template.stop_grace_ms != STOP_GRACE_MS {
         put(document, "stopGracePeriod", duration(template.stop_grace_ms));

@@ -66,7 +66,7 @@ pub(super) fn pod(
     let own = lower.reader.keys(container, &keys::CONTAINER);
     let ports = ports(lower, own.get("ports"));
     let security = security::lower(lower, found.get("securityContext"), own.get("securityContext"));
-    let healthcheck = Some(probe::healthcheck(lower, &own, &ports.names));
+    let checks = probe::checks(lower, &own, &ports.names);
     let (env, env_from) = environment(lower, &own, &labels, &found);
     let grace = found.get("terminationGracePeriodSeconds");
     let grace = grace.and_then(|node| lower.reader.number("terminationGracePeriodSeconds", node, 1_000_000));
@@ -94,7 +94,9 @@ pub(super) fn pod(
         mounts: volumes::mounts(lower, own.get("volumeMounts"), &sources),
         resources: resources(lower, own.get("resources")),
         container_ports: ports.listened,
-        healthcheck,
+        healthcheck: Some(checks.readiness),
+        startup: checks.startup,
+        liveness: checks.liveness,
         stop_grace_ms: u64::from(grace.unwrap_or(GRACE_SECONDS)) * 1_000,
         stop_signal: None,
         security: security.config,

@@ -1,4 +1,4 @@
-//! Probes: the readiness probe is the health check; a startup probe gives it time.
+//! The three probes of a container, each with Kubernetes' own defaults.
 
 use std::collections::BTreeMap;
 
@@ -13,36 +13,41 @@ const TIMEOUT: u32 = 1;
 const FAILURES: u32 = 3;
 const SECONDS_MAX: u32 = 1_000_000;
 
-/// The check of a container. Without a readiness probe it is ready when it runs, whatever the image says.
-pub(super) fn healthcheck(lower: &mut Lower, container: &Entries<'_>, names: &BTreeMap<String, u16>) -> Healthcheck {
-    let startup = container.get("startupProbe").map(|node| (node, lower.reader.keys(node, &keys::PROBE)));
-    let Some(node) = container.get("readinessProbe") else {
-        if let Some((node, found)) = &startup {
-            let effect = "without a readiness probe it counts as ready when its port is open";
-            lower.reader.not_honoured(node.extent, "this startup probe", effect);
-            tried(lower, node, found, names);
-        }
-        let (interval_ms, timeout_ms) = (u64::from(PERIOD) * 1_000, u64::from(TIMEOUT) * 1_000);
-        return Healthcheck { probe: Probe::Off, interval_ms, timeout_ms, retries: FAILURES, start_period_ms: 0 };
+/// The checks of a container.
+pub(super) struct Checks {
+    pub(super) readiness: Healthcheck,
+    pub(super) startup: Option<Healthcheck>,
+    pub(super) liveness: Option<Healthcheck>,
+}
+
+/// Without a readiness probe it is ready when its port is open, whatever the image says.
+pub(super) fn checks(lower: &mut Lower, container: &Entries<'_>, names: &BTreeMap<String, u16>) -> Checks {
+    let mut of = |key| container.get(key).and_then(|node| check(lower, node, names));
+    let off = Healthcheck {
+        probe: Probe::Off,
+        interval_ms: u64::from(PERIOD) * 1_000,
+        timeout_ms: u64::from(TIMEOUT) * 1_000,
+        retries: FAILURES,
+        start_period_ms: 0,
     };
+    Checks {
+        readiness: of("readinessProbe").unwrap_or(off),
+        startup: of("startupProbe"),
+        liveness: of("livenessProbe"),
+    }
+}
+
+fn check(lower: &mut Lower, node: &Node, names: &BTreeMap<String, u16>) -> Option<Healthcheck> {
     let found = lower.reader.keys(node, &keys::PROBE);
-    let probe = tried(lower, node, &found, names);
-    let mut start_seconds = seconds(lower, &found, "initialDelaySeconds", 0);
-    if let Some((node, startup)) = &startup {
-        // Both have to succeed; what is tried is the readiness probe, from the same moment on.
-        let failures = seconds(lower, startup, "failureThreshold", FAILURES);
-        let period = seconds(lower, startup, "periodSeconds", PERIOD);
-        let delay = seconds(lower, startup, "initialDelaySeconds", 0);
-        start_seconds = start_seconds.max(delay.saturating_add(failures.saturating_mul(period)));
-        tried(lower, node, startup, names);
-    }
-    Healthcheck {
-        probe: probe.unwrap_or(Probe::Off),
-        interval_ms: u64::from(seconds(lower, &found, "periodSeconds", PERIOD).max(1)) * 1_000,
-        timeout_ms: u64::from(seconds(lower, &found, "timeoutSeconds", TIMEOUT).max(1)) * 1_000,
+    let probe = tried(lower, node, &found, names)?;
+    let mut ms = |key, default| u64::from(seconds(lower, &found, key, default)) * 1_000;
+    Some(Healthcheck {
+        probe,
+        interval_ms: ms("periodSeconds", PERIOD).max(1_000),
+        timeout_ms: ms("timeoutSeconds", TIMEOUT).max(1_000),
+        start_period_ms: ms("initialDelaySeconds", 0),
         retries: seconds(lower, &found, "failureThreshold", FAILURES).max(1),
-        start_period_ms: u64::from(start_seconds) * 1_000,
-    }
+    })
 }
 
 fn seconds(lower: &mut Lower, found: &Entries<'_>, key: &str, default: u32) -> u32 {

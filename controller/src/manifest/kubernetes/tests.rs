@@ -7,7 +7,9 @@ use proptest::prelude::*;
 use crate::manifest::tests::without_places;
 use crate::manifest::{LoadOptions, Look, load, render_all};
 use crate::model::object::EnvSpec;
-use crate::model::{DesiredState, EnvValue, FileKind, Loaded, MountWhat, ObjectSpec, Probe, accept, resolve};
+use crate::model::{
+    DesiredState, EnvValue, FileKind, Healthcheck, Loaded, MountWhat, ObjectSpec, Probe, accept, resolve,
+};
 
 fn load_files(files: &[(&str, &str)]) -> Loaded {
     let root = tempfile::tempdir().expect("a temporary directory");
@@ -37,7 +39,7 @@ const POD: &str = "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec:\n  cont
 const CASES: &[(&str, &[&str])] = &[
     ("", &[]),
     ("    imgae: x\n", &["BX0104 8:5 image"]),
-    ("    livenessProbe: {tcpSocket: {port: 1}}\n    stdin: false\n", &["BX0142w 8:5"]),
+    ("    livenessProbe: {tcpSocket: {port: 1}}\n    stdin: false\n", &[]),
     ("    securityContext: {privileged: true, runAsNonRoot: true}\n", &["BX0142w 8:23", "BX0142w 8:55"]),
     ("    securityContext: {privileged: false, runAsNonRoot: true, runAsUser: 0}\n", &["BX0126 8:56"]),
     (
@@ -123,6 +125,21 @@ fn the_example_means_what_kubernetes_says() {
     let redis = &desired.workloads[&"shop/app/redis".parse().expect("a key")];
     assert!(redis.exclusive && redis.aliases.contains("redis-leader"), "{redis:?}");
     assert_eq!((redis.strategy.max_surge, redis.strategy.max_unavailable), (0, 1));
+}
+
+#[test]
+fn probes_have_the_defaults_of_kubernetes() {
+    let text = "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec:\n  containers:\n  - name: c\n    image: i\n    \
+        startupProbe: {exec: {command: [up]}, failureThreshold: 30}\n    livenessProbe: {tcpSocket: {port: 1}, \
+        initialDelaySeconds: 4, periodSeconds: 5}\n";
+    let desired = resolved(&load_files(&[("a.yaml", text)]));
+    let template = &desired.workloads.values().next().expect("an App").template;
+    let check = |probe, interval_ms, retries, start_period_ms| {
+        Some(Healthcheck { probe, interval_ms, timeout_ms: 1_000, retries, start_period_ms })
+    };
+    assert_eq!(template.startup, check(Probe::Exec(vec!["up".to_owned()]), 10_000, 30, 0));
+    assert_eq!(template.liveness, check(Probe::Tcp { port: 1 }, 5_000, 3, 4_000));
+    assert_eq!(template.healthcheck, check(Probe::Off, 10_000, 3, 0));
 }
 
 #[test]

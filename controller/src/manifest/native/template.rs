@@ -19,7 +19,9 @@ pub(super) fn lower(lower: &mut Lower<'_>, wire: wire::Template) -> Option<(Temp
     let image = image(lower, &wire);
     let env = env(lower, wire.env);
     let mounts = mounts(lower, wire.mounts);
-    let healthcheck = wire.healthcheck.and_then(|check| healthcheck(lower, check));
+    let readiness = wire.healthcheck.and_then(|check| healthcheck(lower, check, "healthcheck"));
+    let startup = wire.startup.and_then(|check| healthcheck(lower, check, "startup"));
+    let liveness = wire.liveness.and_then(|check| healthcheck(lower, check, "liveness"));
     let depends_on = dependencies(lower, &wire.depends_on);
     let host_network = match wire.network {
         Some(wire::Network::None) => {
@@ -46,7 +48,9 @@ pub(super) fn lower(lower: &mut Lower<'_>, wire: wire::Template) -> Option<(Temp
             pids_max: limits.pids,
         }),
         container_ports: std::collections::BTreeSet::new(),
-        healthcheck,
+        healthcheck: readiness,
+        startup,
+        liveness,
         stop_grace_ms: wire.stop_grace_period.map_or(STOP_GRACE_MS, |grace| grace.ms),
         stop_signal: wire.stop_signal.map(|signal| signal.0),
         security: wire.security.map_or_else(SecurityConfig::default, |security| SecurityConfig {
@@ -218,8 +222,8 @@ fn on_change(lower: &mut Lower<'_>, wire: &wire::Mount, path: &Path, is_content:
     }
 }
 
-fn healthcheck(lower: &mut Lower<'_>, wire: wire::Healthcheck) -> Option<Healthcheck> {
-    let path = Path::default().key("healthcheck");
+fn healthcheck(lower: &mut Lower<'_>, wire: wire::Healthcheck, field: &str) -> Option<Healthcheck> {
+    let path = Path::default().key(field);
     let disable = wire.disable == Some(true);
     let set = [("exec", wire.exec.is_some()), ("http", wire.http.is_some()), ("tcp", wire.tcp.is_some())];
     let set: Vec<&str> = set.into_iter().filter(|(_, set)| *set).map(|(name, _)| name).collect();
@@ -231,10 +235,10 @@ fn healthcheck(lower: &mut Lower<'_>, wire: wire::Healthcheck) -> Option<Healthc
         (None, None, Some(tcp)) if !disable => Probe::Tcp { port: tcp.0 },
         (exec, _, _) => {
             let what = match (set.as_slice(), disable) {
-                ([], _) => "`healthcheck` does not say what to try".to_owned(),
-                ([one], true) => format!("`healthcheck` is disabled and has `{one}`"),
-                ([_], false) if exec.is_some() => "`healthcheck.exec` is empty".to_owned(),
-                _ => format!("`healthcheck` can try one thing, but has {}", set.join(" and ")),
+                ([], _) => format!("`{field}` does not say what to try"),
+                ([one], true) => format!("`{field}` is disabled and has `{one}`"),
+                ([_], false) if exec.is_some() => format!("`{field}.exec` is empty"),
+                _ => format!("`{field}` can try one thing, but has {}", set.join(" and ")),
             };
             let at = set.last().map_or_else(|| path.clone(), |last| path.key(last));
             let diagnostic = lower.error(codes::HEALTHCHECK, &at, what);
@@ -244,10 +248,10 @@ fn healthcheck(lower: &mut Lower<'_>, wire: wire::Healthcheck) -> Option<Healthc
     };
     let interval_ms = wire.interval.map_or(10_000, |interval| interval.ms);
     let timeout_ms = wire.timeout.map_or(5_000, |timeout| timeout.ms);
-    for (field, value) in [("interval", interval_ms), ("timeout", timeout_ms)] {
+    for (name, value) in [("interval", interval_ms), ("timeout", timeout_ms)] {
         if value == 0 {
-            let what = format!("`healthcheck.{field}` must be more than 0");
-            let diagnostic = lower.error(codes::HEALTHCHECK, &path.key(field), what);
+            let what = format!("`{field}.{name}` must be more than 0");
+            let diagnostic = lower.error(codes::HEALTHCHECK, &path.key(name), what);
             lower.push(diagnostic);
         }
     }
@@ -266,12 +270,18 @@ pub(super) fn default_http_port(lower: &mut Lower<'_>, template: &mut TemplateSp
         [only] => Some(*only),
         _ => None,
     };
-    if let Some(Healthcheck { probe: Probe::Http { port: port @ 0, .. }, .. }) = &mut template.healthcheck {
+    let checks = [
+        ("healthcheck", &mut template.healthcheck),
+        ("startup", &mut template.startup),
+        ("liveness", &mut template.liveness),
+    ];
+    for (field, check) in checks {
+        let Some(Healthcheck { probe: Probe::Http { port: port @ 0, .. }, .. }) = check else { continue };
         match only {
             Some(only) => *port = only,
             None => {
-                let path = Path::default().key("healthcheck").key("http");
-                let what = "`healthcheck.http` names no port, and there is not exactly one in `ports`";
+                let path = Path::default().key(field).key("http");
+                let what = format!("`{field}.http` names no port, and there is not exactly one in `ports`");
                 let diagnostic = lower.error(codes::HEALTHCHECK, &path, what);
                 lower.push(diagnostic.help("write it as :PORT/PATH, such as :3000/healthz"));
             }

@@ -101,6 +101,12 @@ macro_rules! with_template {
             resources: Option<Resources>,
             /// When a replica is ready. Default: the image's own check, else "its port is open and it stays up".
             healthcheck: Option<Healthcheck>,
+            /// For what starts slowly: tried until it passes once, while the other two wait. A replica that does not pass
+            /// it in `retries` intervals is restarted. Default: there is none.
+            startup: Option<Healthcheck>,
+            /// Whether a replica still works: one that fails it `retries` times in a row is restarted. Default: only a
+            /// program that ends is.
+            liveness: Option<Healthcheck>,
             /// Time between the stop signal and the kill. Default 10s.
             stop_grace_period: Option<Duration>,
             /// Replaces the image's stop signal.
@@ -155,6 +161,8 @@ pub(crate) struct Template {
     pub(crate) mounts: Vec<Mount>,
     pub(crate) resources: Option<Resources>,
     pub(crate) healthcheck: Option<Healthcheck>,
+    pub(crate) startup: Option<Healthcheck>,
+    pub(crate) liveness: Option<Healthcheck>,
     pub(crate) stop_grace_period: Option<Duration>,
     pub(crate) stop_signal: Option<Signal>,
     pub(crate) security: Option<Security>,
@@ -262,7 +270,7 @@ pub(crate) struct Resources {
     pub(crate) pids: Option<u32>,
 }
 
-/// How to find out whether a replica is ready. Exactly one of exec, http, tcp, or `disable`.
+/// How to find out how a replica is. Exactly one of exec, http, tcp, or `disable`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct Healthcheck {
@@ -278,7 +286,8 @@ pub(crate) struct Healthcheck {
     pub(crate) interval: Option<Duration>,
     /// For one try. Default 5s.
     pub(crate) timeout: Option<Duration>,
-    /// Failures in a row until a ready replica is unready. Default 3.
+    /// Failures in a row until a ready replica is unready, or (liveness) is restarted; for startup, the intervals that
+    /// it may take. Default 3.
     #[schemars(range(min = 1, max = 1000))]
     pub(crate) retries: Option<u32>,
     /// Failures during this time after the start do not count. Default 0s.

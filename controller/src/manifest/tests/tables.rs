@@ -188,7 +188,7 @@ fn fields_and_codes_are_explained() {
     assert_eq!(name("services.web.prots"), near("ports"));
     assert_eq!(name("deploiment"), near("Deployment"));
     assert!(name("BX00").is_err());
-    let labels = explain("services.labels").expect("a key");
+    let labels = explain("services.annotations").expect("a key");
     assert_eq!(labels.about, ["of Compose", "not honoured: nothing here reads it"]);
     let code = explain("bx0104").expect("a code");
     assert!(code.name == "BX0104 (Manifests)" && code.about[0] == "a field that does not exist", "{code:?}");

@@ -53,6 +53,8 @@ pub(super) fn resolve(
         resources: spec.resources.clone(),
         container_ports: spec.container_ports.clone(),
         healthcheck: spec.healthcheck.clone(),
+        startup: spec.startup.clone(),
+        liveness: spec.liveness.clone(),
         stop_grace_ms: spec.stop_grace_ms,
         stop_signal: spec.stop_signal.clone(),
         security: spec.security.clone(),

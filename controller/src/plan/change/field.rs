@@ -71,8 +71,12 @@ impl Values {
         self.put_some("resources.cpu", limits.cpu_millis.map(|millis| format!("{millis}m")), place);
         self.put_some("resources.pids", limits.pids_max, place);
         self.put("stopGracePeriod", format!("{} ms", template.stop_grace_ms), place);
-        if let Some(check) = &template.healthcheck {
-            self.put_hidden("healthcheck", check, place);
+        let checks =
+            [("healthcheck", &template.healthcheck), ("startup", &template.startup), ("liveness", &template.liveness)];
+        for (name, check) in checks {
+            if let Some(check) = check {
+                self.put_hidden(name, check, place);
+            }
         }
     }
 }

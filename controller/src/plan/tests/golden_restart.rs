@@ -54,6 +54,29 @@ fn a_new_template_runs_although_the_old_one_has_ended() {
 }
 
 #[test]
+fn what_fails_its_liveness_check_is_ended_and_that_counts() {
+    let on_failure = |retries_max| Restart::OnFailure { retries_max };
+    for (restart, comes_back) in
+        [(Restart::Always, true), (on_failure(None), true), (on_failure(Some(0)), false), (Restart::Never, false)]
+    {
+        let desired = desire(Workload { restart, ..web(2, "1") });
+        let mut observed = settled(&desired, host(&["1"]));
+        let container = observed.containers.values_mut().next().expect("two replicas");
+        container.unhealthy = true;
+        let next = plan(&desired, &observed);
+        next.check(&observed).expect("a good plan");
+        let stops = next.steps.iter().filter(|step| matches!(step.action, Action::StopContainer { .. }));
+        assert_eq!(stops.map(|step| step.reason.name()).collect::<Vec<_>>(), ["Unhealthy"], "{restart:?}");
+        // It ends with 0, as most programs do when they are asked to.
+        apply(&next, &mut observed);
+        observed.now_boot_ms += 60_000;
+        let creates = plan(&desired, &observed).steps.into_iter();
+        let creates = creates.filter(|step| matches!(step.action, Action::CreateContainer { .. })).count();
+        assert_eq!(creates, usize::from(comes_back), "{restart:?}");
+    }
+}
+
+#[test]
 fn further_names_lead_to_an_app_and_never_hide_another() {
     let mut desired = desire(Workload { aliases: ["www", "db"].map(str::to_owned).into(), ..web(2, "1") });
     let other = key(crate::model::Kind::App, "db");

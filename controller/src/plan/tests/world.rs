@@ -53,6 +53,8 @@ pub(super) fn template(tag: &str) -> ContainerTemplate {
         resources: Resources::default(),
         container_ports: BTreeSet::new(),
         healthcheck: None,
+        startup: None,
+        liveness: None,
         stop_grace_ms: 20_000,
         stop_signal: None,
         security: SecurityConfig::default(),

@@ -119,7 +119,7 @@ impl<'a> App<'a> {
     }
 
     /// Steps that end a container of the same slot and template that is leaving; `None`: it leaves by an earlier plan and
-    /// has to be waited for, since there is never more than one.
+    /// has to be waited for, since there is never more than one. So is what is unhealthy: how it ends decides what follows.
     fn leaving_twin(&self, pass: &Pass<'a>, ordinal: u32, target: &Target<'a>) -> Option<Vec<StepId>> {
         let found = pass.owned.get(self.key).into_iter().flatten();
         let twins = found.filter(|(id, c)| {
@@ -128,7 +128,7 @@ impl<'a> App<'a> {
                 && c.state != ContainerState::Stopped
                 && pass.leaving.contains(id)
         });
-        twins.map(|(id, _)| pass.stopped.get(*id).copied()).collect()
+        twins.map(|(id, c)| pass.stopped.get(*id).copied().filter(|_| !c.unhealthy)).collect()
     }
 
     /// Stop-first: the old ones go, if the floor allows and nothing else is in the way of the new one.
@@ -168,7 +168,7 @@ impl<'a> App<'a> {
         };
         let ends = ends_of(pass, self.key, ordinal, slot, &target.hash);
         let Some(last) = ends.last().filter(|end| slot.live.is_empty() && !end.asked) else { return false };
-        is_left_alone(self.wanted.restart, last.exit, || streak(&ends, pass.now()).failures)
+        is_left_alone(self.wanted.restart, last.counts_as(), || streak(&ends, pass.now()).failures)
     }
 
     /// The next container of a slot, unless it must wait for its back-off.
@@ -178,7 +178,10 @@ impl<'a> App<'a> {
         let ends = ends_of(pass, self.key, ordinal, slot, &target.hash);
         let streak = streak(&ends, pass.now());
         if streak.until_boot_ms > pass.now() && !pass.has_bug(Bug::BackOffIgnored) {
-            let message = ends.last().map_or_else(String::new, |end| end.exit.to_string());
+            let message = ends.last().map_or_else(String::new, |end| match end.unhealthy {
+                true => "stopped as unhealthy".to_owned(),
+                false => end.exit.to_string(),
+            });
             let (until_boot_ms, failures) = (streak.until_boot_ms, streak.failures);
             pass.wait(self.key, WaitingOn::BackOff { until_boot_ms, failures, message });
             return None;

@@ -26,7 +26,7 @@ impl<'a> Slot<'a> {
 
     /// Its last program ended well.
     pub(super) fn has_succeeded(&self) -> bool {
-        self.newest_ended().is_some_and(|(_, container)| container.exit == Some(ExitStatus::Code(0)))
+        self.newest_ended().is_some_and(|(_, c)| c.exit == Some(ExitStatus::Code(0)) && !c.unhealthy)
     }
 
     pub(super) fn with_hash(&self, hash: &TemplateHash) -> Option<Found<'a>> {
@@ -62,6 +62,7 @@ pub(super) fn ends_of(
                 (started, finished) => finished.saturating_sub(started).min(backoff::STARTED_WELL_MS),
             },
             asked: false,
+            unhealthy: container.unhealthy,
         };
         ends.insert(container.attempt, record);
     }

@@ -163,3 +163,18 @@ fn bombs_are_bounded() {
     let long = format!("services: {{a: {{image: i, command: \"{}\"}}}}\n", "${A}".repeat(2_000));
     assert!(load_files(&[("compose.yaml", &long)], &[("A", &"x".repeat(10_000))]).has_errors());
 }
+
+#[test]
+fn a_label_asks_for_restarts_of_what_is_unhealthy() {
+    let text = "services:\n  a: {image: i, labels: {autoheal: true}, healthcheck: {test: x}}\n  \
+                b: {image: i, healthcheck: {test: x}}\n  c: {image: i, labels: {autoheal: true}}\n";
+    let loaded = load_text(text);
+    let (desired, problems) = crate::model::resolve(loaded.objects);
+    assert!(problems.is_empty(), "{problems:?}");
+    let of = |name: &str| {
+        let found = desired.workloads.iter().find(|(key, _)| key.name == name);
+        let template = &found.expect("an App").1.template;
+        (template.liveness.is_some(), template.liveness.is_some() && template.liveness == template.healthcheck)
+    };
+    assert_eq!((of("a"), of("b"), of("c")), ((true, true), (false, false), (false, false)));
+}

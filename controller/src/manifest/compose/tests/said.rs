@@ -10,6 +10,7 @@ const CASES: &[(&str, &[&str])] = &[
     ("    imgae: x\n", &["BX0104 4:5 image"]),
     ("    comand: x\n    x-mine: {a: 1}\n", &["BX0104 4:5 command"]),
     ("    labels: {a: b}\n    privileged: true\n", &["BX0142w 4:5", "BX0142w 5:5"]),
+    ("    labels: [autoheal=true]\n    healthcheck: {test: x}\n", &[]),
     ("    labels: {}\n    privileged: false\n    pull_policy: missing\n", &[]),
     ("    image: I\n", &["BX0106 4:5", "BX0112 4:12 i"]),
     ("    ports: ['80:80', '53:53/sctp', 8080, '127.0.0.1:1-2:3-4', '[::1]:5:5']\n", &["BX0142w 4:22", "BX0142w 4:36"]),

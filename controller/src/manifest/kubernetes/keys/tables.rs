@@ -77,6 +77,7 @@ pub(crate) const TABLES: Tables = Tables {
         (".valueFrom.secretKeyRef", "Pod.spec.containers[].env[].valueFrom.configMapKeyRef"),
         (".envFrom[].secretRef", "Pod.spec.containers[].envFrom[].configMapRef"),
         (".startupProbe", "Pod.spec.containers[].readinessProbe"),
+        (".livenessProbe", "Pod.spec.containers[].readinessProbe"),
         (".seccompProfile", "seccompProfile"),
         ("volumes[].secret", "Pod.spec.volumes[].configMap"),
         ("sources[].configMap", "Pod.spec.volumes[].configMap"),
