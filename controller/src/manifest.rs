@@ -277,7 +277,7 @@ fn read_contents(object: &mut Object, loaded: &mut Loaded) -> bool {
         }
     };
     match &mut object.spec {
-        ObjectSpec::Image(_) | ObjectSpec::Volume(_) | ObjectSpec::Service(_) => {}
+        ObjectSpec::Image(_) | ObjectSpec::Volume(_) | ObjectSpec::Service(_) | ObjectSpec::Network(_) => {}
         ObjectSpec::Config(config) => contents.extend(config.data.values_mut()),
         ObjectSpec::App(app) => {
             template(&mut app.template);

@@ -16,9 +16,10 @@ mod resolve;
 
 pub use accept::{Accepted, Confirmation, Notice, accept};
 pub use desired::{
-    Completion, ConcurrencyPolicy, ContainerTemplate, DependsOn, DesiredImage, DesiredJob, DesiredState, DesiredVolume,
-    EnvValue, Healthcheck, Hold, ImageSource, Mount, MountWhat, OnChange, OnFailure, Probe, PublishedPort, Restart,
-    Schedule, Template, UpdateStrategy, VolumeAccess, Workload,
+    Completion, ConcurrencyPolicy, ContainerTemplate, DEFAULT_NETWORK, DependsOn, DesiredImage, DesiredJob,
+    DesiredNetwork, DesiredState, DesiredVolume, EnvValue, Healthcheck, Hold, ImageSource, Mount, MountWhat,
+    NetworkRange, NetworkUse, OnChange, OnFailure, Probe, PublishedPort, Restart, Schedule, Template, UpdateStrategy,
+    VolumeAccess, Workload,
 };
 pub use diagnostic::{Diagnostic, Note, Severity, Span, codes};
 pub use key::{KeyError, Kind, ObjectKey, ReplicaKey, SourceRef, TemplateHash, labels};

@@ -270,7 +270,7 @@ fn networks(
     containers: &[ContainerInfo],
 ) -> BTreeMap<runtime::id::NetworkName, ObservedNetwork> {
     let off = containers.iter().filter(|info| info.altered.contains(&Alteration::Link));
-    let off: BTreeSet<_> = off.filter_map(|info| info.config.network.bridge()).collect();
+    let off: BTreeSet<_> = off.flat_map(|info| info.config.network.addresses().map(|(name, _)| name)).collect();
     let observed = |info: NetworkInfo| {
         let name = info.config.name.clone();
         let intact = info.intact && !off.contains(&name);

@@ -35,7 +35,7 @@ pub use endpoints::PARK_MS;
 pub use ids::RANGE_LEN;
 pub use image::UNUSED_MS;
 pub use job::LATE_MS_MAX;
-pub use name::{anonymous_volume_name, container_id, network_name, volume_name};
+pub use name::{anonymous_volume_name, container_id, network_name, network_of, volume_name};
 pub use seal::{Seal, seal};
 pub use template_hash::{changed_fields, template_hash};
 

@@ -76,7 +76,7 @@ impl<'a> Page<'a> {
     fn keys(&self) -> BTreeSet<&'a ObjectKey> {
         let desired = &self.view.desired;
         let mut keys: BTreeSet<&ObjectKey> = desired.images.keys().chain(desired.volumes.keys()).collect();
-        keys.extend(desired.workloads.keys().chain(desired.jobs.keys()));
+        keys.extend(desired.workloads.keys().chain(desired.jobs.keys()).chain(desired.networks.keys()));
         let state = &self.view.seen.state;
         keys.extend(state.containers.values().map(|container| &container.replica.workload));
         keys.extend(state.volumes.values().filter(|v| v.anonymous_of.is_none()).map(|volume| &volume.owner));
@@ -95,6 +95,8 @@ impl<'a> Page<'a> {
                 other::image(self, key, image)
             } else if key.kind == Kind::Volume {
                 other::volume(self, key)
+            } else if let Some(network) = desired.networks.get(key) {
+                other::network(self, key, network)
             } else {
                 (Phase::Removing, "removing: no manifest names it".to_owned())
             }
@@ -127,11 +129,13 @@ impl<'a> Page<'a> {
                 let is_there = state.volumes.values().any(|volume| volume.owner == *key);
                 (u32::from(is_there), u32::from(desired.volumes.contains_key(key)))
             }
+            Kind::Network => other::network_counts(self, key),
             Kind::Config | Kind::Service => (0, 0),
         };
         let template = app.map(|app| &app.template).or(job.map(|job| &job.template));
         let sources = [app.map(|a| &a.source), job.map(|j| &j.source), image.map(|i| &i.source)];
         let volume = desired.volumes.get(key).map(|volume| &volume.source);
+        let volume = volume.or_else(|| desired.networks.get(key).map(|network| &network.source));
         let containers = self.view.seen.containers.iter().filter(|info| {
             state.containers.get(&info.config.id).is_some_and(|container| container.replica.workload == *key)
         });

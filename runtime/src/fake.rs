@@ -82,7 +82,7 @@ impl Runtime for FakeRuntime {
         let mut world = self.enter(Verb::EnsureNetwork, config.name.as_str())?;
         world.networks.insert(config.name.clone(), NetworkInfo { config: config.clone(), intact: true });
         for info in world.containers.values_mut() {
-            if info.config.network.bridge() == Some(&config.name) {
+            if info.config.network.interface_on(&config.name).is_some() {
                 info.altered.remove(&Alteration::Link);
             }
         }

@@ -13,6 +13,7 @@ pub(crate) mod signal;
 mod volumes;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -133,22 +134,25 @@ impl LinuxRuntime {
             layers: self.images.layer_dirs(&config.image)?,
             layout: &self.layout,
             cgroup_parent: &self.cgroup_parent,
-            bridge: self.bridge(config)?,
+            bridges: self.bridges(config)?,
         };
         let (spec, launch) = spec::lower(&input)?;
         Ok((Create { id: config.id.clone(), spec, launch, log: config.log }, stop_signal))
     }
 
-    fn bridge(&self, config: &ContainerConfig) -> Result<Option<Bridge>> {
-        let NetworkMode::Bridge { network: name, address } = &config.network else { return Ok(None) };
+    fn bridges(&self, config: &ContainerConfig) -> Result<Vec<Bridge>> {
+        config.network.addresses().map(|(network, address)| self.bridge(network, address)).collect()
+    }
+
+    fn bridge(&self, name: &NetworkName, address: Ipv4Addr) -> Result<Bridge> {
         let found = durable::read_file::<NetworkConfig>(&self.layout.network_file(name))?;
         let found = found.ok_or_else(|| Error::NotFound { what: "network", name: name.to_string() })?;
         let subnet = network::ipam::Subnet::containing(found.gateway, found.prefix_len);
-        if !subnet.contains(*address) || *address == found.gateway {
+        if !subnet.contains(address) || address == found.gateway {
             return Err(Error::BadContainer(format!("address {address} is not one of network `{name}`'s containers")));
         }
         let interface = network::bridge_name(&self.layout, name);
-        Ok(Some(Bridge { interface, gateway: found.gateway, prefix_len: found.prefix_len }))
+        Ok(Bridge { interface, gateway: found.gateway, prefix_len: found.prefix_len })
     }
 
     /// No live container may have the address; one that has ended lets go of it.
@@ -299,15 +303,16 @@ impl Runtime for LinuxRuntime {
 
     fn ensure_network(&self, config: &NetworkConfig) -> Result<()> {
         let containers = self.containers.list()?;
-        let attached = containers.iter().filter(|c| c.network.bridge() == Some(&config.name));
-        let ids: Vec<_> = attached.map(|c| c.id.clone()).collect();
-        network::ensure(&self.layout, config, &ids)?;
+        let attached = containers.iter().filter_map(|c| Some((c, c.network.interface_on(&config.name)?)));
+        let links = attached.map(|(c, n)| (c.id.clone(), network::link_name(&self.layout, &c.id, n)));
+        let (ids, links): (Vec<_>, Vec<_>) = links.unzip();
+        network::ensure(&self.layout, config, &links)?;
         self.inspector.forget(&ids);
         Ok(())
     }
 
     fn remove_network(&self, name: &NetworkName) -> Result<()> {
-        let attached = |config: &ContainerConfig| config.network.bridge() == Some(name);
+        let attached = |config: &ContainerConfig| config.network.interface_on(name).is_some();
         let users: Vec<_> =
             self.containers.list()?.iter().filter(|config| attached(config)).map(|c| c.id.to_string()).collect();
         if !users.is_empty() {

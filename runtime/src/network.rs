@@ -25,7 +25,7 @@ pub use findings::findings;
 use crate::error::{Doing, chain};
 use crate::id::{ContainerId, NetworkName};
 use crate::layout::{Layout, make_private_dir};
-use crate::runtime::{NetworkConfig, NetworkInfo};
+use crate::runtime::{NETWORKS_MAX, NetworkConfig, NetworkInfo};
 use crate::{Error, Result};
 use link::Netlink;
 use ruleset::{RuleNetwork, Ruleset};
@@ -41,17 +41,24 @@ pub fn bridge_name(layout: &Layout, network: &NetworkName) -> String {
 /// The name of the host's end of a container's veth pair: `bv-`, the data root's tag, seven characters of the container's.
 #[must_use]
 pub fn veth_name(layout: &Layout, container: &ContainerId) -> String {
-    format!("bv-{}{}", tag(layout), hash("container", container.as_str(), 7))
+    link_name(layout, container, 0)
+}
+
+/// The same for its `n`-th interface, counted from 0.
+#[must_use]
+pub fn link_name(layout: &Layout, container: &ContainerId, n: usize) -> String {
+    let kind = if n == 0 { "container".to_owned() } else { format!("container {n}") };
+    format!("bv-{}{}", tag(layout), hash(&kind, container.as_str(), 7))
 }
 
 /// Makes a network present with exactly this configuration: record, bridge with address, rules, forwarding, and the links
-/// of its containers attached and up. Idempotent. Where the host has no nf_tables the network works without a way out;
+/// of its containers (host ends, by name) attached and up. Idempotent. Where the host has no nf_tables the network works without a way out;
 /// [`findings`] says so.
 ///
 /// # Errors
 /// `Unsupported` names the missing right or kernel feature; `Conflict` when another interface has the bridge's name, or
 /// the subnet of a new network (nothing was changed then).
-pub fn ensure(layout: &Layout, config: &NetworkConfig, containers: &[ContainerId]) -> Result<()> {
+pub fn ensure(layout: &Layout, config: &NetworkConfig, links: &[String]) -> Result<()> {
     let _lock = lock(layout)?;
     let mut netlink = Netlink::open()?;
     if !record::exists(layout, &config.name) {
@@ -63,8 +70,7 @@ pub fn ensure(layout: &Layout, config: &NetworkConfig, containers: &[ContainerId
     }
     record::write(layout, config)?;
     bridge::ensure(&mut netlink, &bridge_of(layout, config))?;
-    let links = containers.iter().map(|id| veth_name(layout, id)).collect();
-    bridge::attach(&mut netlink, &bridge_name(layout, &config.name), &links)?;
+    bridge::attach(&mut netlink, &bridge_name(layout, &config.name), links)?;
     if let Err(e) = transparent::ensure(&mut netlink) {
         tracing::debug!("containers will not see the addresses of clients: {}", chain(&e));
     }
@@ -137,9 +143,9 @@ pub(crate) struct HostEnds {
 }
 
 impl HostEnds {
-    /// Whether a container's link is up and on its network's bridge; `None` when there is none.
-    pub(crate) fn is_attached(&self, container: &ContainerId, network: &NetworkName) -> Option<bool> {
-        self.snapshot.is_attached(&veth_name(&self.layout, container), &bridge_name(&self.layout, network))
+    /// Whether a container's `n`-th link is up and on its network's bridge; `None` when there is none.
+    pub(crate) fn is_attached(&self, container: &ContainerId, n: usize, network: &NetworkName) -> Option<bool> {
+        self.snapshot.is_attached(&link_name(&self.layout, container, n), &bridge_name(&self.layout, network))
     }
 }
 
@@ -153,7 +159,9 @@ pub fn sweep(layout: &Layout, live: impl FnOnce() -> Result<BTreeSet<ContainerId
     let _lock = lock(layout)?;
     let mut netlink = Netlink::open()?;
     let snapshot = bridge::Snapshot::take(&mut netlink)?;
-    let mut owned: BTreeSet<String> = live()?.iter().map(|id| veth_name(layout, id)).collect();
+    let live = live()?;
+    let links = live.iter().flat_map(|id| (0..NETWORKS_MAX).map(move |n| link_name(layout, id, n)));
+    let mut owned: BTreeSet<String> = links.collect();
     owned.extend(record::all(layout)?.iter().map(|n| bridge_name(layout, &n.name)));
     let tag = tag(layout);
     let (bridges, veths) = (format!("bx-{tag}"), format!("bv-{tag}"));

@@ -24,7 +24,6 @@ mod image;
 mod network;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -36,7 +35,10 @@ use crate::id::{ContainerId, NetworkName, VolumeName};
 use crate::image::{Digest, ImageRef};
 pub use finding::Finding;
 pub use image::{ImageConfig, ImageHealthcheck, ImageInfo, NoProgress, PullPhase, PullProgress, PullRequest};
-pub use network::{DnsView, EndpointTable, HostPort, Listener, NetworkConfig, NetworkInfo, Protocol};
+pub use network::{
+    DnsView, EndpointTable, HostPort, Listener, NETWORKS_MAX, NetworkAddress, NetworkConfig, NetworkInfo, NetworkMode,
+    Protocol,
+};
 
 /// The verbs of the container runtime, in CRI's words. See the module for the life cycle.
 pub trait Runtime: Send + Sync {
@@ -278,34 +280,6 @@ pub enum MountSource {
         /// Upper bound in bytes; `None` is half of the host's memory (the kernel's default).
         size_bytes: Option<u64>,
     },
-}
-
-/// How a container is connected.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum NetworkMode {
-    /// Loopback only.
-    None,
-    /// The host's network.
-    Host,
-    /// One address on a bridge network, DNS at 127.0.0.11.
-    Bridge {
-        /// Which network; must be present.
-        network: NetworkName,
-        /// Address inside the network's subnet; whoever plans picks it.
-        address: Ipv4Addr,
-    },
-}
-
-impl NetworkMode {
-    /// The bridge network it is on.
-    #[must_use]
-    pub fn bridge(&self) -> Option<&NetworkName> {
-        match self {
-            Self::Bridge { network, .. } => Some(network),
-            Self::None | Self::Host => None,
-        }
-    }
 }
 
 /// Limits; `None` is unlimited.

@@ -5,9 +5,10 @@ use std::path::PathBuf;
 
 use oci_spec::runtime::Spec;
 
+use crate::id::NetworkName;
 use crate::layout::Layout;
 use crate::network;
-use crate::runtime::{ContainerConfig, ImageConfig, MountSource, NetworkMode};
+use crate::runtime::{ContainerConfig, ImageConfig, MountSource, NETWORKS_MAX, NetworkMode};
 use crate::{Error, Result};
 
 mod etc;
@@ -34,8 +35,8 @@ pub struct LowerInput<'a> {
     pub layout: &'a Layout,
     /// Directory of this data root's cgroups below each hierarchy's root, `boxship-1a2b3c`.
     pub cgroup_parent: &'a str,
-    /// The network of `NetworkMode::Bridge`; `None` for the other modes.
-    pub bridge: Option<Bridge>,
+    /// The networks of `NetworkMode::Bridge`, in its order; empty for the other modes.
+    pub bridges: Vec<Bridge>,
 }
 
 /// A bridge as [`lower`] needs it.
@@ -56,6 +57,12 @@ pub struct Bridge {
 pub fn lower(input: &LowerInput<'_>) -> Result<(Spec, Launch)> {
     let spec = oci::spec(input)?;
     let config = input.config;
+    let mut bridges = attachments(input)?;
+    let network = match (&config.network, bridges.is_empty()) {
+        (NetworkMode::Host, _) => Attachment::Host,
+        (NetworkMode::None | NetworkMode::Bridge { .. }, true) => Attachment::None,
+        (NetworkMode::None | NetworkMode::Bridge { .. }, false) => Attachment::Bridge(bridges.remove(0)),
+    };
     let launch = Launch {
         id: config.id.to_string(),
         ids: config.ids,
@@ -67,7 +74,8 @@ pub fn lower(input: &LowerInput<'_>) -> Result<(Spec, Launch)> {
         mounts: launch_mounts(input)?,
         files_dir: input.layout.container_dir(&config.id).join("files"),
         etc: Some(etc::files(input)),
-        network: attachment(input)?,
+        network,
+        more_bridges: bridges,
         reaper: config.init,
         told: None,
     };
@@ -124,24 +132,26 @@ fn check_target(target: &str) -> Result<()> {
     Err(Error::BadContainer(format!("nothing can be mounted at `{target}`: {why}")))
 }
 
-fn attachment(input: &LowerInput<'_>) -> Result<Attachment> {
-    match &input.config.network {
-        NetworkMode::None => Ok(Attachment::None),
-        NetworkMode::Host => Ok(Attachment::Host),
-        NetworkMode::Bridge { network, address } => {
-            let bridge = input
-                .bridge
-                .as_ref()
-                .ok_or_else(|| Error::BadContainer(format!("network `{network}` is not there to attach to")))?;
-            let [a, b, c, d] = address.octets();
-            Ok(Attachment::Bridge(BridgeAttachment {
-                bridge: bridge.interface.clone(),
-                host_interface: network::veth_name(input.layout, &input.config.id),
-                address: *address,
-                prefix_len: bridge.prefix_len,
-                gateway: bridge.gateway,
-                mac: [0x02, 0x42, a, b, c, d],
-            }))
-        }
+/// One attachment for each address, in the order of the interfaces.
+fn attachments(input: &LowerInput<'_>) -> Result<Vec<BridgeAttachment>> {
+    let addresses: Vec<_> = input.config.network.addresses().collect();
+    if addresses.len() > NETWORKS_MAX {
+        let count = addresses.len();
+        return Err(Error::BadContainer(format!("{count} networks are more than the {NETWORKS_MAX} one can be on")));
     }
+    let of = |(n, (network, address)): (usize, (&NetworkName, Ipv4Addr))| {
+        let bridge = input.bridges.get(n);
+        let bridge =
+            bridge.ok_or_else(|| Error::BadContainer(format!("network `{network}` is not there to attach to")))?;
+        let [a, b, c, d] = address.octets();
+        Ok(BridgeAttachment {
+            bridge: bridge.interface.clone(),
+            host_interface: network::link_name(input.layout, &input.config.id, n),
+            address,
+            prefix_len: bridge.prefix_len,
+            gateway: bridge.gateway,
+            mac: [0x02, 0x42, a, b, c, d],
+        })
+    };
+    addresses.into_iter().enumerate().map(of).collect()
 }

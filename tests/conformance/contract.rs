@@ -83,7 +83,7 @@ fn what_is_missing_is_named(lab: &Lab) {
     config.mounts.push(MountConfig { target: "/data".into(), source, read_only: false });
     missing(runtime.create_container(&config), "volume");
     let mut config = lab.config("no-network", &["/bin/sleep"]);
-    config.network = NetworkMode::Bridge { network: "nothing".parse().unwrap(), address: Ipv4Addr::new(10, 79, 0, 9) };
+    config.network = NetworkMode::on("nothing".parse().unwrap(), Ipv4Addr::new(10, 79, 0, 9));
     missing(runtime.create_container(&config), "network");
     assert_eq!(ok("list", runtime.list_containers()), [], "a refused creation leaves nothing");
 }
@@ -140,7 +140,7 @@ fn what_is_used_stays(lab: &Lab) {
     let mut config = lab.config("user", &["/bin/sleep"]);
     let source = MountSource::Volume { name: lab.volume.clone() };
     config.mounts.push(MountConfig { target: "/data".into(), source, read_only: false });
-    config.network = NetworkMode::Bridge { network: lab.network.name.clone(), address: Ipv4Addr::new(10, 79, 0, 2) };
+    config.network = NetworkMode::on(lab.network.name.clone(), Ipv4Addr::new(10, 79, 0, 2));
     ok("create", runtime.create_container(&config));
     let refused = [
         runtime.remove_volume(&lab.volume),
@@ -178,7 +178,7 @@ fn one_address_one_container(lab: &Lab) {
     let runtime = lab.runtime();
     let bridged = |id: &str, address: Ipv4Addr| {
         let mut config = lab.config(id, &["/bin/sleep"]);
-        config.network = NetworkMode::Bridge { network: lab.network.name.clone(), address };
+        config.network = NetworkMode::on(lab.network.name.clone(), address);
         config
     };
     let address = Ipv4Addr::new(10, 79, 0, 7);

@@ -145,7 +145,7 @@ pub(crate) fn kills_during_creations_make_no_call_fail(lab: &Lab) {
             }
             let mut config = lab.config(&format!("storm-{thread}-{n}"), &["/bin/sleep"]);
             let address = Ipv4Addr::new(10, 79, 0, 20 + thread);
-            config.network = NetworkMode::Bridge { network: lab.network.name.clone(), address };
+            config.network = NetworkMode::on(lab.network.name.clone(), address);
             let runtime = lab.runtime();
             ok("create", runtime.create_container(&config));
             ok("start", runtime.start_container(&config.id));

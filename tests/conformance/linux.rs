@@ -159,8 +159,7 @@ fn a_directory_deleted_by_hand_ends_its_process(lab: &Lab) {
 fn a_hundred_lives_leave_nothing(lab: &Lab) {
     let live = |n: u8| {
         let mut config = lab.config(&format!("life-{n}"), &["/bin/sh", "-c", "exit 0"]);
-        config.network =
-            NetworkMode::Bridge { network: lab.network.name.clone(), address: Ipv4Addr::new(10, 79, 0, 10 + n) };
+        config.network = NetworkMode::on(lab.network.name.clone(), Ipv4Addr::new(10, 79, 0, 10 + n));
         let id = lab.run(&config);
         lab.reaches(&id, ContainerState::Stopped);
         ok("remove", lab.runtime().remove_container(&id));
@@ -188,8 +187,7 @@ fn many_at_once(lab: &Lab) {
     const EACH: u8 = 6;
     let replica = |n: u8| {
         let mut config = lab.config(&format!("many-{n}"), &["/bin/graceful"]);
-        config.network =
-            NetworkMode::Bridge { network: lab.network.name.clone(), address: Ipv4Addr::new(10, 79, 0, 10 + n) };
+        config.network = NetworkMode::on(lab.network.name.clone(), Ipv4Addr::new(10, 79, 0, 10 + n));
         config
     };
     let in_threads = |act: &(dyn Fn(u8) + Sync)| {

@@ -9,6 +9,7 @@ mod files;
 mod health;
 mod input;
 mod logs;
+mod networks;
 mod owners;
 mod plans;
 mod replace;
@@ -25,6 +26,7 @@ pub(crate) const ALL: &[&[Scenario]] = &[
     files::ALL,
     health::ALL,
     dialects::ALL,
+    networks::ALL,
     owners::ALL,
     crash::ALL,
     drift::ALL,

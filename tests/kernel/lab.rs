@@ -162,7 +162,7 @@ impl Lab {
             layers: vec![self.layer("top"), self.layer("base")],
             layout: &self.layout,
             cgroup_parent: &self.cgroup_parent,
-            bridge,
+            bridges: bridge.into_iter().collect(),
         })
     }
 

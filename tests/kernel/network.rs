@@ -35,7 +35,7 @@ fn bridge() -> Bridge {
 }
 
 fn on_bridge(lab: &Lab, script: &str, host: u8) -> ContainerConfig {
-    let network = NetworkMode::Bridge { network: "test".parse().unwrap(), address: [10, 201, 0, host].into() };
+    let network = NetworkMode::on("test".parse().unwrap(), [10, 201, 0, host].into());
     ContainerConfig { network, ..lab.script(script) }
 }
 

@@ -60,6 +60,7 @@ fn template(key: &ObjectKey, tag: &str, rng: &mut Rng) -> ContainerTemplate {
         shm_bytes: None,
         init: false,
         host_network: rng.chance(30),
+        networks: Vec::new(),
         tty: false,
     }
 }

@@ -9,8 +9,7 @@ use controller::plan::{Action, volume_name};
 use runtime::id::{ContainerId, NetworkName, VolumeName};
 use runtime::image::{Digest, ImageRef};
 use runtime::runtime::{
-    Alteration, ContainerConfig, ContainerState, EndpointTable, ExitStatus, ImageConfig, NetworkConfig, NetworkMode,
-    Resources,
+    Alteration, ContainerConfig, ContainerState, EndpointTable, ExitStatus, ImageConfig, NetworkConfig, Resources,
 };
 
 use runtime::runtime::HostPort;
@@ -171,7 +170,7 @@ impl World {
             Action::CreateNetwork { .. } | Action::CreateVolume { .. } if fails => Err(Fail::Fault),
             Action::CreateNetwork { config } => self.create_network(config),
             Action::RemoveNetwork { name } => {
-                if self.containers.values().any(|c| c.seen.address.as_ref().is_some_and(|(n, _)| n == name)) {
+                if self.containers.values().any(|c| c.seen.addresses().any(|(n, _)| n == name)) {
                     return refuse(format!("network {name} has containers"));
                 }
                 self.networks.remove(name).map(|_| ()).ok_or_else(|| Fail::Refused(format!("no network {name}")))
@@ -283,11 +282,11 @@ impl World {
         if !self.images.values().any(present) {
             return Err(format!("{id}: no image {}", config.image));
         }
-        if let NetworkMode::Bridge { network, address } = &config.network {
+        for (network, address) in config.network.addresses() {
             if !self.networks.get(network).is_some_and(|(_, intact)| *intact) {
                 return Err(format!("{id}: no network {network}"));
             }
-            self.check_address(id, network, *address)?;
+            self.check_address(id, network, address)?;
         }
         let Some(seen) = ObservedContainer::from_config(config) else { return Err(format!("{id} has no labels")) };
         for mounted in &seen.volumes {
@@ -301,7 +300,7 @@ impl World {
 
     fn check_address(&self, id: &ContainerId, network: &NetworkName, address: Ipv4Addr) -> Result<(), String> {
         let alive = self.containers.values().filter(|c| c.seen.state != ContainerState::Stopped);
-        let mut holders = alive.filter(|c| c.seen.address == Some((network.clone(), address)));
+        let mut holders = alive.filter(|c| c.seen.addresses().any(|held| held == (network, address)));
         holders.next().map_or(Ok(()), |other| Err(format!("{id}: {address} belongs to {}", other.config.id)))
     }
 

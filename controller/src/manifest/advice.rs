@@ -12,7 +12,7 @@ pub(super) fn command() -> Diagnostic {
 }
 
 /// Words of other tools, and what to write instead.
-const FIELDS: [(&str, &str); 40] = [
+const FIELDS: [(&str, &str); 39] = [
     ("metadata", "native manifests are flat: write `name` at the top level"),
     ("spec", "native manifests are flat: move its fields up one level"),
     ("namespace", "the directory of the file names the stack"),
@@ -47,7 +47,6 @@ const FIELDS: [(&str, &str); 40] = [
     ("read_only", "did you mean `security: {readOnlyRoot: true}`?"),
     ("hostNetwork", "did you mean `network: host`?"),
     ("network_mode", "did you mean `network: host`?"),
-    ("networks", "objects of one stack share a network"),
     ("working_dir", "did you mean `workingDir`?"),
     ("shm_size", "did you mean `shmSize`?"),
     ("stop_grace_period", "did you mean `stopGracePeriod`?"),

@@ -9,6 +9,7 @@ mod interpolate;
 pub(crate) mod keys;
 mod merge;
 mod mounts;
+mod networks;
 mod ports;
 mod project;
 mod rollout;
@@ -115,8 +116,8 @@ fn objects(project: &mut Project<'_>, tree: &Node) -> Vec<Object> {
         }
     }
     service::note_relations(&mut context);
-    check_networks(project, networks);
     let mut objects: Vec<Object> = volumes.iter().filter_map(|entry| volume(project, &context, entry)).collect();
+    objects.extend(networks.iter().filter_map(|entry| networks::lower(project, &context, entry)));
     for (name, entry) in &context.active {
         objects.extend(service::lower(project, &context, name, entry));
     }
@@ -153,18 +154,6 @@ fn stack(project: &mut Project<'_>, top: &Entries<'_>) -> Option<String> {
     let diagnostic = Diagnostic::error(codes::NAME, what).at(project.reader.span(extent));
     project.reader.push(diagnostic.suggest(Some(name).filter(|name| !name.is_empty())));
     None
-}
-
-fn check_networks(project: &mut Project<'_>, networks: &[Entry]) {
-    for entry in networks {
-        let before = project.reader.out.len();
-        project.reader.keys(&entry.value, &keys::NETWORK);
-        if entry.key != "default" && project.reader.out.len() == before {
-            let what = format!("network `{}`", entry.key);
-            let effect = "all services of a stack share one network and reach each other";
-            project.reader.not_honoured(entry.key_extent, &what, effect);
-        }
-    }
 }
 
 fn volume(project: &mut Project<'_>, context: &Context<'_>, entry: &Entry) -> Option<Object> {

@@ -61,7 +61,7 @@ fn differences(there: &DesiredState, here: &DesiredState) -> Vec<String> {
     let mut out = Vec::new();
     let json = |state: &DesiredState| serde_json::to_value(state).map(without_places).unwrap_or_default();
     let (there, here) = (json(there), json(here));
-    for section in ["images", "workloads", "jobs", "volumes"] {
+    for section in ["images", "workloads", "jobs", "volumes", "networks"] {
         for (key, value) in there[section].as_object().into_iter().flatten() {
             match here[section].get(key) {
                 None => out.push(format!("{key}: it is not there")),

@@ -59,7 +59,7 @@ fn check_of<T: Format>() -> (&'static str, Check) {
 /// The check of the format with this name.
 pub(crate) fn check(name: &str) -> Option<Check> {
     use super::duration::Duration;
-    use super::native::{dns, restart, text};
+    use super::native::{dns, network, restart, text};
     use super::quantity;
     let all = [
         check_of::<Duration>(),
@@ -84,6 +84,8 @@ pub(crate) fn check(name: &str) -> Option<Check> {
         check_of::<text::User>(),
         check_of::<text::Hostname>(),
         check_of::<dns::DnsName>(),
+        check_of::<network::SubnetText>(),
+        check_of::<network::AddressText>(),
         check_of::<restart::RestartPolicy>(),
         check_of::<text::AnyScalar>(),
     ];

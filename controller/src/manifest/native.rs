@@ -8,6 +8,7 @@ mod config;
 pub(crate) mod dns;
 mod image;
 mod job;
+pub(crate) mod network;
 pub(crate) mod restart;
 mod template;
 pub(crate) mod text;
@@ -32,10 +33,10 @@ use crate::model::{Diagnostic, Kind, Object, ObjectKey, ObjectSpec, Span, codes}
 pub(crate) const API_VERSION: &str = "boxship/v1";
 
 /// What can be written in this dialect.
-pub(crate) const KINDS: [Kind; 5] = [Kind::Image, Kind::App, Kind::Job, Kind::Volume, Kind::Config];
+pub(crate) const KINDS: [Kind; 6] = [Kind::Image, Kind::App, Kind::Job, Kind::Volume, Kind::Network, Kind::Config];
 
 /// Kinds of DESIGN §3 that are not built yet.
-const LATER: [&str; 4] = ["Secret", "Network", "Source", "Policy"];
+const LATER: [&str; 3] = ["Secret", "Source", "Policy"];
 
 /// What lowering needs besides the document.
 pub(crate) struct Context<'a> {
@@ -54,6 +55,7 @@ pub(crate) fn title(kind: Kind) -> &'static str {
         Kind::Volume => "Volume",
         Kind::Config => "Config",
         Kind::Service => "Service",
+        Kind::Network => "Network",
     }
 }
 
@@ -71,6 +73,7 @@ pub(crate) fn schema(kind: Kind) -> Json {
         Kind::App => generator.into_root_schema_for::<wire::App>(),
         Kind::Job => generator.into_root_schema_for::<wire::Job>(),
         Kind::Volume => generator.into_root_schema_for::<wire::Volume>(),
+        Kind::Network => generator.into_root_schema_for::<network::Network>(),
         // Not a native kind: nothing asks for its schema.
         Kind::Config | Kind::Service => generator.into_root_schema_for::<wire::Config>(),
     };
@@ -236,6 +239,10 @@ fn build(document: &Document, key: &ObjectKey, context: &Context<'_>, out: &mut 
             ObjectSpec::Image(image::lower(&lower, image))
         }
         Kind::Volume => ObjectSpec::Volume(volume::lower(&lower.decode(&root)?)),
+        Kind::Network => {
+            let network = lower.decode(&root)?;
+            ObjectSpec::Network(network::lower(&mut lower, &network)?)
+        }
         Kind::Config | Kind::Service => {
             let config = lower.decode(&root)?;
             ObjectSpec::Config(config::lower(&mut lower, config))

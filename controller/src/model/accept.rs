@@ -71,7 +71,11 @@ fn settle(
     loop {
         let mut objects: Vec<Object> = candidates.iter().filter(|o| !demoted.contains(&o.key)).cloned().collect();
         let is_leaf = |object: &Object| match object.spec {
-            ObjectSpec::Image(_) | ObjectSpec::Volume(_) | ObjectSpec::Config(_) | ObjectSpec::Service(_) => true,
+            ObjectSpec::Image(_)
+            | ObjectSpec::Volume(_)
+            | ObjectSpec::Config(_)
+            | ObjectSpec::Service(_)
+            | ObjectSpec::Network(_) => true,
             ObjectSpec::App(_) | ObjectSpec::Job(_) => false,
         };
         let last_good: Vec<&Object> = previous.objects.iter().filter(|o| demoted.contains(&o.key)).collect();
@@ -194,6 +198,7 @@ pub fn without_places(state: &DesiredState) -> DesiredState {
     state.roots.clear();
     state.images.values_mut().for_each(|image| image.source = nowhere());
     state.volumes.values_mut().for_each(|volume| volume.source = nowhere());
+    state.networks.values_mut().for_each(|network| network.source = nowhere());
     let workloads = state.workloads.values_mut().map(|w| {
         w.source = nowhere();
         w.ports.iter_mut().for_each(|port| port.source = nowhere());

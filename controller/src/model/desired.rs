@@ -1,9 +1,11 @@
 //! What should be. Made by `model::resolve` from the objects of all files; a pure value, compared and persisted.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use runtime::image::ImageRef;
+use runtime::network::ipam::Subnet;
 use runtime::runtime::HostPort;
 use runtime::runtime::{Resources, SecurityConfig};
 use serde::{Deserialize, Serialize};
@@ -23,6 +25,9 @@ pub struct DesiredState {
     pub jobs: BTreeMap<ObjectKey, DesiredJob>,
     /// Volumes.
     pub volumes: BTreeMap<ObjectKey, DesiredVolume>,
+    /// Networks beside the stacks' own, and those with settings for a stack's own.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub networks: BTreeMap<ObjectKey, DesiredNetwork>,
     /// What must not be removed although no object names it.
     pub holds: Vec<Hold>,
     /// The root of the source that each App and Job comes from; where files are named relative to it, they are only
@@ -169,6 +174,45 @@ pub struct DesiredVolume {
     pub access: VolumeAccess,
 }
 
+/// A `Network` object.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DesiredNetwork {
+    /// Where it is written.
+    pub source: SourceRef,
+    /// No way out.
+    pub internal: bool,
+    /// Its addresses; `None`: chosen clear of what the host routes.
+    pub range: Option<NetworkRange>,
+}
+
+/// The addresses of a network, where the manifest says them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkRange {
+    /// From /16 to /29.
+    pub subnet: Subnet,
+    /// The host's own address in it.
+    pub gateway: Ipv4Addr,
+}
+
+/// The name under which a stack's own network is declared and used.
+pub const DEFAULT_NETWORK: &str = "default";
+
+/// A network that a container is on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkUse {
+    /// Which.
+    pub network: ObjectKey,
+    /// As its object says.
+    pub internal: bool,
+    /// As its object says: another range is another network.
+    pub range: Option<NetworkRange>,
+    /// Further names on it.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub aliases: BTreeSet<String>,
+    /// The container's address there; `None`: chosen.
+    pub address: Option<Ipv4Addr>,
+}
+
 /// Who may write to a volume at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -182,12 +226,12 @@ pub enum VolumeAccess {
 }
 
 /// What a container runs, resolved.
-pub type ContainerTemplate = Template<ImageSource, EnvValue, Mount>;
+pub type ContainerTemplate = Template<ImageSource, EnvValue, Mount, NetworkUse>;
 
 /// What a container runs, whatever it belongs to: as written ([`TemplateSpec`](super::object::TemplateSpec)) or resolved
 /// ([`ContainerTemplate`]), which differ in what names other objects.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Template<Image, Env, Mount> {
+pub struct Template<Image, Env, Mount, Network> {
     /// Which image.
     pub image: Image,
     /// Replaces the image's.
@@ -228,6 +272,9 @@ pub struct Template<Image, Env, Mount> {
     pub init: bool,
     /// The host's network instead of the stack's.
     pub host_network: bool,
+    /// Networks it is on, the one that leads out first; empty: the stack's own.
+    #[serde(default = "Vec::new", skip_serializing_if = "Vec::is_empty")]
+    pub networks: Vec<Network>,
     /// A terminal as stdio.
     pub tty: bool,
 }

@@ -44,11 +44,14 @@ pub enum Kind {
     Config,
     /// Names and published ports for Apps with certain labels.
     Service,
+    /// A network beside the stack's own.
+    Network,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 6] = [Self::Image, Self::App, Self::Job, Self::Volume, Self::Config, Self::Service];
+    pub const ALL: [Self; 7] =
+        [Self::Image, Self::App, Self::Job, Self::Volume, Self::Config, Self::Service, Self::Network];
 
     /// Lower case, as in `app/web`.
     #[must_use]
@@ -60,6 +63,7 @@ impl Kind {
             Self::Volume => "volume",
             Self::Config => "config",
             Self::Service => "service",
+            Self::Network => "network",
         }
     }
 }

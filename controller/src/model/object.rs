@@ -4,7 +4,7 @@
 //! already read (`manifest::load` does that), so that everything after is pure.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use runtime::image::ImageRef;
@@ -12,7 +12,10 @@ use runtime::runtime::{HostPort, Protocol};
 use serde::{Deserialize, Serialize};
 
 use super::desired::{Template, content_as_text};
-use super::{DependsOn, Diagnostic, Kind, ObjectKey, OnChange, Restart, Schedule, Span, UpdateStrategy, VolumeAccess};
+use super::{
+    DependsOn, Diagnostic, Kind, NetworkRange, ObjectKey, OnChange, Restart, Schedule, Span, UpdateStrategy,
+    VolumeAccess,
+};
 
 /// One object.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,6 +44,8 @@ pub enum ObjectSpec {
     Config(ConfigSpec),
     /// A Kubernetes Service.
     Service(ServiceSpec),
+    /// `Network`.
+    Network(NetworkSpec),
 }
 
 /// An `Image`.
@@ -145,6 +150,28 @@ pub struct VolumeSpec {
     pub access: VolumeAccess,
 }
 
+/// A `Network`. The one called `default` is that of Apps and Jobs which name none.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkSpec {
+    /// No way out.
+    pub internal: bool,
+    /// Its addresses; `None`: chosen clear of what the host routes.
+    pub range: Option<NetworkRange>,
+}
+
+/// A network that an App or Job is on, as written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkUseSpec {
+    /// A `Network` of the same stack, or `default`.
+    pub name: String,
+    /// Further names there.
+    pub aliases: BTreeSet<String>,
+    /// Its address there; `None`: chosen.
+    pub address: Option<Ipv4Addr>,
+    /// Where it is written.
+    pub span: Span,
+}
+
 /// A `Config`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConfigSpec {
@@ -165,7 +192,7 @@ pub struct FileContent {
 }
 
 /// What a container runs, with names instead of what they stand for.
-pub type TemplateSpec = Template<ImageChoice, EnvSpec, MountSpec>;
+pub type TemplateSpec = Template<ImageChoice, EnvSpec, MountSpec, NetworkUseSpec>;
 
 /// Which image, as written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -7,7 +7,7 @@ use runtime::id::{ContainerId, NetworkName, VolumeName};
 use runtime::image::{Digest, ImageRef};
 use runtime::runtime::{
     Alteration, ContainerConfig, ContainerState, EndpointTable, ExitStatus, IdRange, ImageConfig, MountSource,
-    NetworkConfig, NetworkMode, Resources,
+    NetworkConfig, Resources,
 };
 use serde::{Deserialize, Serialize};
 
@@ -117,8 +117,11 @@ pub struct ObservedContainer {
     pub finished_boot_ms: u64,
     /// How it ended.
     pub exit: Option<ExitStatus>,
-    /// Its network and address there.
+    /// The first of its networks and its address there.
     pub address: Option<(NetworkName, Ipv4Addr)>,
+    /// Its addresses on further networks.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub more_addresses: Vec<(NetworkName, Ipv4Addr)>,
     /// Volumes it mounts.
     pub volumes: Vec<MountedVolume>,
     /// Its limits.
@@ -140,6 +143,11 @@ pub struct MountedVolume {
 }
 
 impl ObservedContainer {
+    /// The networks it is on with its addresses there, in the order of its interfaces.
+    pub fn addresses(&self) -> impl Iterator<Item = (&NetworkName, Ipv4Addr)> {
+        self.address.iter().chain(&self.more_addresses).map(|(network, address)| (network, *address))
+    }
+
     /// What a container's configuration alone says: a container in [`ContainerState::Creating`], never started.
     /// `None` when our labels are missing or make no sense: it is not ours and stays out of [`ObservedState`].
     #[must_use]
@@ -149,6 +157,7 @@ impl ObservedContainer {
             MountSource::Volume { name } => Some(MountedVolume { name: name.clone(), read_only: mount.read_only }),
             MountSource::Bind { .. } | MountSource::File { .. } | MountSource::Tmpfs { .. } => None,
         });
+        let mut addresses = config.network.addresses().map(|(network, address)| (network.clone(), address));
         Some(Self {
             replica: replica_from_labels(&config.labels)?,
             template_hash: TemplateHash(label(labels::TEMPLATE)?.clone()),
@@ -167,10 +176,8 @@ impl ObservedContainer {
             started_boot_ms: 0,
             finished_boot_ms: 0,
             exit: None,
-            address: match &config.network {
-                NetworkMode::Bridge { network, address } => Some((network.clone(), *address)),
-                NetworkMode::None | NetworkMode::Host => None,
-            },
+            address: addresses.next(),
+            more_addresses: addresses.collect(),
             volumes: volumes.collect(),
             resources: config.resources.clone(),
             ids: config.ids,

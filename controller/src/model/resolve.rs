@@ -5,6 +5,7 @@
 //! `accept` can put its last good version in its place.
 
 mod conflict;
+mod network;
 mod service;
 mod template;
 
@@ -14,8 +15,8 @@ use runtime::runtime::HostPort;
 
 use super::object::{AppSpec, DependencySpec, JobSpec, Object, ObjectSpec};
 use super::{
-    DependsOn, DesiredImage, DesiredJob, DesiredState, DesiredVolume, Diagnostic, Kind, ObjectKey, PublishedPort, Span,
-    Workload, codes,
+    DependsOn, DesiredImage, DesiredJob, DesiredNetwork, DesiredState, DesiredVolume, Diagnostic, Kind, ObjectKey,
+    PublishedPort, Span, Workload, codes,
 };
 
 /// What [`resolve_with`] found.
@@ -48,13 +49,18 @@ pub fn resolve_with(objects: &[Object], kept: &DesiredState, declared: &BTreeSet
         match &object.spec {
             ObjectSpec::App(app) => resolver.app(object, app),
             ObjectSpec::Job(job) => resolver.job(object, job),
-            ObjectSpec::Image(_) | ObjectSpec::Volume(_) | ObjectSpec::Config(_) | ObjectSpec::Service(_) => {}
+            ObjectSpec::Image(_)
+            | ObjectSpec::Volume(_)
+            | ObjectSpec::Config(_)
+            | ObjectSpec::Service(_)
+            | ObjectSpec::Network(_) => {}
         }
     }
     service::join(&mut resolver);
     conflict::cycles(&mut resolver);
     conflict::ports(&mut resolver);
     conflict::writers(&mut resolver);
+    network::clashes(&mut resolver);
     resolver.finish()
 }
 
@@ -120,6 +126,10 @@ impl<'a> Resolver<'a> {
                     let volume = DesiredVolume { source, access: volume.access };
                     self.out.desired.volumes.insert((*key).clone(), volume);
                 }
+                ObjectSpec::Network(network) => {
+                    let network = DesiredNetwork { source, internal: network.internal, range: network.range };
+                    self.out.desired.networks.insert((*key).clone(), network);
+                }
                 ObjectSpec::App(_) | ObjectSpec::Job(_) | ObjectSpec::Config(_) | ObjectSpec::Service(_) => {}
             }
         }
@@ -129,6 +139,9 @@ impl<'a> Resolver<'a> {
         let template = template::resolve(self, &object.key, &app.template, &app.env_from);
         let depends_on = self.dependencies(&object.key, &app.depends_on);
         let (Some(template), Some(depends_on)) = (template, depends_on) else { return };
+        if !network::is_for_so_many(self, &object.key, &app.template, app.replicas) {
+            return;
+        }
         let ports = app.ports.iter().map(|port| PublishedPort {
             at: HostPort { address: port.address, port: port.host_port, protocol: port.protocol },
             container_port: port.container_port,
@@ -270,6 +283,7 @@ pub(super) fn title(kind: Kind) -> &'static str {
         Kind::Volume => "Volume",
         Kind::Config => "Config",
         Kind::Service => "Service",
+        Kind::Network => "Network",
     }
 }
 

@@ -225,6 +225,8 @@ pub enum Reason {
     LimitsChanged,
     /// The kernel object is not as recorded.
     Drifted,
+    /// The manifest has another setting, which is changed in place.
+    NetworkChanged,
     /// Ready replicas, names or ports differ from the table in force.
     EndpointsChanged,
     /// It must take no new connection before it is stopped.
@@ -263,6 +265,7 @@ impl Reason {
             Self::Undo { .. } => "Undo",
             Self::LimitsChanged => "LimitsChanged",
             Self::Drifted => "Drifted",
+            Self::NetworkChanged => "NetworkChanged",
             Self::EndpointsChanged => "EndpointsChanged",
             Self::Draining => "Draining",
             Self::FollowDue => "FollowDue",

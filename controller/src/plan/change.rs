@@ -93,6 +93,7 @@ pub fn changes(before: &DesiredState, wanted: &DesiredState, observed: &Observed
     keys.extend(before.jobs.keys().chain(wanted.jobs.keys()));
     keys.extend(before.images.keys().chain(wanted.images.keys()));
     keys.extend(before.volumes.keys().chain(wanted.volumes.keys()));
+    keys.extend(before.networks.keys().chain(wanted.networks.keys()));
     keys.extend(plan.steps.iter().filter_map(|step| step.object.as_ref()));
     let sides = Sides { before, wanted, observed, plan };
     keys.into_iter().filter_map(|key| sides.change(key)).collect()
@@ -158,6 +159,9 @@ impl Sides<'_> {
         if let (Some(before), Some(wanted)) = (self.before.images.get(key), self.wanted.images.get(key)) {
             return field::of_image(before, wanted);
         }
+        if let (Some(before), Some(wanted)) = (self.before.networks.get(key), self.wanted.networks.get(key)) {
+            return field::of_network(before, wanted);
+        }
         let volumes = self.before.volumes.get(key).zip(self.wanted.volumes.get(key));
         volumes.map(|(before, wanted)| field::of_volume(before, wanted)).unwrap_or_default()
     }
@@ -221,5 +225,6 @@ fn source_of<'a>(state: &'a DesiredState, key: &ObjectKey) -> Option<&'a SourceR
     let app = state.workloads.get(key).map(|app| &app.source);
     let app = app.or_else(|| state.jobs.get(key).map(|job| &job.source));
     let app = app.or_else(|| state.images.get(key).map(|image| &image.source));
-    app.or_else(|| state.volumes.get(key).map(|volume| &volume.source))
+    let app = app.or_else(|| state.volumes.get(key).map(|volume| &volume.source));
+    app.or_else(|| state.networks.get(key).map(|network| &network.source))
 }

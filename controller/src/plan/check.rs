@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use runtime::id::{ContainerId, NetworkName};
-use runtime::runtime::{ContainerState, EndpointTable, NetworkMode};
+use runtime::runtime::{ContainerState, EndpointTable};
 
 use super::ids::apart;
 use super::{Action, Plan, StepId};
@@ -146,10 +146,9 @@ impl<'p> Check<'p> {
             self.refuse(id, "is not ours");
             return;
         };
-        let Some((_, address)) = container.address else { return };
-        let is_in_force = self.observed.published.as_ref().is_none_or(|table| leads_to(table, address));
-        let drained =
-            |action: &Action| matches!(action, Action::PublishEndpoints { table } if !leads_to(table, address));
+        let leads_there = |table: &EndpointTable| container.addresses().any(|(_, address)| leads_to(table, address));
+        let is_in_force = self.observed.published.as_ref().is_none_or(leads_there) && container.address.is_some();
+        let drained = |action: &Action| matches!(action, Action::PublishEndpoints { table } if !leads_there(table));
         if container.state == ContainerState::Running && is_in_force && !self.prior(id, drained) {
             self.refuse(id, "serves until it is stopped: no table without it is published before");
         }
@@ -159,22 +158,21 @@ impl<'p> Check<'p> {
     fn addresses(&mut self) {
         let mut holders: BTreeMap<(&NetworkName, Ipv4Addr), &ContainerId> = BTreeMap::new();
         for (id, container) in &self.observed.containers {
-            if container.state != ContainerState::Stopped
-                && let Some((network, address)) = &container.address
-            {
-                holders.insert((network, *address), id);
+            if container.state != ContainerState::Stopped {
+                holders.extend(container.addresses().map(|held| (held, id)));
             }
         }
         let plan = self.plan;
         for (id, step) in plan.steps.iter().enumerate() {
             let Action::CreateContainer { config } = &step.action else { continue };
-            let NetworkMode::Bridge { network, address } = &config.network else { continue };
-            let holder = holders.insert((network, *address), &config.id);
-            if let Some(holder) = holder.filter(|holder| **holder != config.id)
-                && !self.prior_stop(id, holder)
-                && !self.prior_remove(id, holder)
-            {
-                self.refuse(id, format!("{address} is the address of {holder}"));
+            for (network, address) in config.network.addresses() {
+                let holder = holders.insert((network, address), &config.id);
+                if let Some(holder) = holder.filter(|holder| **holder != config.id)
+                    && !self.prior_stop(id, holder)
+                    && !self.prior_remove(id, holder)
+                {
+                    self.refuse(id, format!("{address} is the address of {holder}"));
+                }
             }
         }
     }
@@ -185,7 +183,7 @@ impl<'p> Check<'p> {
         for (id, step) in plan.steps.iter().enumerate() {
             let users: Vec<&ContainerId> = match &step.action {
                 Action::RemoveNetwork { name } => {
-                    self.users(|container| container.address.as_ref().is_some_and(|(network, _)| network == name))
+                    self.users(|container| container.addresses().any(|(network, _)| network == name))
                 }
                 Action::RemoveVolume { name } => {
                     if self.observed.volumes.get(name).is_none_or(|volume| volume.anonymous_of.is_none()) {

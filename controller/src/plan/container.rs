@@ -78,7 +78,7 @@ impl<'a> Pass<'a> {
             return Some(obstacle);
         }
         if !make.template.host_network
-            && let Some(obstacle) = self.network_obstacle(&make.object.stack)
+            && let Some(obstacle) = self.network_obstacle(make, freed)
         {
             return Some(obstacle);
         }
@@ -133,10 +133,10 @@ impl<'a> Pass<'a> {
         let network = match make.template.host_network {
             true => NetworkMode::Host,
             false => {
-                let (network, address, step) = self.take_address(&make.object.stack)?;
-                after.extend(step);
-                self.views.insert(id.clone(), Self::view_of(&network));
-                NetworkMode::Bridge { network, address }
+                let mode = self.take_addresses(make, &mut after)?;
+                let view = self.view_of(mode.addresses().map(|(network, _)| network));
+                self.views.insert(id.clone(), view);
+                mode
             }
         };
         let mut config = Box::new(container_config(make, id.clone(), ids, network));

@@ -4,11 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
+use runtime::id::NetworkName;
 use runtime::runtime::{ContainerState, EndpointTable, Listener};
 
 use super::bug::Bug;
-use super::name::{label, network_name};
-use super::pass::{Obstacle, Pass, address_of};
+use super::name::label;
+use super::network::networks_of;
+use super::pass::{Obstacle, Pass};
 use super::{Action, Reason};
 use crate::model::{DesiredState, Hold, ObjectKey, Workload};
 
@@ -54,6 +56,7 @@ fn table(pass: &mut Pass<'_>) -> EndpointTable {
     for (key, app) in &desired.workloads {
         add_aliases(key, app, desired, &mut table);
     }
+    add_full_names(desired, &mut table);
     if !desired.holds.is_empty() || !pass.kept.is_empty() {
         add_kept(pass, &mut table);
     }
@@ -63,62 +66,109 @@ fn table(pass: &mut Pass<'_>) -> EndpointTable {
         let is_live = container.state != ContainerState::Stopped && !pass.removed.contains_key(id);
         // One that is being stopped keeps its view to the end: it may have names to look up on its way out.
         let is_live = is_live || (container.state == ContainerState::Running);
-        if let Some((network, _)) = address_of(container).filter(|_| is_live) {
-            table.views.insert(id.clone(), Pass::view_of(network));
+        if is_live && container.address.is_some() {
+            table.views.insert(id.clone(), pass.view_of(container.addresses().map(|(network, _)| network)));
         }
     }
     table.views.append(&mut pass.views.clone());
     table
 }
 
-/// Adds an App's name and its replicas' names to its network's zone; returns the addresses that are ready.
+/// Addresses of one replica on one network.
+#[derive(Default)]
+struct Slot {
+    ready: Vec<IpAddr>,
+    running: Vec<IpAddr>,
+}
+
+/// Adds an App's name and its replicas' names to the zones of its networks; returns the addresses that are ready, on the
+/// networks that lead out.
 fn add_names(pass: &Pass<'_>, key: &ObjectKey, app: &Workload, table: &mut EndpointTable) -> Vec<IpAddr> {
     let mut ready = Vec::new();
     if app.template.host_network {
         return ready;
     }
-    let zone = table.zones.entry(network_name(&key.stack)).or_default();
     // Replica by replica: those ready, else whoever runs, so that members of a cluster find each other before they are.
-    let mut slots: BTreeMap<u32, (Vec<IpAddr>, Vec<IpAddr>)> = BTreeMap::new();
+    let mut slots: BTreeMap<(&NetworkName, u32), Slot> = BTreeMap::new();
     for (id, container) in pass.owned.get(key).into_iter().flatten() {
-        let Some((_, address)) = address_of(container) else { continue };
         if container.state != ContainerState::Running || pass.leaving.contains(id) {
             continue;
         }
-        let slot = slots.entry(container.replica.ordinal).or_default();
-        if container.ready_since_boot_ms.is_some() {
-            ready.push(IpAddr::V4(address));
-            slot.0.push(IpAddr::V4(address));
-        } else {
-            slot.1.push(IpAddr::V4(address));
+        let is_ready = container.ready_since_boot_ms.is_some();
+        for (n, (network, address)) in container.addresses().enumerate() {
+            let slot = slots.entry((network, container.replica.ordinal)).or_default();
+            if is_ready {
+                slot.ready.push(IpAddr::V4(address));
+            } else {
+                slot.running.push(IpAddr::V4(address));
+            }
+            if is_ready && n == 0 {
+                ready.push(IpAddr::V4(address));
+            }
         }
     }
-    for (ordinal, (ready, running)) in slots {
-        let addresses = if ready.is_empty() { running } else { ready };
+    let mut all: BTreeMap<&NetworkName, Vec<IpAddr>> = BTreeMap::new();
+    for ((network, ordinal), slot) in slots {
+        all.entry(network).or_default().extend(&slot.ready);
+        let addresses = if slot.ready.is_empty() { slot.running } else { slot.ready };
+        let zone = zone(table, network);
         zone.entry(label(&format!("{}-{ordinal}", key.name), 63)).or_insert(addresses);
     }
-    let mut addresses = ready.clone();
-    addresses.sort_unstable();
-    zone.insert(key.name.clone(), addresses);
+    let own = networks_of(&app.template, &key.stack);
+    for network in &own {
+        all.entry(network).or_default();
+    }
+    for (network, mut addresses) in all {
+        addresses.sort_unstable();
+        zone(table, network).insert(key.name.clone(), addresses);
+    }
     ready
+}
+
+fn zone<'t>(table: &'t mut EndpointTable, network: &NetworkName) -> &'t mut BTreeMap<String, Vec<IpAddr>> {
+    if !table.zones.contains_key(network) {
+        table.zones.insert(network.clone(), BTreeMap::new());
+    }
+    table.zones.get_mut(network).expect("it was put there")
 }
 
 /// Adds the further names of an App, which others may share; the name of an App itself is always its own.
 fn add_aliases(key: &ObjectKey, app: &Workload, desired: &DesiredState, table: &mut EndpointTable) {
-    if app.aliases.is_empty() || app.template.host_network {
+    if app.template.host_network || app.aliases.is_empty() && app.template.networks.is_empty() {
         return;
     }
-    let zone = table.zones.entry(network_name(&key.stack)).or_default();
-    let own = zone.get(&key.name).cloned().unwrap_or_default();
-    for alias in &app.aliases {
-        let namesake = ObjectKey { name: alias.clone(), ..key.clone() };
-        if desired.workloads.contains_key(&namesake) {
-            continue;
+    for (n, network) in networks_of(&app.template, &key.stack).iter().enumerate() {
+        let on_it = app.template.networks.get(n).map(|of| &of.aliases);
+        let zone = zone(table, network);
+        let own = zone.get(&key.name).cloned().unwrap_or_default();
+        for alias in app.aliases.iter().chain(on_it.into_iter().flatten()) {
+            let namesake = desired.workloads.get(&ObjectKey { name: alias.clone(), ..key.clone() });
+            if namesake.is_some_and(|other| networks_of(&other.template, &key.stack).contains(network)) {
+                continue;
+            }
+            let addresses = zone.entry(alias.clone()).or_default();
+            addresses.extend(own.iter().copied());
+            addresses.sort_unstable();
+            addresses.dedup();
         }
-        let addresses = zone.entry(alias.clone()).or_default();
-        addresses.extend(own.iter().copied());
-        addresses.sort_unstable();
-        addresses.dedup();
+    }
+}
+
+/// On a network that is not called as its stack, names with the stack behind them lead to the same.
+fn add_full_names(desired: &DesiredState, table: &mut EndpointTable) {
+    let apps = desired.workloads.iter().filter(|(_, app)| !app.template.networks.is_empty());
+    let mut stacks: BTreeMap<NetworkName, &str> = BTreeMap::new();
+    for (key, app) in apps {
+        stacks.extend(networks_of(&app.template, &key.stack).into_iter().map(|name| (name, key.stack.as_str())));
+    }
+    for (network, stack) in stacks {
+        let Some(zone) = table.zones.get_mut(&network).filter(|_| network.as_str() != stack) else { continue };
+        let suffix = format!(".{stack}");
+        let short = zone.iter().filter(|(name, _)| !name.ends_with(&suffix));
+        let full: Vec<_> = short.map(|(name, addresses)| (format!("{name}{suffix}"), addresses.clone())).collect();
+        for (name, addresses) in full {
+            zone.entry(name).or_insert(addresses);
+        }
     }
 }
 
@@ -127,7 +177,8 @@ fn add_kept(pass: &Pass<'_>, table: &mut EndpointTable) {
     let Some(in_force) = &pass.observed.published else { return };
     let kept = pass.kept.iter().filter_map(|id| pass.observed.containers.get(*id));
     let held = kept.filter(|container| container.state == ContainerState::Running);
-    let held: BTreeSet<IpAddr> = held.filter_map(address_of).map(|(_, address)| IpAddr::V4(address)).collect();
+    let held: BTreeSet<IpAddr> =
+        held.flat_map(|container| container.addresses().map(|(_, address)| IpAddr::V4(address))).collect();
     let all_held = pass.desired.holds.iter().any(Hold::keeps_all);
     for listener in &in_force.listeners {
         let backends: Vec<_> = listener.backends.iter().copied().filter(|b| held.contains(&b.ip())).collect();

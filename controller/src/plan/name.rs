@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use runtime::id::{ContainerId, NAME_BYTES_MAX, NetworkName, VolumeName};
 use sha2::{Digest as _, Sha256};
 
-use crate::model::{ObjectKey, ReplicaKey, TemplateHash};
+use crate::model::{DEFAULT_NETWORK, NetworkRange, ObjectKey, ReplicaKey, TemplateHash};
 
 /// `shop-web-1-3f09ab`: replica, and a hash over the exact replica, template and attempt.
 #[must_use]
@@ -22,6 +22,18 @@ pub fn container_id(replica: &ReplicaKey, template: &TemplateHash, attempt: u32)
 #[must_use]
 pub fn network_name(stack: &str) -> NetworkName {
     label(stack, NAME_BYTES_MAX).parse().expect("label() returns a DNS label")
+}
+
+/// A network that an App or Job names: the stack's own, or `shop-back-1f03ab`. Another range is another network, so that
+/// its containers move to it one by one.
+#[must_use]
+pub fn network_of(key: &ObjectKey, range: Option<&NetworkRange>) -> NetworkName {
+    if key.name == DEFAULT_NETWORK && range.is_none() {
+        return network_name(&key.stack);
+    }
+    let place = range.map(|range| format!("{} {}", range.subnet, range.gateway)).unwrap_or_default();
+    let readable = label(&format!("{}-{}", key.stack, key.name), NAME_BYTES_MAX - 7);
+    format!("{readable}-{}", hex(&[&key.to_string(), &place], 6)).parse().expect("label() returns a DNS label")
 }
 
 /// A declared volume: `shop-uploads`, with a hash behind it where stack or name contain the `-` that joins them.

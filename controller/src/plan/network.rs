@@ -1,4 +1,4 @@
-//! Networks: one for each stack with containers to run, repaired when it is not as recorded, removed with the last
+//! Networks: those that containers run on or will, repaired when they are not as recorded, removed with the last
 //! container; and the addresses on them. Subnets and addresses are chosen by `runtime::network::ipam`.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -6,13 +6,14 @@ use std::net::Ipv4Addr;
 
 use runtime::id::{ContainerId, NetworkName};
 use runtime::network::ipam::{self, Subnet};
-use runtime::runtime::{ContainerState, NetworkConfig};
+use runtime::runtime::{ContainerState, NetworkAddress, NetworkConfig, NetworkMode};
 
 use super::bug::Bug;
-use super::name::network_name;
-use super::pass::{Obstacle, Pass};
+use super::container::Make;
+use super::name::{network_name, network_of};
+use super::pass::{Found, Obstacle, Pass};
 use super::{Action, Reason, StepId, WaitingOn};
-use crate::model::{ObjectKey, ObservedState, SourceRef};
+use crate::model::{ContainerTemplate, DesiredState, NetworkRange, ObjectKey, ObservedState, SourceRef};
 
 /// A network holds 1,021 containers: a Linux bridge has 1,023 ports (`BR_PORT_BITS`), so a wider one would be a lie.
 const PREFIX_LEN: u8 = 22;
@@ -32,11 +33,15 @@ struct Net {
     live: BTreeSet<Ipv4Addr>,
     /// These and addresses of ended ones, given away last: a cached name leads nowhere rather than to a stranger.
     shunned: BTreeSet<Ipv4Addr>,
+    /// Addresses that manifests ask for by number.
+    reserved: BTreeSet<Ipv4Addr>,
+    /// This plan makes a container on it.
+    taken: bool,
     attached: Vec<ContainerId>,
 }
 
 impl Networks {
-    pub(super) fn new(observed: &ObservedState, bug: Option<Bug>) -> Self {
+    pub(super) fn new(desired: &DesiredState, observed: &ObservedState, bug: Option<Bug>) -> Self {
         let mut nets: BTreeMap<NetworkName, Net> = BTreeMap::new();
         let mut subnets: BTreeSet<_> =
             observed.host_routes.iter().map(|&(address, len)| Subnet::containing(address, len)).collect();
@@ -45,25 +50,47 @@ impl Networks {
             nets.entry(name.clone()).or_default().config = Some(network.config.clone());
         }
         for (id, container) in &observed.containers {
-            let Some((name, address)) = &container.address else { continue };
-            if !nets.contains_key(name) {
-                nets.insert(name.clone(), Net::default());
-            }
-            let Some(net) = nets.get_mut(name) else { continue };
-            net.attached.push(id.clone());
             let free = match container.state {
                 ContainerState::Stopped => true,
                 ContainerState::Created => bug == Some(Bug::AddressOfCreatedReused),
                 ContainerState::Creating | ContainerState::Running => false,
             };
-            if !free {
-                net.live.insert(*address);
-            }
-            if !free || bug != Some(Bug::AddressOfCreatedReused) {
-                net.shunned.insert(*address);
+            for (name, address) in container.addresses() {
+                if !nets.contains_key(name) {
+                    nets.insert(name.clone(), Net::default());
+                }
+                let Some(net) = nets.get_mut(name) else { continue };
+                net.attached.push(id.clone());
+                if !free {
+                    net.live.insert(address);
+                }
+                if !free || bug != Some(Bug::AddressOfCreatedReused) {
+                    net.shunned.insert(address);
+                }
             }
         }
-        Self { subnets, nets }
+        let mut all = Self { subnets, nets };
+        all.reserve(desired);
+        all
+    }
+
+    /// What manifests say by number is chosen for nobody else.
+    fn reserve(&mut self, desired: &DesiredState) {
+        self.subnets.extend(desired.networks.values().filter_map(|network| Some(network.range?.subnet)));
+        let apps = desired.workloads.values().map(|app| &app.template);
+        let templates = apps.chain(desired.jobs.values().map(|job| &job.template));
+        for network in templates.flat_map(|template| &template.networks) {
+            let Some(address) = network.address else { continue };
+            let net = self.nets.entry(network_of(&network.network, network.range.as_ref())).or_default();
+            net.shunned.insert(address);
+            net.reserved.insert(address);
+        }
+    }
+
+    /// Whether a network has a way to the outside; one that nobody knows has none.
+    pub(super) fn leads_out(&self, name: &NetworkName) -> bool {
+        let config = self.nets.get(name).and_then(|net| net.config.as_ref());
+        config.is_some_and(|config| !config.internal)
     }
 
     /// The subnet its containers still live in, when the network was removed under them, else one that is free and that
@@ -87,53 +114,96 @@ fn subnet_of(config: &NetworkConfig) -> Subnet {
     Subnet::containing(config.gateway, config.prefix_len)
 }
 
+/// A network as a template asks for it.
+struct Wanted<'a> {
+    object: &'a ObjectKey,
+    source: Option<&'a SourceRef>,
+    /// `None`: as it is.
+    internal: Option<bool>,
+    range: Option<NetworkRange>,
+}
+
+/// The networks of a template, the one that leads out first.
+pub(super) fn networks_of(template: &ContainerTemplate, stack: &str) -> Vec<NetworkName> {
+    if template.networks.is_empty() {
+        return vec![network_name(stack)];
+    }
+    template.networks.iter().map(|network| network_of(&network.network, network.range.as_ref())).collect()
+}
+
 /// Plans the networks that containers run on or will: those of stacks with something to run, and those with something
 /// running that nobody asks for any more.
 pub(super) fn plan_networks<'a>(pass: &mut Pass<'a>) {
-    let mut wanted: BTreeMap<NetworkName, (&'a ObjectKey, Option<&'a SourceRef>)> = BTreeMap::new();
+    let mut wanted: BTreeMap<NetworkName, Wanted<'a>> = BTreeMap::new();
     let mut stack_before: Option<&str> = None;
     let apps = pass.desired.workloads.iter().filter(|(_, app)| app.replicas > 0 && !app.template.host_network);
     let jobs = pass.desired.jobs.iter().filter(|(_, job)| !job.template.host_network);
-    let owners = apps.map(|(key, app)| (key, &app.source)).chain(jobs.map(|(key, job)| (key, &job.source)));
-    for (key, source) in owners {
-        // Keys are sorted by stack: one name for a run of them is enough.
-        if stack_before != Some(key.stack.as_str()) {
-            wanted.entry(network_name(&key.stack)).or_insert((key, Some(source)));
+    let apps = apps.map(|(key, app)| (key, &app.template, &app.source));
+    for (key, template, source) in apps.chain(jobs.map(|(key, job)| (key, &job.template, &job.source))) {
+        if !template.networks.is_empty() {
+            want_declared(&mut wanted, key, template, source);
+        } else if stack_before != Some(key.stack.as_str()) {
+            // Keys are sorted by stack: one name for a run of them is enough.
+            let own = || Wanted { object: key, source: Some(source), internal: Some(false), range: None };
+            wanted.entry(network_name(&key.stack)).or_insert_with(own);
             stack_before = Some(key.stack.as_str());
         }
     }
     for container in pass.observed.containers.values().filter(|c| c.state == ContainerState::Running) {
-        let Some((name, _)) = &container.address else { continue };
-        if !wanted.contains_key(name) {
-            wanted.insert(name.clone(), (&container.replica.workload, None));
+        for (name, _) in container.addresses() {
+            if !wanted.contains_key(name) {
+                let object = &container.replica.workload;
+                wanted.insert(name.clone(), Wanted { object, source: None, internal: None, range: None });
+            }
         }
     }
-    for (name, (object, source)) in wanted {
-        plan_network(pass, name, object, source);
+    for (name, wanted) in wanted {
+        plan_network(pass, name, &wanted);
     }
 }
 
-fn plan_network<'a>(pass: &mut Pass<'a>, name: NetworkName, object: &'a ObjectKey, source: Option<&'a SourceRef>) {
+fn want_declared<'a>(
+    wanted: &mut BTreeMap<NetworkName, Wanted<'a>>,
+    key: &'a ObjectKey,
+    template: &'a ContainerTemplate,
+    source: &'a SourceRef,
+) {
+    for network in &template.networks {
+        let name = network_of(&network.network, network.range.as_ref());
+        let own = || Wanted { object: key, source: Some(source), internal: Some(false), range: network.range };
+        let entry = wanted.entry(name).or_insert_with(own);
+        // One that is kept as it was may know an older version: the closed one counts.
+        entry.internal = Some(entry.internal == Some(true) || network.internal);
+    }
+}
+
+fn plan_network<'a>(pass: &mut Pass<'a>, name: NetworkName, wanted: &Wanted<'a>) {
     let found = pass.observed.networks.get(&name);
     let (config, reason) = match found {
-        Some(network) if network.intact => return,
-        Some(network) => (network.config.clone(), Reason::Drifted),
+        Some(network) => {
+            let internal = wanted.internal.unwrap_or(network.config.internal);
+            let reason = match (network.intact, internal == network.config.internal) {
+                (true, true) => return,
+                (false, _) => Reason::Drifted,
+                (true, false) => Reason::NetworkChanged,
+            };
+            (NetworkConfig { internal, ..network.config.clone() }, reason)
+        }
         None => {
-            let Some(subnet) = pass.networks.pick(&name) else {
-                pass.wait(object, WaitingOn::Exhausted { what: "subnets".to_owned() });
+            let declared = wanted.range.map(|range| (range.subnet, range.gateway));
+            let picked = || pass.networks.pick(&name).map(|subnet| (subnet, subnet.gateway()));
+            let Some((subnet, gateway)) = declared.or_else(picked) else {
+                pass.wait(wanted.object, WaitingOn::Exhausted { what: "subnets".to_owned() });
                 return;
             };
             pass.networks.subnets.insert(subnet);
-            let config = NetworkConfig {
-                name: name.clone(),
-                gateway: subnet.gateway(),
-                prefix_len: subnet.prefix_len(),
-                internal: false,
-            };
+            let internal = wanted.internal.unwrap_or(false);
+            let config = NetworkConfig { name: name.clone(), gateway, prefix_len: subnet.prefix_len(), internal };
             (config, Reason::Missing)
         }
     };
-    let step = pass.push(Action::CreateNetwork { config: config.clone() }, Some(object), reason, source, Vec::new());
+    let action = Action::CreateNetwork { config: config.clone() };
+    let step = pass.push(action, Some(wanted.object), reason, wanted.source, Vec::new());
     let net = pass.networks.nets.entry(name).or_default();
     net.config = Some(config);
     net.step = step;
@@ -141,45 +211,114 @@ fn plan_network<'a>(pass: &mut Pass<'a>, name: NetworkName, object: &'a ObjectKe
 
 /// Removes networks whose last container goes with this plan, or went before.
 pub(super) fn remove_networks(pass: &mut Pass<'_>) {
-    let stacks = pass.desired.workloads.keys().chain(pass.desired.jobs.keys());
-    let wanted: BTreeSet<&str> = stacks.map(|key| key.stack.as_str()).collect();
-    let wanted: BTreeSet<NetworkName> = wanted.into_iter().map(network_name).collect();
+    let apps = pass.desired.workloads.iter().map(|(key, app)| (key, &app.template));
+    let mut wanted: BTreeSet<NetworkName> = BTreeSet::new();
+    let mut stack_before: Option<&str> = None;
+    for (key, template) in apps.chain(pass.desired.jobs.iter().map(|(key, job)| (key, &job.template))) {
+        if !template.networks.is_empty() {
+            wanted.extend(networks_of(template, &key.stack));
+        } else if stack_before != Some(key.stack.as_str()) {
+            wanted.insert(network_name(&key.stack));
+            stack_before = Some(key.stack.as_str());
+        }
+    }
     let unwanted: Vec<_> = pass.observed.networks.keys().filter(|name| !wanted.contains(name)).collect();
     for name in unwanted {
         let Some(net) = pass.networks.nets.get(name) else { continue };
+        // A roll back of this plan may need what no manifest names.
+        if net.taken {
+            continue;
+        }
         let after: Option<Vec<StepId>> = net.attached.iter().map(|id| pass.removed.get(id).copied()).collect();
         let Some(after) = after else { continue };
         pass.push(Action::RemoveNetwork { name: name.clone() }, None, Reason::Undeclared, None, after);
     }
 }
 
-impl Pass<'_> {
-    /// What keeps a container from being attached to its stack's network.
-    pub(super) fn network_obstacle(&self, stack: &str) -> Option<Obstacle> {
-        let name = network_name(stack);
+impl<'a> Pass<'a> {
+    /// What keeps a container from being attached to its networks, if those in `freed` were gone.
+    pub(super) fn network_obstacle(&self, make: &Make<'a>, freed: &[Found<'a>]) -> Option<Obstacle> {
+        let names = networks_of(make.template, &make.object.stack);
+        let obstacle = names.iter().find_map(|name| self.obstacle_on(name, make));
+        obstacle.or_else(|| {
+            let id = self
+                .address_holders(make)
+                .find(|id| !freed.iter().any(|(gone, _)| gone == id) && !self.stopped.contains_key(*id));
+            id.map(|id| Obstacle::Wait(WaitingOn::Exclusive { id: id.clone() }))
+        })
+    }
+
+    fn obstacle_on(&self, name: &NetworkName, make: &Make<'a>) -> Option<Obstacle> {
         let subject = || format!("network {name}");
         let full = || Obstacle::Wait(WaitingOn::Exhausted { what: format!("addresses on network `{name}`") });
-        let Some(net) = self.networks.nets.get(&name) else { return Some(full()) };
-        let Some(config) = &net.config else { return Some(full()) };
-        let intact = self.observed.networks.get(&name).is_some_and(|network| network.intact);
+        let net = self.networks.nets.get(name);
+        let Some((net, config)) = net.and_then(|net| Some((net, net.config.as_ref()?))) else {
+            // One that only an older revision names is planned with its first container.
+            let planned_later = !make.template.networks.is_empty();
+            return self.obstacle_of(&subject()).or_else(|| (!planned_later).then(full));
+        };
+        let intact = self.observed.networks.get(name).is_some_and(|network| network.intact);
         if !intact && net.step.is_none() {
             return Some(self.obstacle_of(&subject()).unwrap_or(Obstacle::InFlight));
         }
         // Broadcast, network and gateway are not for containers.
         let size = (1_usize << (32 - config.prefix_len.min(31))) - 3;
-        (net.live.len() >= size).then(full)
+        (net.live.union(&net.reserved).count() > size || net.live.len() >= size).then(full)
     }
 
-    /// An address on the stack's network for a container to be made, and the step that makes the network.
-    pub(super) fn take_address(&mut self, stack: &str) -> Option<(NetworkName, Ipv4Addr, Option<StepId>)> {
-        let name = network_name(stack);
-        let net = self.networks.nets.get_mut(&name)?;
-        let config = net.config.as_ref()?;
+    /// Containers that have an address which this one asks for by number.
+    fn address_holders(&self, make: &Make<'a>) -> impl Iterator<Item = &'a ContainerId> {
+        let fixed = make
+            .template
+            .networks
+            .iter()
+            .filter_map(|network| Some((network_of(&network.network, network.range.as_ref()), network.address?)));
+        let fixed: Vec<(NetworkName, Ipv4Addr)> = fixed.collect();
+        let alive = self.observed.containers.iter().filter(|(_, c)| c.state != ContainerState::Stopped);
+        let holds = move |container: &crate::model::ObservedContainer| {
+            container.addresses().any(|(name, address)| fixed.iter().any(|(n, a)| n == name && *a == address))
+        };
+        alive.filter(move |(_, container)| holds(container)).map(|(id, _)| id)
+    }
+
+    /// Addresses on the networks of a container to be made; `after` gets the steps that make the networks, and that end
+    /// whoever has an address it asks for.
+    pub(super) fn take_addresses(&mut self, make: &Make<'a>, after: &mut Vec<StepId>) -> Option<NetworkMode> {
+        let holders: Vec<&ContainerId> = self.address_holders(make).collect();
+        after.extend(holders.into_iter().filter_map(|id| self.stopped.get(id)));
+        let names = networks_of(make.template, &make.object.stack);
+        let mut taken = Vec::with_capacity(names.len());
+        for (n, network) in names.into_iter().enumerate() {
+            let declared = make.template.networks.get(n);
+            let known = self.networks.nets.get(&network).is_some_and(|net| net.config.is_some());
+            if let Some(declared) = declared.filter(|_| !known) {
+                let internal = Some(declared.internal);
+                let wanted = Wanted { object: make.object, source: Some(make.source), internal, range: declared.range };
+                plan_network(self, network.clone(), &wanted);
+            }
+            let net = self.networks.nets.get_mut(&network)?;
+            let address = net.take(declared.and_then(|declared| declared.address))?;
+            after.extend(net.step);
+            taken.push(NetworkAddress { network, address });
+        }
+        let mut taken = taken.into_iter();
+        let NetworkAddress { network, address } = taken.next()?;
+        Some(NetworkMode::Bridge { network, address, more: taken.collect() })
+    }
+}
+
+impl Net {
+    /// The address asked for, else the lowest that nobody had of late, else the lowest that is free.
+    fn take(&mut self, fixed: Option<Ipv4Addr>) -> Option<Ipv4Addr> {
+        let config = self.config.as_ref()?;
         let subnet = subnet_of(config);
-        let address = ipam::pick_address(subnet, config.gateway, &net.shunned)
-            .or_else(|| ipam::pick_address(subnet, config.gateway, &net.live))?;
-        net.live.insert(address);
-        net.shunned.insert(address);
-        Some((name, address, net.step))
+        let pick = |used: &BTreeSet<Ipv4Addr>| ipam::pick_address(subnet, config.gateway, used);
+        let address = fixed.or_else(|| pick(&self.shunned)).or_else(|| {
+            if self.reserved.is_empty() { pick(&self.live) } else { pick(&(&self.live | &self.reserved)) }
+        })?;
+        self.live.insert(address);
+        self.shunned.insert(address);
+        self.taken = true;
+        Some(address)
     }
 }

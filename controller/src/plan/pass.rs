@@ -3,7 +3,7 @@
 //! or backs off, and to come after what it relies on.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use runtime::id::{ContainerId, NetworkName, VolumeName};
 use runtime::image::Digest;
@@ -95,7 +95,7 @@ impl<'a> Pass<'a> {
             desired,
             observed,
             ids: IdRanges::new(observed),
-            networks: Networks::new(observed, bug),
+            networks: Networks::new(desired, observed, bug),
             owned,
             images,
             writers,
@@ -235,8 +235,9 @@ impl<'a> Pass<'a> {
 
     /// Whether the table in force may send somebody there.
     fn is_served(&self, container: &ObservedContainer) -> bool {
-        let Some((_, address)) = container.address else { return false };
-        self.in_force.as_ref().is_none_or(|addresses| addresses.contains(&IpAddr::V4(address)))
+        let mut own = container.addresses().map(|(_, address)| IpAddr::V4(address));
+        container.address.is_some()
+            && self.in_force.as_ref().is_none_or(|known| own.any(|address| known.contains(&address)))
     }
 
     /// What the container's own template grants it to stop, else today's, else Docker's 10 s.
@@ -286,13 +287,10 @@ impl<'a> Pass<'a> {
         Plan { steps: order(self.steps), waiting: self.waiting, wake_at_boot_ms: self.wake_at }
     }
 
-    /// The network of a container on a bridge.
-    pub(super) fn view_of(network: &NetworkName) -> DnsView {
-        DnsView { networks: vec![network.clone()], forward: true }
+    /// What a container on these networks sees: unknown names are asked outside if one of them leads there.
+    pub(super) fn view_of<'n>(&self, networks: impl Iterator<Item = &'n NetworkName>) -> DnsView {
+        let networks: Vec<NetworkName> = networks.cloned().collect();
+        let forward = networks.iter().any(|name| self.networks.leads_out(name));
+        DnsView { networks, forward }
     }
-}
-
-/// The address of a container on a bridge.
-pub(super) fn address_of(container: &ObservedContainer) -> Option<(&NetworkName, Ipv4Addr)> {
-    container.address.as_ref().map(|(network, address)| (network, *address))
 }

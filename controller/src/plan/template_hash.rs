@@ -11,7 +11,7 @@ use runtime::image::Digest;
 use sha2::{Digest as _, Sha256};
 
 use super::name::hex;
-use crate::model::{ContainerTemplate, EnvValue, MountWhat, OnChange, TemplateHash};
+use crate::model::{ContainerTemplate, DEFAULT_NETWORK, EnvValue, MountWhat, NetworkUse, OnChange, TemplateHash};
 
 /// Version of the list. Contract: raising it replaces every container of every host once.
 const VERSION: &str = "v1";
@@ -73,6 +73,11 @@ pub(super) fn fields(template: &ContainerTemplate) -> BTreeMap<String, String> {
     put("init", flag(template.init));
     put("hostNetwork", flag(template.host_network));
     put("tty", flag(template.tty));
+    let is_own = |network: &NetworkUse| network.network.name == DEFAULT_NETWORK && network.range.is_none();
+    let only_own = template.networks.iter().all(|network| is_own(network) && network.address.is_none());
+    for network in template.networks.iter().filter(|_| !only_own) {
+        put(&format!("networks.{}", network.network.name), Some(place(network)));
+    }
     let security = &template.security;
     let names = |list_of: &[String]| (!list_of.is_empty()).then(|| list(list_of));
     put("security.allowPrivilegeEscalation", flag(security.allow_privilege_escalation));
@@ -96,6 +101,13 @@ fn mounted(what: &MountWhat, on_change: OnChange) -> String {
             format!("tmpfs {}", size_bytes.map_or_else(|| "default".to_owned(), |bytes| bytes.to_string()))
         }
     }
+}
+
+/// Which network it is and where on it. Names on it, and whether it leads out, change in place.
+fn place(network: &NetworkUse) -> String {
+    let range =
+        network.range.map_or_else(|| "chosen".to_owned(), |range| format!("{} {}", range.subnet, range.gateway));
+    network.address.map_or_else(|| range.clone(), |address| format!("{range} {address}"))
 }
 
 /// A list as text in which no element can pass for two.

@@ -17,6 +17,7 @@ pub(super) fn merge(saved: &Saved, hold: Option<Hold>) -> (DesiredState, Vec<Not
         add(&mut all.workloads, &one.workloads, &mut twice);
         add(&mut all.jobs, &one.jobs, &mut twice);
         add(&mut all.volumes, &one.volumes, &mut twice);
+        add(&mut all.networks, &one.networks, &mut twice);
         all.holds.extend(one.holds.iter().map(|hold| Hold { root: Some(root.clone()), ..hold.clone() }));
         for key in one.workloads.keys().chain(one.jobs.keys()) {
             all.roots.entry(key.clone()).or_insert_with(|| root.clone());
@@ -44,5 +45,5 @@ fn add<T: Clone>(all: &mut BTreeMap<ObjectKey, T>, one: &BTreeMap<ObjectKey, T>,
 /// All objects of a state.
 pub(super) fn keys(desired: &DesiredState) -> BTreeSet<&ObjectKey> {
     let keys = desired.images.keys().chain(desired.workloads.keys());
-    keys.chain(desired.jobs.keys()).chain(desired.volumes.keys()).collect()
+    keys.chain(desired.jobs.keys()).chain(desired.volumes.keys()).chain(desired.networks.keys()).collect()
 }

@@ -1,7 +1,7 @@
 //! What the fake's world holds and what it refuses.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::mpsc::Sender;
 
 use super::inject::Faults;
@@ -11,7 +11,7 @@ use crate::image::{Digest, ImageRef};
 use crate::network::ipam::Subnet;
 use crate::runtime::{
     ContainerConfig, ContainerInfo, ContainerState, ContainerTimes, EndpointTable, ExitStatus, Finding, HostPort,
-    ImageInfo, Listener, MountSource, NetworkInfo, NetworkMode, RuntimeEvent, VolumeInfo,
+    ImageInfo, Listener, MountSource, NetworkInfo, RuntimeEvent, VolumeInfo,
 };
 
 /// What a program does.
@@ -82,7 +82,7 @@ impl World {
     }
 
     pub(super) fn remove_network(&mut self, name: &NetworkName) -> Result<()> {
-        let users = self.users(|config| config.network.bridge() == Some(name));
+        let users = self.users(|config| config.network.interface_on(name).is_some());
         if !users.is_empty() {
             return Err(Error::Conflict(format!("network `{name}` is used by {users}")));
         }
@@ -139,19 +139,20 @@ impl World {
     }
 
     fn check_network(&self, config: &ContainerConfig) -> Result<()> {
-        let NetworkMode::Bridge { network, address } = &config.network else { return Ok(()) };
+        config.network.addresses().try_for_each(|(network, address)| self.check_address(network, address))
+    }
+
+    fn check_address(&self, network: &NetworkName, address: Ipv4Addr) -> Result<()> {
         let found = self.networks.get(network);
         let found = found.ok_or_else(|| Error::NotFound { what: "network", name: network.to_string() })?;
         let subnet = Subnet::containing(found.config.gateway, found.config.prefix_len);
-        if !subnet.contains(*address) || *address == found.config.gateway {
+        if !subnet.contains(address) || address == found.config.gateway {
             return Err(Error::BadContainer(format!(
                 "address {address} is not one of network `{network}`'s containers"
             )));
         }
-        let holder = self
-            .containers
-            .values()
-            .find(|info| info.config.network == config.network && info.state != ContainerState::Stopped);
+        let has = |config: &ContainerConfig| config.network.addresses().any(|held| held == (network, address));
+        let holder = self.containers.values().find(|info| info.state != ContainerState::Stopped && has(&info.config));
         match holder {
             Some(info) => Err(Error::Conflict(format!("container `{}` has the address {address}", info.config.id))),
             None => Ok(()),

@@ -12,7 +12,7 @@ use crate::clock;
 use crate::error::{Doing, Error, Result};
 use crate::id::ContainerId;
 use crate::layout::{Layout, make_private_dir};
-use crate::runtime::{ContainerConfig, NetworkMode};
+use crate::runtime::ContainerConfig;
 use crate::spec::launch::Launch;
 
 /// `created.json`.
@@ -167,8 +167,10 @@ impl Containers {
     }
 }
 
-/// Containers of `all` that have this address on this network, `but` excepted.
+/// Containers of `all` that have one of its addresses, itself excepted.
 pub(super) fn with_address_of(config: &ContainerConfig, all: &[Arc<ContainerConfig>]) -> Vec<ContainerId> {
-    let NetworkMode::Bridge { .. } = &config.network else { return Vec::new() };
-    all.iter().filter(|other| other.network == config.network && other.id != config.id).map(|o| o.id.clone()).collect()
+    let has = |other: &ContainerConfig| {
+        config.network.addresses().any(|mine| other.network.addresses().any(|theirs| mine == theirs))
+    };
+    all.iter().filter(|other| other.id != config.id && has(other)).map(|other| other.id.clone()).collect()
 }

@@ -89,26 +89,32 @@ fn look(
 }
 
 fn altered_network(host: &HostEnds, config: &ContainerConfig, pid: i32) -> Option<Alteration> {
-    let NetworkMode::Bridge { network, address } = &config.network else { return None };
-    match host.is_attached(&config.id, network) {
-        None => return Some(Alteration::Network),
-        Some(false) => return Some(Alteration::Link),
-        Some(true) => {}
+    for (n, (network, _)) in config.network.addresses().enumerate() {
+        match host.is_attached(&config.id, n, network) {
+            None => return Some(Alteration::Network),
+            Some(false) => return Some(Alteration::Link),
+            Some(true) => {}
+        }
+    }
+    let addresses: Vec<Ipv4Addr> = config.network.addresses().map(|(_, address)| address).collect();
+    if addresses.is_empty() {
+        return None;
     }
     // one that may administer its own network (a VPN) has its reasons
     if config.security.cap_add.iter().any(|cap| cap.ends_with("NET_ADMIN") || cap == "ALL") {
         return None;
     }
     let routes = std::fs::read_to_string(format!("/proc/{pid}/net/route")).ok()?;
-    (!is_connected(&routes, *address)).then_some(Alteration::Network)
+    (!is_connected(&routes, &addresses)).then_some(Alteration::Network)
 }
 
-/// Whether `/proc/<pid>/net/route` has a route to the address's own subnet, and one to everywhere else: the kernel takes
-/// both away with the interface, its address, or when it goes down.
-fn is_connected(routes: &str, address: Ipv4Addr) -> bool {
+/// Whether `/proc/<pid>/net/route` has a route to each address's own subnet, and one to everywhere else: the kernel takes
+/// them away with the interface, its address, or when it goes down.
+fn is_connected(routes: &str, addresses: &[Ipv4Addr]) -> bool {
     // addresses are printed as the machine's own integers, in network order in memory (net/ipv4/fib_trie.c)
     let field = |text: &str| u32::from_str_radix(text, 16).ok().map(|raw| u32::from_be_bytes(raw.to_ne_bytes()));
-    let (mut to_subnet, mut to_others) = (false, false);
+    let mut to_subnets: BTreeSet<Ipv4Addr> = BTreeSet::new();
+    let mut to_others = false;
     for line in routes.lines().skip(1) {
         let fields: Vec<&str> = line.split_ascii_whitespace().collect();
         let (Some(to), Some(mask)) = (fields.get(1).and_then(|f| field(f)), fields.get(7).and_then(|f| field(f)))
@@ -116,9 +122,9 @@ fn is_connected(routes: &str, address: Ipv4Addr) -> bool {
             continue;
         };
         to_others |= mask == 0;
-        to_subnet |= mask != 0 && u32::from(address) & mask == to;
+        to_subnets.extend(addresses.iter().filter(|address| mask != 0 && u32::from(**address) & mask == to));
     }
-    to_subnet && to_others
+    to_others && addresses.iter().all(|address| to_subnets.contains(address))
 }
 
 #[cfg(test)]
@@ -130,11 +136,11 @@ mod tests {
         let head = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n";
         let default = "eth0\t00000000\t0101580A\t0003\t0\t0\t0\t00000000\t0\t0\t0\n";
         let subnet = "eth0\t0000580A\t00000000\t0001\t0\t0\t0\t00FCFFFF\t0\t0\t0\n";
-        let address = Ipv4Addr::new(10, 88, 1, 7);
+        let address = &[Ipv4Addr::new(10, 88, 1, 7)];
         assert!(is_connected(&format!("{head}{default}{subnet}"), address));
         assert!(!is_connected(&format!("{head}{subnet}"), address), "no way out");
         assert!(!is_connected(&format!("{head}{default}"), address), "no address");
         assert!(!is_connected(head, address) && !is_connected("", address));
-        assert!(!is_connected(&format!("{head}{default}{subnet}"), Ipv4Addr::new(10, 99, 1, 7)), "another subnet");
+        assert!(!is_connected(&format!("{head}{default}{subnet}"), &[Ipv4Addr::new(10, 99, 1, 7)]), "another subnet");
     }
 }

@@ -97,7 +97,7 @@ pub(super) fn ensure(netlink: &mut Netlink, bridge: &Bridge) -> Result<()> {
 ///
 /// # Errors
 /// `Io`.
-pub(super) fn attach(netlink: &mut Netlink, bridge: &str, links: &BTreeSet<String>) -> Result<()> {
+pub(super) fn attach(netlink: &mut Netlink, bridge: &str, links: &[String]) -> Result<()> {
     if links.is_empty() {
         return Ok(());
     }

@@ -13,6 +13,11 @@ use serde::{Deserialize, Serialize};
 /// Prefix length of the subnets that [`pick_subnet`] is normally asked for: 253 containers per network.
 pub const NETWORK_PREFIX_LEN: u8 = 24;
 
+/// Prefix lengths that a network can have: 65,533 containers are more than a bridge has ports, and /29 holds five.
+pub const PREFIX_LEN_MIN: u8 = 16;
+/// See [`PREFIX_LEN_MIN`].
+pub const PREFIX_LEN_MAX: u8 = 29;
+
 /// Where subnets come from unless configured: 10.88.0.0 to 10.127.255.255. It keeps clear of Docker's 172.17-172.31
 /// and of the ends of 10/8 that home routers and VPNs like.
 pub const DEFAULT_POOL: [Subnet; 2] = [

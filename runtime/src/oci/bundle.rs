@@ -115,6 +115,7 @@ fn launch(spec: &Spec, bundle: PathBuf, id: &str) -> Result<Launch> {
         files_dir: PathBuf::new(),
         etc: None,
         network: Attachment::None,
+        more_bridges: Vec::new(),
         reaper: false,
         told: Some(Told { bundle, annotations }),
     })

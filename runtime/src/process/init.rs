@@ -208,9 +208,12 @@ fn configure_network(spec: &Spec, launch: &Launch, ends: &Ends<'_>) -> Result<Op
     netlink.set_up(1)?;
     match &launch.network {
         Attachment::None | Attachment::Host => Ok(None),
-        Attachment::Bridge(bridge) => {
+        Attachment::Bridge(first) => {
             expect(ends, &Supply::Network)?;
-            configure_interface(&mut netlink, bridge)?;
+            for (n, bridge) in launch.bridges().enumerate() {
+                configure_interface(&mut netlink, &stage::interface(n), bridge)?;
+            }
+            netlink.add_default_route(first.gateway)?;
             let doing = || "open the resolver's sockets";
             let udp = UdpSocket::bind(RESOLVER).doing(doing)?;
             let tcp = TcpListener::bind(RESOLVER).doing(doing)?;
@@ -219,13 +222,12 @@ fn configure_network(spec: &Spec, launch: &Launch, ends: &Ends<'_>) -> Result<Op
     }
 }
 
-fn configure_interface(netlink: &mut Netlink, bridge: &BridgeAttachment) -> Result<()> {
+fn configure_interface(netlink: &mut Netlink, interface: &str, bridge: &BridgeAttachment) -> Result<()> {
     let link = netlink
-        .link(stage::INTERFACE)?
+        .link(interface)?
         .ok_or_else(|| Error::Unsupported("the container's interface is missing; this is a bug".into()))?;
     netlink.set_up(link.index)?;
-    netlink.add_address(link.index, bridge.address, bridge.prefix_len)?;
-    netlink.add_default_route(bridge.gateway)
+    netlink.add_address(link.index, bridge.address, bridge.prefix_len)
 }
 
 /// Through a /proc that nobody else has seen: the one in the root may be prepared by whoever made the image.

@@ -21,8 +21,10 @@ use crate::spec::launch::{Attachment, BridgeAttachment, Launch, LaunchSource, Ro
 use crate::sys::mount::Attr;
 use crate::sys::{clone, fdpass};
 
-/// Name of the interface inside.
-pub(super) const INTERFACE: &str = "eth0";
+/// Name of the `n`-th interface inside.
+pub(super) fn interface(n: usize) -> String {
+    format!("eth{n}")
+}
 
 /// The helper's ends of the two conversations.
 pub(super) struct Ends<'a> {
@@ -51,8 +53,8 @@ fn prepare(spec: &Spec, launch: &Launch, init: i32, ends: &Ends<'_>) -> Result<(
     send(ends, &Supply::Mapped, &[])?;
     let userns = if namespaces::has(spec, Type::User) { Some(open_namespace(init, "user")?) } else { None };
     supply_mounts(spec, launch, userns.as_ref().map(AsFd::as_fd), ends)?;
-    if let Attachment::Bridge(bridge) = &launch.network {
-        attach_network(bridge, init)?;
+    if let Attachment::Bridge(_) = &launch.network {
+        attach_networks(launch, init)?;
         send(ends, &Supply::Network, &[])?;
     }
     Ok(())
@@ -146,17 +148,27 @@ fn content_files(launch: &Launch, userns: BorrowedFd<'_>) -> Result<OwnedFd> {
     volumes::open_files(&launch.files_dir, userns)
 }
 
-fn attach_network(bridge: &BridgeAttachment, init: i32) -> Result<()> {
+fn attach_networks(launch: &Launch, init: i32) -> Result<()> {
     let netns = open_namespace(init, "net")?;
     let mut netlink = Netlink::open()?;
+    let mut bridges = launch.bridges().enumerate();
+    bridges.try_for_each(|(n, bridge)| attach_network(&mut netlink, bridge, &interface(n), netns.as_fd()))
+}
+
+fn attach_network(
+    netlink: &mut Netlink,
+    bridge: &BridgeAttachment,
+    interface: &str,
+    netns: BorrowedFd<'_>,
+) -> Result<()> {
     let master = netlink
         .link(&bridge.bridge)?
         .ok_or_else(|| Error::NotFound { what: "network", name: bridge.bridge.clone() })?;
     let veth = Veth {
         name: &bridge.host_interface,
         master: Some(master.index),
-        peer_name: INTERFACE,
-        peer_netns: netns.as_fd(),
+        peer_name: interface,
+        peer_netns: netns,
         peer_mac: Some(bridge.mac),
     };
     match netlink.add_veth(&veth) {

@@ -31,6 +31,61 @@ pub struct NetworkInfo {
     pub intact: bool,
 }
 
+/// How a container is connected.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum NetworkMode {
+    /// Loopback only.
+    None,
+    /// The host's network.
+    Host,
+    /// One address on each of some bridge networks, DNS at 127.0.0.11.
+    Bridge {
+        /// Which network; must be present. The way out leads through it.
+        network: NetworkName,
+        /// Address inside the network's subnet; whoever plans picks it.
+        address: Ipv4Addr,
+        /// Further networks, in the order of the interfaces eth1, eth2, …; at most [`NETWORKS_MAX`] in all.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        more: Vec<NetworkAddress>,
+    },
+}
+
+/// Most networks that one container is on.
+pub const NETWORKS_MAX: usize = 8;
+
+/// An address on a network.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct NetworkAddress {
+    /// Which network; must be present.
+    pub network: NetworkName,
+    /// Address inside its subnet; whoever plans picks it.
+    pub address: Ipv4Addr,
+}
+
+impl NetworkMode {
+    /// On one network.
+    #[must_use]
+    pub fn on(network: NetworkName, address: Ipv4Addr) -> Self {
+        Self::Bridge { network, address, more: Vec::new() }
+    }
+
+    /// The bridge networks it is on with its addresses there, in the order of its interfaces.
+    pub fn addresses(&self) -> impl Iterator<Item = (&NetworkName, Ipv4Addr)> {
+        let (first, more) = match self {
+            Self::Bridge { network, address, more } => (Some((network, *address)), more.as_slice()),
+            Self::None | Self::Host => (None, &[][..]),
+        };
+        first.into_iter().chain(more.iter().map(|other| (&other.network, other.address)))
+    }
+
+    /// The number of its interface on a network.
+    #[must_use]
+    pub fn interface_on(&self, name: &NetworkName) -> Option<usize> {
+        self.addresses().position(|(network, _)| network == name)
+    }
+}
+
 /// Names and published ports of the whole data root, one atomic value.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EndpointTable {

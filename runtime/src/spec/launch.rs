@@ -39,6 +39,9 @@ pub struct Launch {
     pub etc: Option<EtcFiles>,
     /// How it is connected.
     pub network: Attachment,
+    /// Further bridges it is on: eth1, eth2, …
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub more_bridges: Vec<BridgeAttachment>,
     /// Our reaper is PID 1 in front of the program.
     pub reaper: bool,
     /// What the hooks of the spec are told of the container.
@@ -137,6 +140,17 @@ pub enum Attachment {
     Host,
     /// Its own namespace with one veth pair into a bridge.
     Bridge(BridgeAttachment),
+}
+
+impl Launch {
+    /// The bridges it is on, in the order of its interfaces.
+    pub(crate) fn bridges(&self) -> impl Iterator<Item = &BridgeAttachment> {
+        let first = match &self.network {
+            Attachment::Bridge(bridge) => Some(bridge),
+            Attachment::None | Attachment::Host => None,
+        };
+        first.into_iter().chain(&self.more_bridges)
+    }
 }
 
 /// One address on a bridge.

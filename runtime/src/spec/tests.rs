@@ -9,7 +9,8 @@ use super::launch::Launch;
 use super::{Bridge, LowerInput, lower};
 use crate::layout::Layout;
 use crate::runtime::{
-    ContainerConfig, IdRange, ImageConfig, LogConfig, MountConfig, MountSource, NetworkMode, Resources, SecurityConfig,
+    ContainerConfig, IdRange, ImageConfig, LogConfig, MountConfig, MountSource, NetworkAddress, NetworkMode, Resources,
+    SecurityConfig,
 };
 use crate::{Error, Result};
 
@@ -50,14 +51,15 @@ fn image() -> ImageConfig {
 
 fn lowered(config: &ContainerConfig) -> Result<(oci_spec::runtime::Spec, Launch)> {
     let layout = Layout::new("/data", "/run/boxship");
-    let bridge = Some(Bridge { interface: "bx-net".into(), gateway: [10, 88, 0, 1].into(), prefix_len: 24 });
+    let bridge =
+        |name: &str, third: u8| Bridge { interface: name.into(), gateway: [10, 88, third, 1].into(), prefix_len: 24 };
     lower(&LowerInput {
         config,
         image: &image(),
         layers: vec![PathBuf::from("/data/images/top"), PathBuf::from("/data/images/base")],
         layout: &layout,
         cgroup_parent: "boxship-1",
-        bridge,
+        bridges: vec![bridge("bx-net", 0), bridge("bx-back", 1)],
     })
 }
 
@@ -131,7 +133,7 @@ fn bad_targets_are_refused() {
 
 #[test]
 fn a_bridge_gives_an_address_and_a_resolver() {
-    let network = NetworkMode::Bridge { network: "shop".parse().unwrap(), address: [10, 88, 0, 7].into() };
+    let network = NetworkMode::on("shop".parse().unwrap(), [10, 88, 0, 7].into());
     let (spec, launch) = lowered(&ContainerConfig { network, ..config() }).unwrap();
     expect![[r#"{"hosts":"127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n10.88.0.7\tweb-1\n","hostname":"web-1\n","resolv_conf":"search shop\nnameserver 127.0.0.11\noptions ndots:0\n"}"#]]
         .assert_eq(&serde_json::to_string(&launch.etc).unwrap());
@@ -141,6 +143,26 @@ fn a_bridge_gives_an_address_and_a_resolver() {
     let (spec, launch) = lowered(&ContainerConfig { network: NetworkMode::Host, ..config() }).unwrap();
     assert_eq!(launch.etc.unwrap().resolv_conf, None);
     assert_eq!(spec.linux().as_ref().unwrap().namespaces().as_ref().unwrap().len(), 6);
+}
+
+#[test]
+fn each_further_network_is_an_interface() {
+    let more =
+        |third| NetworkAddress { network: format!("n{third}").parse().unwrap(), address: [10, 88, third, 7].into() };
+    let on = |more| NetworkMode::Bridge { network: "shop".parse().unwrap(), address: [10, 88, 0, 7].into(), more };
+    let (_, launch) = lowered(&ContainerConfig { network: on(vec![more(1)]), ..config() }).unwrap();
+    let bridges: Vec<_> = launch.bridges().map(|b| (b.bridge.as_str(), b.address.to_string(), b.mac[5])).collect();
+    assert_eq!(bridges, [("bx-net", "10.88.0.7".to_owned(), 7), ("bx-back", "10.88.1.7".to_owned(), 7)]);
+    let names: Vec<&str> = launch.bridges().map(|b| b.host_interface.as_str()).collect();
+    assert_ne!(names[0], names[1]);
+    assert!(names.iter().all(|name| name.starts_with("bv-") && name.len() == 15), "{names:?}");
+    refuses(
+        &ContainerConfig { network: on((1..9).map(more).collect()), ..config() },
+        &expect!["9 networks are more than the 8 one can be on"],
+    );
+    // What an earlier version wrote down reads back.
+    let old: NetworkMode = serde_json::from_str(r#"{"bridge":{"network":"shop","address":"10.88.0.7"}}"#).unwrap();
+    assert_eq!(old, NetworkMode::on("shop".parse().unwrap(), [10, 88, 0, 7].into()));
 }
 
 #[test]

@@ -4,10 +4,13 @@
 use crate::manifest::keys::{Key, Section, Tables, no, partly, unless, yes};
 
 const NO_BUILD: &str = "images are pulled here, not built; build and push it elsewhere, and name it with `image`";
-const ONE_NETWORK: &str = "all services of a stack share one network";
+const BRIDGE: &str = "networks are bridges of this host with no options";
+const ADDRESSES: &str = "addresses are chosen within `subnet`";
 const NO_WEIGHT: &str = "only limits count here, and nothing is weighed against the others";
 const NO_DEVICES: &str = "the container sees no devices of the host, GPUs included; run what needs one outside";
 pub(super) const INERT: &str = "nothing here reads it";
+
+const ORDER: &str = "the way out leads through the first network, by name, that is not internal";
 
 /// Of the file.
 pub(in crate::manifest) const TOP: Section = Section {
@@ -16,7 +19,7 @@ pub(in crate::manifest) const TOP: Section = Section {
         yes("name"),
         yes("services"),
         yes("volumes"),
-        partly("networks", "all services of a stack share one network"),
+        yes("networks"),
         yes("secrets"),
         yes("configs"),
         yes("include"),
@@ -292,19 +295,35 @@ pub(super) const NETWORK: Section = Section {
         unless(
             "driver",
             &["bridge", "default"],
-            "all services of a stack share one bridge; with macvlan or ipvlan \
-            they would have addresses of the host's own network: publish their ports instead",
+            "it is a bridge; with macvlan or ipvlan services would have addresses of the host's own network: publish \
+            their ports instead",
         ),
-        no("driver_opts", ONE_NETWORK),
+        no("driver_opts", BRIDGE),
         unless("external", &["false"], "its services do not meet those of other stacks; publish a port instead"),
-        no("name", ONE_NETWORK),
-        unless("internal", &["false"], "the services reach the outside"),
+        no("name", "it is called after its key, within the stack"),
+        yes("internal"),
         unless("attachable", &["true", "false"], ""),
-        no("ipam", "addresses are chosen here"),
+        yes("ipam"),
         unless("enable_ipv4", &["true"], "addresses inside are IPv4"),
         unless("enable_ipv6", &["false"], "addresses inside are IPv4"),
         no("labels", INERT),
     ],
+};
+
+/// `ipam` of a network.
+pub(super) const IPAM: Section = Section {
+    name: "ipam",
+    keys: &[
+        yes("config"),
+        unless("driver", &["default"], "addresses are chosen here"),
+        no("options", "addresses are chosen here"),
+    ],
+};
+
+/// `ipam.config[]` of a network.
+pub(super) const IPAM_CONFIG: Section = Section {
+    name: "ipam.config",
+    keys: &[yes("subnet"), yes("gateway"), no("ip_range", ADDRESSES), no("aux_addresses", ADDRESSES)],
 };
 
 /// `networks` of a service.
@@ -312,14 +331,14 @@ pub(super) const ATTACHMENT: Section = Section {
     name: "networks",
     keys: &[
         yes("aliases"),
-        no("ipv4_address", "addresses are chosen here; names lead to them"),
+        yes("ipv4_address"),
         no("ipv6_address", "addresses inside are IPv4"),
         no("link_local_ips", "addresses are chosen here"),
         no("mac_address", "addresses are chosen here"),
-        no("interface_name", "the interface is called eth0"),
-        no("driver_opts", ONE_NETWORK),
-        unless("gw_priority", &["0"], ONE_NETWORK),
-        unless("priority", &["0"], ONE_NETWORK),
+        no("interface_name", "interfaces are called eth0, eth1, …"),
+        no("driver_opts", BRIDGE),
+        unless("gw_priority", &["0"], ORDER),
+        unless("priority", &["0"], ORDER),
     ],
 };
 
@@ -432,6 +451,8 @@ pub(crate) const TABLES: Tables = Tables {
         ("services.*.build", &BUILD),
         ("volumes.*", &VOLUME),
         ("networks.*", &NETWORK),
+        ("networks.*.ipam", &IPAM),
+        ("networks.*.ipam.config[]", &IPAM_CONFIG),
         ("secrets.*", &CONTENT),
         ("include[]", &INCLUDE),
     ],

@@ -6,7 +6,7 @@ use runtime::image::ImageRef;
 use runtime::runtime::SecurityConfig;
 
 use super::project::Project;
-use super::{Context, keys, merge, mounts, peek, ports, rollout, words};
+use super::{Context, keys, merge, mounts, networks, peek, ports, rollout, words};
 use crate::manifest::keys::{Entries, object_name};
 use crate::manifest::native::text::{Capability, ContainerPath, Hostname, Reference, Signal, User};
 use crate::manifest::tree::{Entry, Extent, Node, Value};
@@ -81,18 +81,20 @@ pub(super) fn lower(project: &mut Project<'_>, context: &Context<'_>, name: &str
                 depends_on,
             }))
         }
-        Kind::App | Kind::Image | Kind::Volume | Kind::Config | Kind::Service => ObjectSpec::App(Box::new(AppSpec {
-            replicas: rollout.replicas,
-            template,
-            env_from: Vec::new(),
-            ports: ports.published,
-            strategy: rollout.strategy,
-            depends_on,
-            restart: rollout.restart,
-            aliases,
-            labels: BTreeMap::new(),
-            port_names: BTreeMap::new(),
-        })),
+        Kind::App | Kind::Image | Kind::Volume | Kind::Config | Kind::Service | Kind::Network => {
+            ObjectSpec::App(Box::new(AppSpec {
+                replicas: rollout.replicas,
+                template,
+                env_from: Vec::new(),
+                ports: ports.published,
+                strategy: rollout.strategy,
+                depends_on,
+                restart: rollout.restart,
+                aliases,
+                labels: BTreeMap::new(),
+                port_names: BTreeMap::new(),
+            }))
+        }
     };
     Some(Object { key, span: super::place(project, entry.key_extent), spec })
 }
@@ -105,6 +107,7 @@ fn template(
     service: &Entries<'_>,
 ) -> Option<TemplateSpec> {
     let host_network = host_network(project, context, service);
+    let networks = networks::uses(project, context, &object_name(name), service);
     let image = image(project, context, name, entry, service);
     let hostname = service.get("hostname").and_then(|node| project.reader.format::<Hostname>("hostname", node));
     let user = service.get("user").filter(|node| node.scalar().is_none_or(|s| !s.text.is_empty()));
@@ -139,6 +142,7 @@ fn template(
         shm_bytes: service.get("shm_size").and_then(|node| rollout::bytes(project, "shm_size", node)),
         init,
         host_network,
+        networks,
         tty,
         image: image?,
     })
@@ -365,26 +369,11 @@ fn host_network(project: &mut Project<'_>, context: &Context<'_>, service: &Entr
     false
 }
 
-/// Further names: of the container, of its networks, those that links give it, and its own when that is no name here.
+/// Further names: of the container, those that links give it, and its own when that is no name here.
 fn aliases(project: &mut Project<'_>, context: &Context<'_>, name: &str, service: &Entries<'_>) -> BTreeSet<String> {
     let mut aliases: BTreeSet<String> = context.aliases.get(name).cloned().unwrap_or_default();
     aliases.insert(name.to_owned());
     aliases.extend(service.get("container_name").and_then(|node| project.reader.text("container_name", node)));
-    let Some(node) = service.get("networks") else { return aliases };
-    let node = merge::as_map(node.clone(), "networks");
-    for entry in project.reader.map("networks", &node) {
-        if entry.key != "default" && context.networks.iter().all(|known| known.key != entry.key) {
-            let names = context.networks.iter().map(|known| known.key.as_str());
-            let near = crate::text::nearest(&entry.key, names).map(str::to_owned);
-            let what = format!("network `{}` is not declared under `networks`", entry.key);
-            let diagnostic = Diagnostic::error(codes::DANGLING, what).at(project.reader.span(entry.key_extent));
-            project.reader.push(diagnostic.suggest(near));
-        }
-        let found = project.reader.keys(&entry.value, &keys::ATTACHMENT);
-        if let Some(node) = found.get("aliases") {
-            aliases.extend(project.reader.texts("aliases", node));
-        }
-    }
     aliases
 }
 

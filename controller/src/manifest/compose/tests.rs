@@ -46,7 +46,11 @@ fn template(spec: &mut ObjectSpec) -> Option<&mut crate::model::object::Template
     match spec {
         ObjectSpec::App(app) => Some(&mut app.template),
         ObjectSpec::Job(job) => Some(&mut job.template),
-        ObjectSpec::Image(_) | ObjectSpec::Volume(_) | ObjectSpec::Config(_) | ObjectSpec::Service(_) => None,
+        ObjectSpec::Image(_)
+        | ObjectSpec::Volume(_)
+        | ObjectSpec::Config(_)
+        | ObjectSpec::Service(_)
+        | ObjectSpec::Network(_) => None,
     }
 }
 

@@ -8,7 +8,8 @@ use serde_json::{Map, Value as Json, json};
 use crate::manifest::{native, yaml};
 use crate::model::{
     ContainerTemplate, DependsOn, DesiredImage, DesiredJob, DesiredState, EnvValue, Healthcheck, Kind, Mount,
-    MountWhat, ObjectKey, OnChange, OnFailure, Probe, PublishedPort, Restart, UpdateStrategy, VolumeAccess, Workload,
+    MountWhat, NetworkUse, ObjectKey, OnChange, OnFailure, Probe, PublishedPort, Restart, UpdateStrategy, VolumeAccess,
+    Workload,
 };
 
 /// Docker's, as in `native::template`.
@@ -32,6 +33,19 @@ pub(super) fn files(desired: &DesiredState) -> BTreeMap<String, String> {
             VolumeAccess::Single => {}
             VolumeAccess::Shared => put(&mut document, "access", "shared"),
             VolumeAccess::Any => put(&mut document, "access", "any"),
+        }
+        stacks.entry(key.stack.clone()).or_default().documents.push(document);
+    }
+    for (key, network) in &desired.networks {
+        let mut document = head(key);
+        if network.internal {
+            put(&mut document, "internal", true);
+        }
+        if let Some(range) = network.range {
+            put(&mut document, "subnet", range.subnet.to_string());
+            if range.gateway != range.subnet.gateway() {
+                put(&mut document, "gateway", range.gateway.to_string());
+            }
         }
         stacks.entry(key.stack.clone()).or_default().documents.push(document);
     }
@@ -206,6 +220,25 @@ fn template(stack: &mut Stack, document: &mut Document, template: &ContainerTemp
     if template.host_network {
         put(document, "network", "host");
     }
+    if !template.networks.is_empty() {
+        put(document, "networks", template.networks.iter().map(network_use).collect::<Vec<_>>());
+    }
+}
+
+fn network_use(network: &NetworkUse) -> Json {
+    let name = &network.network.name;
+    if network.aliases.is_empty() && network.address.is_none() {
+        return json!(name);
+    }
+    let mut fields = Document::new();
+    put(&mut fields, "name", name.as_str());
+    if !network.aliases.is_empty() {
+        put(&mut fields, "aliases", network.aliases.iter().cloned().collect::<Vec<_>>());
+    }
+    if let Some(address) = network.address {
+        put(&mut fields, "address", address.to_string());
+    }
+    Json::Object(fields)
 }
 
 fn security(document: &mut Document, template: &ContainerTemplate) {

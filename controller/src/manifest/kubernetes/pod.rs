@@ -102,6 +102,7 @@ pub(super) fn pod(
         security: security.config,
         shm_bytes: None,
         init: false,
+        networks: Vec::new(),
         host_network: found.get("hostNetwork").is_some_and(|node| lower.reader.flag("hostNetwork", node)),
         tty: own.get("tty").is_some_and(|node| lower.reader.flag("tty", node)),
     };

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use runtime::runtime::{Resources, SecurityConfig};
 
-use super::{Lower, wire};
+use super::{Lower, network, wire};
 use crate::manifest::format::{Format as _, ShortOr};
 use crate::manifest::tree::Path;
 use crate::model::object::{DependencySpec, EnvSpec, FileContent, ImageChoice, MountSpec, MountWhatSpec, TemplateSpec};
@@ -23,6 +23,8 @@ pub(super) fn lower(lower: &mut Lower<'_>, wire: wire::Template) -> Option<(Temp
     let startup = wire.startup.and_then(|check| healthcheck(lower, check, "startup"));
     let liveness = wire.liveness.and_then(|check| healthcheck(lower, check, "liveness"));
     let depends_on = dependencies(lower, &wire.depends_on);
+    let networks = network::uses(lower, wire.networks);
+    network::check_mode(lower, wire.network, &networks);
     let host_network = match wire.network {
         Some(wire::Network::None) => {
             let what = "`network: none` is not supported yet";
@@ -62,6 +64,7 @@ pub(super) fn lower(lower: &mut Lower<'_>, wire: wire::Template) -> Option<(Temp
         shm_bytes: wire.shm_size.map(|size| size.0),
         init: wire.init.unwrap_or(false),
         host_network,
+        networks,
         tty: wire.tty.unwrap_or(false),
     };
     Some((template, depends_on))

@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::dns::DnsName;
+use super::network::NetworkUse;
 use super::restart::RestartPolicy;
 use super::text::{
     AnyScalar, Capability, ContainerPath, Cron, FileMode, FileName, HostPath, Hostname, HttpTarget, Name, PortMapping,
@@ -119,6 +120,9 @@ macro_rules! with_template {
             init: Option<bool>,
             /// `host` shares the host's network; default: the stack's own.
             network: Option<Network>,
+            /// Networks it is on: NAME, or {name: NAME, aliases: [NAME], address: 10.99.0.5}. Default: the stack's own.
+            #[serde(default)]
+            networks: Vec<ShortOr<Name, NetworkUse>>,
             /// A terminal as stdio.
             tty: Option<bool>,
             /// What must hold before it is created: {NAME: started | ready | completed}.
@@ -169,6 +173,7 @@ pub(crate) struct Template {
     pub(crate) shm_size: Option<Memory>,
     pub(crate) init: Option<bool>,
     pub(crate) network: Option<Network>,
+    pub(crate) networks: Vec<ShortOr<Name, NetworkUse>>,
     pub(crate) tty: Option<bool>,
     pub(crate) depends_on: BTreeMap<String, Condition>,
 }

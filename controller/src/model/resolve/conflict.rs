@@ -116,7 +116,11 @@ fn written_mount(object: Option<&Object>, line: u32, column: u32) -> Option<Span
     let template = match &object?.spec {
         ObjectSpec::App(app) => &app.template,
         ObjectSpec::Job(job) => &job.template,
-        ObjectSpec::Image(_) | ObjectSpec::Volume(_) | ObjectSpec::Config(_) | ObjectSpec::Service(_) => return None,
+        ObjectSpec::Image(_)
+        | ObjectSpec::Volume(_)
+        | ObjectSpec::Config(_)
+        | ObjectSpec::Service(_)
+        | ObjectSpec::Network(_) => return None,
     };
     let mut spans = template.mounts.iter().map(|mount| &mount.span);
     spans.find(|span| span.line == line && span.column == column).cloned()
@@ -185,7 +189,11 @@ fn dependency_span(resolver: &Resolver<'_>, from: &ObjectKey, to: &ObjectKey) ->
     let wanted = object.and_then(|object| match &object.spec {
         ObjectSpec::App(app) => Some(&app.depends_on),
         ObjectSpec::Job(job) => Some(&job.depends_on),
-        ObjectSpec::Image(_) | ObjectSpec::Volume(_) | ObjectSpec::Config(_) | ObjectSpec::Service(_) => None,
+        ObjectSpec::Image(_)
+        | ObjectSpec::Volume(_)
+        | ObjectSpec::Config(_)
+        | ObjectSpec::Service(_)
+        | ObjectSpec::Network(_) => None,
     });
     let fits = |kind: Option<Kind>| kind.is_none_or(|kind| kind == to.kind);
     let entry = wanted.and_then(|list| list.iter().find(|d| d.name == to.name && fits(d.kind)));

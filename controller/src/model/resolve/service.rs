@@ -39,7 +39,8 @@ fn selected<'a>(resolver: &Resolver<'a>, key: &ObjectKey, service: &ServiceSpec)
         | ObjectSpec::Job(_)
         | ObjectSpec::Volume(_)
         | ObjectSpec::Config(_)
-        | ObjectSpec::Service(_) => None,
+        | ObjectSpec::Service(_)
+        | ObjectSpec::Network(_) => None,
     });
     apps.collect()
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Resolver, title};
+use super::{Resolver, network, title};
 use crate::model::object::{
     EnvFromSpec, EnvSpec, FileContent, ImageChoice, MountSpec, MountWhatSpec, ObjectSpec, TemplateSpec,
 };
@@ -40,7 +40,8 @@ pub(super) fn resolve(
             None => whole = false,
         }
     }
-    let image = image?;
+    let networks = network::resolve(resolver, key, spec);
+    let (image, networks) = (image?, networks?);
     whole.then(|| ContainerTemplate {
         image,
         entrypoint: spec.entrypoint.clone(),
@@ -61,21 +62,25 @@ pub(super) fn resolve(
         shm_bytes: spec.shm_bytes,
         init: spec.init,
         host_network: spec.host_network,
+        networks,
         tty: spec.tty,
     })
 }
 
 /// Whether it writes to something that may have one user at a time.
 pub(super) fn is_exclusive(template: &ContainerTemplate, replicas: u32, desired: &DesiredState) -> bool {
-    template.mounts.iter().filter(|mount| !mount.read_only).any(|mount| match &mount.what {
-        MountWhat::Volume(key) => match desired.volumes.get(key).map(|volume| volume.access) {
-            None | Some(VolumeAccess::Single) => true,
-            Some(VolumeAccess::Any) => replicas <= 1,
-            Some(VolumeAccess::Shared) => false,
-        },
-        MountWhat::Bind(_) => true,
-        MountWhat::File { .. } | MountWhat::Tmpfs { .. } | MountWhat::Anonymous => false,
-    })
+    // Of two that are replaced start-first, both would have the address.
+    let has_address = template.networks.iter().any(|network| network.address.is_some());
+    has_address
+        || template.mounts.iter().filter(|mount| !mount.read_only).any(|mount| match &mount.what {
+            MountWhat::Volume(key) => match desired.volumes.get(key).map(|volume| volume.access) {
+                None | Some(VolumeAccess::Single) => true,
+                Some(VolumeAccess::Any) => replicas <= 1,
+                Some(VolumeAccess::Shared) => false,
+            },
+            MountWhat::Bind(_) => true,
+            MountWhat::File { .. } | MountWhat::Tmpfs { .. } | MountWhat::Anonymous => false,
+        })
 }
 
 fn image(resolver: &mut Resolver<'_>, key: &ObjectKey, choice: &ImageChoice) -> Option<ImageSource> {
@@ -197,7 +202,7 @@ fn config_key_content<'a>(
     found
 }
 
-fn dangling(resolver: &mut Resolver<'_>, key: &ObjectKey, target: &ObjectKey, field: &str, span: &Span) {
+pub(super) fn dangling(resolver: &mut Resolver<'_>, key: &ObjectKey, target: &ObjectKey, field: &str, span: &Span) {
     if resolver.is_declared(target) {
         resolver.out.broken.insert(key.clone());
         return;
@@ -210,6 +215,9 @@ fn dangling(resolver: &mut Resolver<'_>, key: &ObjectKey, target: &ObjectKey, fi
     let diagnostic = match target.kind {
         Kind::Volume => {
             diagnostic.help(format!("declare it:  {{apiVersion: boxship/v1, kind: Volume, name: {}}}", target.name))
+        }
+        Kind::Network => {
+            diagnostic.help(format!("declare it:  {{apiVersion: boxship/v1, kind: Network, name: {}}}", target.name))
         }
         Kind::Image | Kind::App | Kind::Job | Kind::Config | Kind::Service => diagnostic,
     };

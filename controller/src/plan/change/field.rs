@@ -6,7 +6,7 @@ use std::fmt::Debug;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{ContainerTemplate, DesiredImage, DesiredJob, DesiredVolume, SourceRef, Workload};
+use crate::model::{ContainerTemplate, DesiredImage, DesiredJob, DesiredNetwork, DesiredVolume, SourceRef, Workload};
 use crate::plan::template_hash::fields as hashed_fields;
 
 /// One field that differs.
@@ -70,6 +70,11 @@ impl Values {
         self.put_some("resources.memory", limits.memory_bytes.map(|bytes| format!("{bytes} bytes")), place);
         self.put_some("resources.cpu", limits.cpu_millis.map(|millis| format!("{millis}m")), place);
         self.put_some("resources.pids", limits.pids_max, place);
+        for network in &template.networks {
+            for alias in &network.aliases {
+                self.put(&format!("networks.{}.aliases.{alias}", network.network.name), "set".to_owned(), place);
+            }
+        }
         self.put("stopGracePeriod", format!("{} ms", template.stop_grace_ms), place);
         let checks =
             [("healthcheck", &template.healthcheck), ("startup", &template.startup), ("liveness", &template.liveness)];
@@ -145,6 +150,18 @@ pub(super) fn of_volume(before: &DesiredVolume, wanted: &DesiredVolume) -> Vec<F
     let values = |volume: &DesiredVolume| {
         let mut values = Values::default();
         values.put("access", format!("{:?}", volume.access).to_lowercase(), &volume.source);
+        values
+    };
+    differences(values(before), values(wanted), &wanted.source)
+}
+
+/// What differs between two versions of a Network.
+pub(super) fn of_network(before: &DesiredNetwork, wanted: &DesiredNetwork) -> Vec<FieldChange> {
+    let values = |network: &DesiredNetwork| {
+        let mut values = Values::default();
+        values.put("internal", network.internal.to_string(), &network.source);
+        values.put_some("subnet", network.range.map(|range| range.subnet), &network.source);
+        values.put_some("gateway", network.range.map(|range| range.gateway), &network.source);
         values
     };
     differences(values(before), values(wanted), &wanted.source)

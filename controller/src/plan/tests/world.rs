@@ -61,6 +61,7 @@ pub(super) fn template(tag: &str) -> ContainerTemplate {
         shm_bytes: None,
         init: false,
         host_network: false,
+        networks: Vec::new(),
         tty: false,
     }
 }

@@ -179,6 +179,32 @@ const EXAMPLES: &[(&str, &str, &str, &str)] = &[
         "volumes: [{type: tmpfs, target: /x, tmpfs: {size: 1m}}]",
     ),
     ("services.*.networks.*", "aliases", "networks: {default: {}}", "networks: {default: {aliases: [x]}}"),
+    (
+        "services.*.networks.*",
+        "ipv4_address",
+        "networks: {default: {}}",
+        "networks: {default: {ipv4_address: 10.1.2.3}}",
+    ),
+    ("networks.*", "internal", "networks: {n: }\n", "networks: {n: {internal: true}}\n"),
+    ("networks.*", "ipam", "networks: {n: }\n", "networks: {n: {ipam: {config: [{subnet: 10.1.2.0/24}]}}}\n"),
+    (
+        "networks.*.ipam",
+        "config",
+        "networks: {n: {ipam: {}}}\n",
+        "networks: {n: {ipam: {config: [{subnet: 10.1.2.0/24}]}}}\n",
+    ),
+    (
+        "networks.*.ipam.config[]",
+        "subnet",
+        "networks: {n: {ipam: {config: [{}]}}}\n",
+        "networks: {n: {ipam: {config: [{subnet: 10.1.2.0/24}]}}}\n",
+    ),
+    (
+        "networks.*.ipam.config[]",
+        "gateway",
+        "networks: {n: {ipam: {config: [{subnet: 10.1.2.0/24}]}}}\n",
+        "networks: {n: {ipam: {config: [{subnet: 10.1.2.0/24, gateway: 10.1.2.9}]}}}\n",
+    ),
     ("services.*.depends_on.*", "condition", "depends_on: {b: }", "depends_on: {b: {condition: service_healthy}}"),
     (
         "services.*.depends_on.*",

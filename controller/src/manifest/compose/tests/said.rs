@@ -45,6 +45,8 @@ const CASES: &[(&str, &[&str])] = &[
     ("    network_mode: none\n", &["BX0142w 4:19"]),
     ("    network_mode: host\n    ports: ['80:80']\n", &["BX0142w 5:5"]),
     ("    networks: [front]\n", &["BX0121 4:16"]),
+    ("    networks: [default]\n    network_mode: bridge\n", &["BX0126 5:19"]),
+    ("    networks: {default: {ipv4_address: 10.0.0.x}}\n", &["BX0127 4:40"]),
     ("    secrets: [s]\n    configs: [{target: /x}]\n", &["BX0121 4:15", "BX0105 5:16"]),
     ("    build: .\n", &["BX0142w 4:5"]),
     ("    build: {context: ., dockrfile: x}\n", &["BX0104 4:25 dockerfile", "BX0142w 4:5"]),
@@ -67,9 +69,14 @@ const CASES: &[(&str, &[&str])] = &[
     ("volumes: {a b: }\n", &[]),
     (
         "networks: {front: , back: {external: true}}\nversion: '3.8'\nvolumse: {}\n",
-        &["BX0142w 4:12", "BX0142w 4:28", "BX0104 6:1 volumes"],
+        &["BX0142w 4:28", "BX0104 6:1 volumes"],
     ),
     ("secrets: {s: {}, t: {external: true}}\n", &[]),
+    ("networks: {a: {ipam: {config: [{subnet: 10.0.0.0/8}]}}}\n", &["BX0127 4:41"]),
+    (
+        "networks: {a: {ipam: {config: [{subnet: 10.9.0.0/24, gateway: 10.8.0.1}, {subnet: 'fd00::/64'}]}}}\n",
+        &["BX0127 4:63", "BX0142w 4:83"],
+    ),
     ("name: My Shop\n", &["BX0110 4:7 my-shop"]),
     ("include: [nope.yaml]\n", &["BX0125 4:11"]),
 ];
