@@ -11,7 +11,7 @@ pub mod resources;
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Read as _, Seek as _};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::LinuxResources;
@@ -96,7 +96,22 @@ impl<'a> Cgroup<'a> {
             }
         }
         let Some(limits) = limits else { return Ok(()) };
-        self.settings(limits).iter().filter(|setting| !setting.is_unlimited()).try_for_each(|setting| self.set(setting))
+        self.settings(limits)
+            .iter()
+            .filter(|setting| !setting.is_unlimited())
+            .try_for_each(|setting| self.set(setting))?;
+        self.shut_devices(limits)
+    }
+
+    /// v2 has no files for devices: a program decides.
+    fn shut_devices(&self, limits: &LinuxResources) -> Result<()> {
+        let Some(rules) = limits.devices().as_ref().filter(|_| self.hierarchies.controllers.is_empty()) else {
+            return Ok(());
+        };
+        let path = self.unified();
+        let doing = || format!("shut devices to cgroup {}", path.display());
+        let directory = File::open(&path).doing(doing)?;
+        crate::sys::bpf::shut_devices(directory.as_fd(), &devices::program::v2(rules)).doing(doing)
     }
 
     /// Doors to the v1 directories: whoever has one thread and writes `0` into each of them is inside.
@@ -139,7 +154,8 @@ impl<'a> Cgroup<'a> {
                 }
             }
         }
-        refused.iter().try_for_each(|setting| self.set(setting))
+        refused.iter().try_for_each(|setting| self.set(setting))?;
+        self.shut_devices(limits)
     }
 
     fn settings(&self, limits: &LinuxResources) -> Vec<Setting> {

@@ -19,6 +19,7 @@ mod validate;
 
 use std::path::PathBuf;
 
+pub use crate::process::affinity;
 pub use bundle::read_process;
 pub use create::CreateOptions;
 pub use exec::ExecOptions;

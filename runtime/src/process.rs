@@ -20,10 +20,12 @@ use crate::cgroup::{Cgroup, Hierarchies};
 use crate::spec::launch::Launch;
 use crate::{Error, Result};
 
+pub mod affinity;
 mod exec;
 mod handshake;
 pub mod hooks;
 mod init;
+pub mod memory_policy;
 mod namespaces;
 mod parent;
 mod program;
@@ -237,6 +239,12 @@ pub fn exec(target: &ExecTarget<'_>, config: &ExecConfig, options: impl Into<Spa
 #[must_use]
 pub fn makes_pid_namespace(spec: &Spec) -> bool {
     namespaces::makes(spec, oci_spec::runtime::LinuxNamespaceType::Pid)
+}
+
+/// Whether a container has mounts that are not the caller's.
+#[must_use]
+pub fn has_mount_namespace(spec: &Spec) -> bool {
+    namespaces::has(spec, oci_spec::runtime::LinuxNamespaceType::Mount)
 }
 
 /// Removes what the kernel keeps of a container that has ended: its cgroups, children before parents, after killing

@@ -3,6 +3,7 @@
 //! No policy, no paths of our own, no logging: arguments in, `io::Result` out. Beside `process`, the only room where
 //! `unsafe` may appear.
 
+pub mod bpf;
 pub mod clone;
 pub(crate) mod daemon;
 pub mod fdpass;

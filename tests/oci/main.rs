@@ -10,6 +10,7 @@ mod linux;
 mod mounts;
 mod podman;
 mod process;
+mod suites;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
@@ -25,7 +26,9 @@ type Case = (&'static str, &'static [&'static str], fn(&Peer));
 fn main() -> ExitCode {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
     let is_wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|part| name.contains(part.as_str()));
-    let all = [lifecycle::CASES, process::CASES, mounts::CASES, linux::CASES, hooks::CASES, podman::CASES].concat();
+    let all =
+        [lifecycle::CASES, process::CASES, mounts::CASES, linux::CASES, hooks::CASES, suites::CASES, podman::CASES]
+            .concat();
     let cases: Vec<Case> = all.into_iter().filter(|(name, ..)| is_wanted(name)).collect();
     for (name, ..) in &cases {
         assert!(include_str!("../../docs/oci.md").contains(&format!("`{name}`")), "docs/oci.md does not name {name}");

@@ -104,6 +104,11 @@ fn unknown_capabilities_are_passed_over(peer: &Peer) {
         spec["process"]["capabilities"] = json!({"bounding": set, "effective": set, "permitted": set});
     });
     assert_eq!(found[3], "20");
+    if peer.is_ours() {
+        let bundle = peer.bundle(|spec| spec["process"]["capabilities"]["bounding"] = json!(["TEST_CAP"]));
+        let created = bundle.create();
+        assert!(created.code != 0 && created.err.contains("TEST_CAP"), "{created:?}");
+    }
 }
 
 fn no_new_privileges(peer: &Peer) {

@@ -83,7 +83,7 @@ fn dispatch(oci: &Oci, log: &mut Log) -> Result<i32> {
     let runtime = Runtime { root: std::path::absolute(&oci.root).doing(|| "find the working directory")? };
     match &oci.verb {
         Verb::Create(create) => log.warn(runtime.create(&create.id, &create_options(&create.bundle))?),
-        Verb::Start(id) => log.warn(runtime.start(&id.id)?),
+        Verb::Start(id) => runtime.start(&id.id)?,
         Verb::State(id) => print::state(&runtime.container(&id.id)?)?,
         Verb::Kill(kill) => runtime.kill(&kill.id, &kill.signal, kill.all)?,
         Verb::Delete(delete) => log.warn(runtime.delete(&delete.id, delete.force)?),
@@ -91,7 +91,14 @@ fn dispatch(oci: &Oci, log: &mut Log) -> Result<i32> {
             let mut warn = |warning: String| log.write("warning", &warning);
             return runtime.run(&run.id, &create_options(&run.bundle), run.detach, run.keep, &mut warn);
         }
-        Verb::Exec(exec) => return runtime.exec(&exec.id, &exec_options(&runtime.container(&exec.id)?, exec)?),
+        Verb::Exec(exec) => {
+            let options = exec_options(&runtime.container(&exec.id)?, exec)?;
+            let affinity = options.process.exec_cpu_affinity().as_ref();
+            if let (true, Some(cpus)) = (oci.debug, affinity.and_then(|affinity| affinity.initial().as_deref())) {
+                log.write("debug", &format!("initial CPU affinity: {}", oci::affinity::shown(cpus)?));
+            }
+            return runtime.exec(&exec.id, &options);
+        }
         Verb::Ps(ps) => print::processes(&runtime.pids(&ps.id)?, ps.format, &ps.args)?,
         Verb::List(list) => print::list(&runtime.list()?, list.format, list.quiet)?,
         Verb::Pause(id) => runtime.pause(&id.id)?,
@@ -130,6 +137,7 @@ fn exec_options(container: &Container, exec: &Exec) -> Result<ExecOptions> {
         console_socket: exec.console_socket.clone(),
         preserve_fds: exec.preserve_fds,
         ignore_paused: exec.ignore_paused,
+        cgroup: exec.cgroup.clone(),
     })
 }
 
@@ -203,6 +211,7 @@ fn resources(update: &Update) -> Result<LinuxResources> {
             "limit": update.memory,
             "reservation": update.memory_reservation,
             "swap": update.memory_swap,
+            "kernelTCP": update.kernel_memory_tcp,
         },
         "cpu": {
             "shares": update.cpu_share,
@@ -210,6 +219,10 @@ fn resources(update: &Update) -> Result<LinuxResources> {
             "period": update.cpu_period,
             "cpus": update.cpuset_cpus,
             "mems": update.cpuset_mems,
+            "burst": update.cpu_burst,
+            "idle": update.cpu_idle,
+            "realtimePeriod": update.cpu_rt_period,
+            "realtimeRuntime": update.cpu_rt_runtime,
         },
     });
     if let Some(limit) = update.pids_limit {

@@ -1,10 +1,13 @@
-//! Which device nodes a container may use, as lines for the v1 `devices` controller. Pure.
+//! Which device nodes a container may use, as lines for the v1 `devices` controller; as a program for v2 in
+//! [`program`]. Pure.
 //!
 //! Everything is shut, then the rules of the spec follow in their order, then what every container may always use.
 
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType};
 
 use super::resources::Setting;
+
+pub mod program;
 
 /// Making any node (without opening it), the devices every container has, terminals.
 const ALWAYS: [&str; 11] = [

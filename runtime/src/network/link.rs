@@ -13,6 +13,7 @@ use nix::sys::socket::{AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProto
 use crate::error::{Doing as _, Error, Result};
 
 mod message;
+mod moving;
 use message::{Message, attributes, messages};
 
 /// Longest interface name in bytes (IFNAMSIZ without its end, `linux/if.h`).

@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::{LinuxResources, LinuxResourcesBuilder, Process, Spec};
 
 use super::validate;
-use crate::cgroup::Hierarchies;
 use crate::error::{Doing as _, Error, Result};
 use crate::runtime::IdRange;
 use crate::security::capabilities;
@@ -34,10 +33,7 @@ pub(super) fn read(bundle: &Path, id: &str) -> Result<Bundle> {
     let text = fs::read(&file).doing(|| format!("read {}", file.display()))?;
     let mut value: serde_json::Value = serde_json::from_slice(&text)
         .map_err(|error| Error::BadContainer(format!("{} is no JSON: {error}", file.display())))?;
-    let mut warnings = drop_unknown_capabilities(&mut value["process"]);
-    if Hierarchies::all_of_host()?.controllers.is_empty() {
-        warnings.push("device rules are not enforced: this host has cgroup v2 only".to_owned());
-    }
+    let warnings = drop_unknown_capabilities(&mut value["process"]);
     let mut spec: Spec = serde_json::from_value(value)
         .map_err(|error| Error::BadContainer(format!("{} is no configuration: {error}", file.display())))?;
     validate::check(&spec)?;
@@ -58,13 +54,14 @@ pub fn read_process(file: &Path) -> Result<Process> {
     serde_json::from_value(value).map_err(bad)
 }
 
-/// A capability this kernel does not know cannot be granted; it is told and left out (OCI config, "capabilities").
+/// A capability this kernel does not know cannot be granted; it is told and left out (OCI config, "capabilities"). What is
+/// not even the name of one stays, for the parser to refuse.
 fn drop_unknown_capabilities(process: &mut serde_json::Value) -> Vec<String> {
     let mut unknown = Vec::new();
     let Some(sets) = process.get_mut("capabilities").and_then(serde_json::Value::as_object_mut) else { return unknown };
     for set in sets.values_mut().filter_map(serde_json::Value::as_array_mut) {
         set.retain(|name| {
-            let known = name.as_str().is_some_and(capabilities::is_known);
+            let known = name.as_str().is_some_and(|name| capabilities::is_known(name) || !name.starts_with("CAP_"));
             if !known {
                 unknown.push(format!("capability {name} is not known and was left out"));
             }
@@ -117,7 +114,7 @@ fn launch(spec: &Spec, bundle: PathBuf, id: &str) -> Result<Launch> {
         network: Attachment::None,
         more_bridges: Vec::new(),
         reaper: false,
-        told: Some(Told { bundle, annotations }),
+        told: Some(Told { bundle, annotations, version: spec.version().clone() }),
     })
 }
 

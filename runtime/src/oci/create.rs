@@ -14,7 +14,7 @@ use crate::clock;
 use crate::error::{Doing as _, Error, Result};
 use crate::process::{self, Channel, InitEvent, SpawnOptions, Spawned, Stdio, hooks};
 use crate::supervisor::identity::start_time;
-use crate::sys::fdpass;
+use crate::sys::{clone, fdpass};
 
 /// How a container is created.
 #[derive(Debug, Clone, Default)]
@@ -46,7 +46,7 @@ impl Runtime {
     /// # Errors
     /// `Conflict` when there is one of this id; `BadContainer`, `Unsupported`, `Io`. Nothing is left behind then.
     pub fn create(&self, id: &str, options: &CreateOptions) -> Result<Vec<String>> {
-        check_preserved(options.preserve_fds)?;
+        keep_places(options.preserve_fds)?;
         let bundle = bundle::read(&options.bundle, id)?;
         check_terminal(wants_terminal(&bundle), options.console_socket.is_some())?;
         let created = self.make(id, bundle, options, true)?;
@@ -69,6 +69,7 @@ impl Runtime {
             ready: false,
             spec: bundle.spec,
             launch: bundle.launch,
+            root_mount: None,
         };
         let container = Container { id: id.to_owned(), directory, record };
         let made = spawn(container.clone(), options, leaves);
@@ -120,8 +121,7 @@ fn follow(container: &mut Container, channel: &mut Channel) -> Result<Option<Own
             Some(InitEvent::Mounted) => {
                 let record = &container.record;
                 if let (Some(told), Some(list)) = (&record.launch.told, record.spec.hooks()) {
-                    let state = told.state(&container.id, "creating", Some(record.pid));
-                    hooks::run("createRuntime", &hooks::creating(list), &state)?;
+                    hooks::run_creating(list, told, &container.id, record.pid)?;
                 }
                 channel.proceed()?;
             }
@@ -143,6 +143,7 @@ fn finish(container: &mut Container, options: &CreateOptions, terminal: Option<&
         write_pid(file, container.record.pid)?;
     }
     container.record.ready = true;
+    container.note_root_mount();
     container.save()
 }
 
@@ -163,12 +164,13 @@ pub(super) fn check_terminal(terminal: bool, socket: bool) -> Result<()> {
     }
 }
 
-/// The descriptors a program is to inherit must be there before anything else is opened.
-pub(super) fn check_preserved(count: u32) -> Result<()> {
-    for number in 3..3_u32.saturating_add(count) {
-        if !Path::new(&format!("/proc/self/fd/{number}")).exists() {
-            return Err(Error::BadContainer(format!("--preserve-fds {count}: descriptor {number} is not open")));
-        }
+/// The descriptors a program is to inherit are told from ours before anything else is opened: what is not open among
+/// them stays taken until the exec, so that nothing of ours can end up there.
+pub(super) fn keep_places(count: u32) -> Result<()> {
+    if count > 0 {
+        let null = File::open("/dev/null").doing(|| "open /dev/null")?;
+        // Two of them where the lowest free number is among those that are kept.
+        clone::fill_descriptors(3_u32.saturating_add(count), null.as_fd());
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::process::{WaitId, WaitIdOptions};
 use rustix::termios::{OptionalActions, Termios};
 
-use super::create::{self, CreateOptions, Created, check_preserved, check_terminal};
+use super::create::{self, CreateOptions, Created, check_terminal, keep_places};
 use super::{Runtime, bundle, manage, start};
 use crate::error::{Doing as _, Result};
 use crate::sys::daemon::pidfd_signal;
@@ -32,7 +32,7 @@ impl Runtime {
         keep: bool,
         warn: &mut dyn FnMut(String),
     ) -> Result<i32> {
-        check_preserved(options.preserve_fds)?;
+        keep_places(options.preserve_fds)?;
         let bundle = bundle::read(&options.bundle, id)?;
         let terminal = bundle.spec.process().as_ref().and_then(oci_spec::runtime::Process::terminal).unwrap_or(false);
         if detach || options.console_socket.is_some() {
@@ -40,13 +40,10 @@ impl Runtime {
         }
         let Created { container, mut channel, pidfd, terminal, warnings } = self.make(id, bundle, options, false)?;
         warnings.into_iter().for_each(&mut *warn);
-        match start::run_program(&container, &mut channel) {
-            Ok(warnings) => warnings.into_iter().for_each(&mut *warn),
-            Err(error) => {
-                create::reap(&pidfd)?;
-                manage::remove(&container)?;
-                return Err(error);
-            }
+        if let Err(error) = start::run_program(&container, &mut channel) {
+            create::reap(&pidfd)?;
+            manage::remove(&container)?;
+            return Err(error);
         }
         if detach {
             return Ok(0);

@@ -8,7 +8,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use super::Runtime;
 use super::bundle::CGROUP_PARENT;
 use super::record::{Container, Status};
-use super::start::lenient;
+use super::start::poststop;
 use crate::cgroup::{self, Cgroup};
 use crate::error::{Doing as _, Error, Result};
 use crate::linux::signal::signal_number;
@@ -138,13 +138,12 @@ impl Runtime {
 /// Cgroups, `poststop` hooks, record, in this order: a removal that fails can be tried again.
 pub(super) fn remove(container: &Container) -> Result<Vec<String>> {
     remove_cgroup(&container.cgroup()?)?;
+    container.unmount_root();
     if container.record.launch.cgroup.starts_with(CGROUP_PARENT) {
         cgroup::remove_empty(CGROUP_PARENT);
     }
-    let hooks = container.spec().hooks().as_ref();
-    let list = hooks.and_then(|hooks| hooks.poststop().as_deref()).unwrap_or_default();
     container.forget()?;
-    Ok(lenient(container, "poststop", "stopped", list))
+    Ok(poststop(container))
 }
 
 /// Removes a cgroup after killing what is in it, and waits for that to be gone.

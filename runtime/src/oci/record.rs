@@ -16,7 +16,8 @@ use super::Runtime;
 use crate::cgroup::{Cgroup, Hierarchies};
 use crate::error::{Doing as _, Error, Result};
 use crate::layout::make_private_dir;
-use crate::spec::launch::Launch;
+use crate::process;
+use crate::spec::launch::{Launch, RootSource};
 use crate::supervisor::container::{read_record, write_record};
 use crate::supervisor::identity::start_time;
 
@@ -66,6 +67,9 @@ pub(super) struct Record {
     pub(super) ready: bool,
     pub(super) spec: Spec,
     pub(super) launch: Launch,
+    /// Without a mount namespace of its own: the mount of its root in the caller's.
+    #[serde(default)]
+    pub(super) root_mount: Option<u64>,
 }
 
 /// One container, as its record was read.
@@ -267,6 +271,30 @@ impl Container {
         Ok((directory, address))
     }
 
+    /// The directory of its root file system.
+    fn root(&self) -> PathBuf {
+        match &self.record.launch.root {
+            RootSource::Directory { directory } => directory.clone(),
+            RootSource::Layers(_) => PathBuf::new(),
+        }
+    }
+
+    /// Remembers what has to be unmounted in the end.
+    pub(super) fn note_root_mount(&mut self) {
+        if !process::has_mount_namespace(self.spec()) {
+            self.record.root_mount = mount_at(&self.root());
+        }
+    }
+
+    /// Takes its root out of the caller's mounts, with all below it, if it is still there.
+    pub(super) fn unmount_root(&self) {
+        let root = self.root();
+        if self.record.root_mount.is_some() && mount_at(&root) == self.record.root_mount {
+            // Whoever has unmounted it meanwhile was right.
+            let _ = rustix::mount::unmount(&root, rustix::mount::UnmountFlags::DETACH);
+        }
+    }
+
     /// Forgets it.
     pub(super) fn forget(&self) -> Result<()> {
         match fs::remove_dir_all(&self.directory) {
@@ -276,6 +304,11 @@ impl Container {
             _ => Ok(()),
         }
     }
+}
+
+fn mount_at(path: &Path) -> Option<u64> {
+    let file = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).ok()?;
+    crate::sys::path::mount_id(file).ok()
 }
 
 /// Whether a process is there and not only waits to be reaped.

@@ -3,6 +3,8 @@
 
 use oci_spec::runtime::{Linux, LinuxNamespaceType as Type, Process, Spec};
 
+use crate::network::link::IFNAME_BYTES_MAX;
+use crate::process::memory_policy;
 use crate::security::seccomp;
 use crate::{Error, Result};
 
@@ -33,8 +35,38 @@ pub(super) fn check(spec: &Spec) -> Result<()> {
     if linux.intel_rdt().is_some() {
         return Err(Error::Unsupported("`linux.intelRdt` is not supported".into()));
     }
-    if linux.memory_policy().is_some() || linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty()) {
-        return Err(Error::Unsupported("`linux.memoryPolicy` and `linux.netDevices` are not supported".into()));
+    if let Some(policy) = linux.memory_policy() {
+        memory_policy::lower(policy)?;
+    }
+    check_net_devices(linux)?;
+    for (what, paths) in [("maskedPaths", linux.masked_paths()), ("readonlyPaths", linux.readonly_paths())] {
+        if let Some(path) = paths.iter().flatten().find(|path| !path.starts_with('/')) {
+            return bad(format!("`linux.{what}`: `{path}` is not absolute"));
+        }
+    }
+    Ok(())
+}
+
+/// Interfaces are moved into a network namespace: there must be one, and names the kernel takes.
+fn check_net_devices(linux: &Linux) -> Result<()> {
+    let Some(devices) = linux.net_devices().as_ref().filter(|devices| !devices.is_empty()) else { return Ok(()) };
+    if !linux.namespaces().iter().flatten().any(|namespace| namespace.typ() == Type::Network) {
+        return bad("`linux.netDevices` needs a network namespace");
+    }
+    let mut inside: Vec<&str> = Vec::new();
+    for (name, device) in devices {
+        let own = device.name().as_deref().filter(|own| !own.is_empty()).unwrap_or(name);
+        for one in [name.as_str(), own] {
+            let odd =
+                |byte: u8| byte == b'/' || byte == b':' || byte == b'%' || byte.is_ascii_whitespace() || byte == 0;
+            if one.is_empty() || one.len() > IFNAME_BYTES_MAX || matches!(one, "." | "..") || one.bytes().any(odd) {
+                return bad(format!("`linux.netDevices`: `{one}` is no name of a network device"));
+            }
+        }
+        if inside.contains(&own) {
+            return bad(format!("`linux.netDevices`: two devices are called `{own}` inside"));
+        }
+        inside.push(own);
     }
     Ok(())
 }
@@ -98,8 +130,9 @@ fn check_namespaces(spec: &Spec, linux: &Linux) -> Result<()> {
             return bad(format!("the path of the {} namespace is not absolute", namespace.typ()));
         }
     }
-    if !has(Type::Mount) {
-        return Err(Error::Unsupported("config.json: a container needs a mount namespace of its own".into()));
+    let listed_paths = |paths: &Option<Vec<String>>| paths.as_ref().is_some_and(|paths| !paths.is_empty());
+    if !has(Type::Mount) && (listed_paths(linux.masked_paths()) || listed_paths(linux.readonly_paths())) {
+        return bad("`linux.maskedPaths` and `linux.readonlyPaths` need a mount namespace, or the host's were changed");
     }
     for (name, value) in [("hostname", spec.hostname()), ("domainname", spec.domainname())] {
         if value.as_ref().is_some_and(|value| !value.is_empty()) && !has(Type::Uts) {

@@ -12,11 +12,12 @@ use super::handshake::{Report, encode};
 use super::program::{self, Privileges, Program};
 use super::pty::{self, Terminal};
 use super::{
-    ExecChannel, ExecConfig, ExecTarget, SpawnOptions, SpawnedExec, StageChild, Stdio, namespaces, parent, stage,
+    ExecChannel, ExecConfig, ExecTarget, SpawnOptions, SpawnedExec, StageChild, Stdio, affinity, namespaces, parent,
+    stage,
 };
 use crate::cgroup::{self, Cgroup, Hierarchies};
 use crate::error::{Doing as _, Error, Result};
-use crate::sys::{clone, fdpass};
+use crate::sys::{clone, fdpass, mount, privilege};
 
 /// See [`super::exec`].
 pub(super) fn spawn(target: &ExecTarget<'_>, config: &ExecConfig, options: &SpawnOptions) -> Result<SpawnedExec> {
@@ -42,20 +43,16 @@ fn join(target: &ExecTarget<'_>, config: &ExecConfig, options: &SpawnOptions, re
     // SAFETY: whatever else is open belongs to the caller's copy of the state, which this child never touches.
     unsafe { clone::close_others(3 + options.preserved_fds, &[report, target.pidfd]) }.doing(doing)?;
     clone::reset_signals().doing(doing)?;
-    let own_pid = rustix::process::getpid().as_raw_nonzero().get();
-    for limit in target.spec.process().iter().flat_map(|process| process.rlimits().as_deref().unwrap_or_default()) {
-        stage::set_limit(own_pid, stage::resource(limit.typ()), limit.soft(), limit.hard())?;
+    if let Some(process) = target.spec.process() {
+        stage::limit_resources(rustix::process::getpid().as_raw_nonzero().get(), process, target.launch)?;
     }
     cgroup::enter(&Cgroup::new(Hierarchies::of_launch(target.launch)?, &target.launch.cgroup).doors()?)?;
     let privileges = Privileges::of(target.spec)?;
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable).doing(doing)?;
-    clone::setns(target.pidfd, namespaces::all_flags(target.spec)).map_err(|error| match error.raw_os_error() {
-        Some(libc::ESRCH) => Error::Conflict(format!("container {} does not run", target.launch.id)),
-        _ => Error::io(doing(), error),
-    })?;
+    enter_namespaces(target)?;
     // A terminal belongs to whoever opens it, and the host's root is nobody inside.
     if namespaces::has(target.spec, Type::User) {
-        crate::sys::privilege::become_user(0, 0, &[]).doing(|| "become root of the container")?;
+        privilege::become_user(0, 0, &[]).doing(|| "become root of the container")?;
     }
     let terminal = if matches!(options.stdio, Stdio::Terminal) { Some(pty::open()?) } else { None };
     let (go, wait) = fdpass::pair().doing(doing)?;
@@ -73,6 +70,30 @@ fn join(target: &ExecTarget<'_>, config: &ExecConfig, options: &SpawnOptions, re
             fdpass::send(report, &message, &fds).doing(doing)?;
             fdpass::send(go, b"go", &[]).doing(doing)
         }
+    }
+}
+
+/// All that are not the caller's. Without a mount namespace of its own, the container's root is only its processes'.
+fn enter_namespaces(target: &ExecTarget<'_>) -> Result<()> {
+    let doing = || format!("join container {}", target.launch.id);
+    let own_mounts = namespaces::has(target.spec, Type::Mount);
+    let root = if own_mounts {
+        None
+    } else {
+        let path = format!("/proc/{}/root", target.pid);
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Some(rustix::fs::open(path, flags, Mode::empty()).doing(doing)?)
+    };
+    let flags = namespaces::all_flags(target.spec);
+    if flags != 0 {
+        clone::setns(target.pidfd, flags).map_err(|error| match error.raw_os_error() {
+            Some(libc::ESRCH) => Error::Conflict(format!("container {} does not run", target.launch.id)),
+            _ => Error::io(doing(), error),
+        })?;
+    }
+    match root {
+        Some(root) => mount::change_root(root).doing(doing),
+        None => Ok(()),
     }
 }
 
@@ -105,6 +126,11 @@ fn become_program(
         terminal.resize(process)?;
         terminal.take(user.uid)?;
         clone::set_stdio([terminal.slave.as_fd(); 3]).doing(|| "make the terminal the standard files")?;
+    }
+    let affinity = process.exec_cpu_affinity().as_ref().and_then(|affinity| affinity.cpu_affinity_final().as_deref());
+    let cpus = affinity::of(affinity.unwrap_or_default())?;
+    if !cpus.is_empty() {
+        privilege::set_affinity(&cpus).doing(|| "run on the CPUs of `execCPUAffinity.final`")?;
     }
     program::schedule(process, target.spec.linux().as_ref())?;
     privileges.apply()?;

@@ -23,7 +23,7 @@ impl Told {
     #[must_use]
     pub fn state(&self, id: &str, status: &str, pid: Option<i32>) -> String {
         let mut state = serde_json::json!({
-            "ociVersion": crate::oci::VERSION,
+            "ociVersion": self.version,
             "id": id,
             "status": status,
             "bundle": self.bundle,
@@ -40,29 +40,35 @@ impl Told {
 
 /// Whether a spec has hooks that the caller runs while init waits.
 pub(super) fn has_creating(spec: &Spec) -> bool {
-    spec.hooks().as_ref().is_some_and(|hooks| !creating(hooks).is_empty())
+    let hooks = spec.hooks().as_ref();
+    hooks.is_some_and(|hooks| hooks.prestart().iter().chain(hooks.create_runtime()).any(|list| !list.is_empty()))
 }
 
-/// The hooks for the moment between mounting and entering, on the host's side: `prestart` first (OCI config, "POSIX-platform Hooks").
-#[must_use]
-pub fn creating(hooks: &oci_spec::runtime::Hooks) -> Vec<Hook> {
-    let prestart = hooks.prestart();
-    prestart.iter().chain(hooks.create_runtime()).flatten().cloned().collect()
+/// Runs the hooks for the moment between mounting and entering, on the host's side: `prestart` first (OCI config,
+/// "POSIX-platform Hooks"), which version 1.0, that knew no other, promises a container that is created.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_creating(hooks: &oci_spec::runtime::Hooks, told: &Told, id: &str, pid: i32) -> Result<()> {
+    let lists = [("prestart", "created", hooks.prestart()), ("createRuntime", "creating", hooks.create_runtime())];
+    lists.into_iter().try_for_each(|(kind, status, list)| {
+        run(kind, list.as_deref().unwrap_or_default(), &told.state(id, status, Some(pid)), None)
+    })
 }
 
-/// Runs hooks in their order until one fails.
+/// Runs hooks in their order until one fails. One whose entry names no environment gets `env`, or none.
 ///
 /// # Errors
 /// `BadContainer` naming the hook and how it failed.
-pub fn run(kind: &str, hooks: &[Hook], state: &str) -> Result<()> {
-    hooks.iter().enumerate().try_for_each(|(at, hook)| run_one(&format!("{kind} hook {at}"), hook, state))
+pub fn run(kind: &str, hooks: &[Hook], state: &str, env: Option<&[String]>) -> Result<()> {
+    hooks.iter().enumerate().try_for_each(|(at, hook)| run_one(&format!("{kind} hook {at}"), hook, state, env))
 }
 
 /// Runs one hook to its end.
 ///
 /// # Errors
 /// As [`run`].
-pub fn run_one(name: &str, hook: &Hook, state: &str) -> Result<()> {
+pub fn run_one(name: &str, hook: &Hook, state: &str, env: Option<&[String]>) -> Result<()> {
     let shown = hook.path().display();
     let bad = |why: String| Error::BadContainer(format!("{name} ({shown}) {why}"));
     if !hook.path().is_absolute() {
@@ -70,7 +76,8 @@ pub fn run_one(name: &str, hook: &Hook, state: &str) -> Result<()> {
     }
     let mut command = Command::new(hook.path());
     command.env_clear().stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
-    command.envs(hook.env().iter().flatten().filter_map(|line| line.split_once('=')));
+    let env = hook.env().as_deref().or(env).unwrap_or_default();
+    command.envs(env.iter().filter_map(|line| line.split_once('=')));
     let mut args = hook.args().iter().flatten();
     if let Some(own_name) = args.next() {
         command.arg0(own_name);

@@ -41,7 +41,8 @@ pub(super) fn run(spec: &Spec, launch: &Launch, options: &SpawnOptions, ends: &E
     let mut privileges = Privileges::of(spec)?;
     let steps = mounts::plan(spec, launch, surroundings(spec))?;
     expect(ends, &Supply::Mapped)?;
-    if !namespaces::makes(spec, Type::User) {
+    let own_mounts = namespaces::has(spec, Type::Mount);
+    if own_mounts && !namespaces::makes(spec, Type::User) {
         separate_mounts()?;
     }
     let host = Host::open()?;
@@ -52,7 +53,7 @@ pub(super) fn run(spec: &Spec, launch: &Launch, options: &SpawnOptions, ends: &E
         RootSource::Directory { directory } => Some(directory.as_path()),
         RootSource::Layers(_) => None,
     };
-    let assembly = Assembly::new(receive_supplies(ends)?, host, &steps, directory)?;
+    let assembly = Assembly::new(receive_supplies(ends)?, host, &steps, directory, own_mounts)?;
     let dns = furnish(spec, launch, &assembly, &steps, ends)?;
     run_hooks_before_entering(spec, launch, ends)?;
     let process = spec.process().as_ref().ok_or_else(|| Error::BadContainer("the spec has no process".into()))?;
@@ -141,13 +142,15 @@ fn run_hooks_before_entering(spec: &Spec, launch: &Launch, ends: &Ends<'_>) -> R
         }
     }
     let state = told.state(&launch.id, "creating", Some(own_pid()));
-    hooks::run("createContainer", list.create_container().as_deref().unwrap_or_default(), &state)
+    hooks::run("createContainer", list.create_container().as_deref().unwrap_or_default(), &state, None)
 }
 
 fn run_hooks_before_program(spec: &Spec, launch: &Launch) -> Result<()> {
     let (Some(told), Some(list)) = (&launch.told, spec.hooks()) else { return Ok(()) };
     let state = told.state(&launch.id, "created", Some(own_pid()));
-    hooks::run("startContainer", list.start_container().as_deref().unwrap_or_default(), &state)
+    // These are programs of the container with its rights, unlike all the others: its environment cannot lead them astray.
+    let env = spec.process().as_ref().and_then(|process| process.env().as_deref());
+    hooks::run("startContainer", list.start_container().as_deref().unwrap_or_default(), &state, env)
 }
 
 fn own_pid() -> i32 {

@@ -11,6 +11,7 @@ use oci_spec::runtime::{
 };
 use rustix::fs::{CWD, Mode, OFlags};
 
+use super::memory_policy;
 use crate::error::{Doing as _, Error, Result};
 use crate::security::{capabilities, seccomp};
 use crate::spec::launch::Launch;
@@ -162,6 +163,9 @@ pub(super) fn schedule(process: &Process, linux: Option<&Linux>) -> Result<()> {
         };
         let level = u32::try_from(priority.priority()).unwrap_or(u32::MAX).min(7);
         privilege::set_io_priority(class, level).doing(|| "set the priority of input and output")?;
+    }
+    if let Some(policy) = linux.and_then(|linux| linux.memory_policy().as_ref()) {
+        memory_policy::apply(&memory_policy::lower(policy)?)?;
     }
     if let Some(persona) = linux.and_then(|linux| linux.personality().as_ref()) {
         let domain = match persona.domain() {

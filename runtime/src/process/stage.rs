@@ -5,7 +5,7 @@ use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use oci_spec::runtime::{LinuxNamespaceType as Type, PosixRlimitType, Spec};
+use oci_spec::runtime::{LinuxNamespaceType as Type, PosixRlimitType, Process, Spec};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Resource, Rlimit};
 
@@ -53,6 +53,7 @@ fn prepare(spec: &Spec, launch: &Launch, init: i32, ends: &Ends<'_>) -> Result<(
     send(ends, &Supply::Mapped, &[])?;
     let userns = if namespaces::has(spec, Type::User) { Some(open_namespace(init, "user")?) } else { None };
     supply_mounts(spec, launch, userns.as_ref().map(AsFd::as_fd), ends)?;
+    move_devices(spec, init)?;
     if let Attachment::Bridge(_) = &launch.network {
         attach_networks(launch, init)?;
         send(ends, &Supply::Network, &[])?;
@@ -148,6 +149,32 @@ fn content_files(launch: &Launch, userns: BorrowedFd<'_>) -> Result<OwnedFd> {
     volumes::open_files(&launch.files_dir, userns)
 }
 
+/// Moves interfaces of the host into the container's network namespace, where this helper ends up too.
+fn move_devices(spec: &Spec, init: i32) -> Result<()> {
+    let devices = spec.linux().as_ref().and_then(|linux| linux.net_devices().as_ref());
+    let Some(devices) = devices.filter(|devices| !devices.is_empty()) else { return Ok(()) };
+    let namespace = open_namespace(init, "net")?;
+    let mut netlink = Netlink::open()?;
+    let mut moved = Vec::new();
+    for (name, device) in devices {
+        let link = netlink.link(name)?.ok_or_else(|| {
+            Error::BadContainer(format!("`linux.netDevices`: this host has no network device `{name}`"))
+        })?;
+        let addresses = netlink.lasting_addresses(link.index)?;
+        let inside = device.name().as_deref().filter(|inside| !inside.is_empty()).unwrap_or(name);
+        netlink.move_link(link.index, namespace.as_fd(), inside)?;
+        moved.push((inside, addresses));
+    }
+    clone::join(namespace.as_fd(), libc::CLONE_NEWNET).doing(|| "enter the container's network namespace")?;
+    let mut netlink = Netlink::open()?;
+    for (name, addresses) in moved {
+        let link = netlink.link(name)?.ok_or_else(|| Error::NotFound { what: "network", name: name.to_owned() })?;
+        netlink.set_up(link.index)?;
+        addresses.iter().try_for_each(|address| netlink.add_raw_address(link.index, address))?;
+    }
+    Ok(())
+}
+
 fn attach_networks(launch: &Launch, init: i32) -> Result<()> {
     let netns = open_namespace(init, "net")?;
     let mut netlink = Netlink::open()?;
@@ -196,17 +223,28 @@ fn limit(spec: &Spec, launch: &Launch, init: i32) -> Result<Vec<OwnedFd>> {
             other => other.doing(|| format!("write {path}"))?,
         }
     }
-    for limit in process.rlimits().as_deref().unwrap_or_default() {
-        set_limit(init, resource(limit.typ()), limit.soft(), limit.hard())?;
-    }
+    limit_resources(init, process, launch)?;
     Ok(doors)
 }
 
+/// Sets the limits of a spec. One of a foreign bundle that no process of this host can have is an error (OCI config,
+/// "rlimits").
+pub(super) fn limit_resources(pid: i32, process: &Process, launch: &Launch) -> Result<()> {
+    for limit in process.rlimits().as_deref().unwrap_or_default() {
+        set_limit(pid, resource(limit.typ()), limit.soft(), limit.hard(), launch.told.is_some())?;
+    }
+    Ok(())
+}
+
 /// Sets a limit; without the right to raise the hard one, both are clamped to what is there.
-pub(super) fn set_limit(pid: i32, resource: Resource, soft: u64, hard: u64) -> Result<()> {
+fn set_limit(pid: i32, resource: Resource, soft: u64, hard: u64, strict: bool) -> Result<()> {
     let pid = rustix::process::Pid::from_raw(pid);
     let wanted = Rlimit { current: Some(soft), maximum: Some(hard) };
     match rustix::process::prlimit(pid, resource, wanted) {
+        Err(rustix::io::Errno::PERM) if strict && resource == Resource::Nofile && hard > files_max() => {
+            let most = files_max();
+            Err(Error::BadContainer(format!("RLIMIT_NOFILE {hard} is more than this host allows any process ({most})")))
+        }
         Err(rustix::io::Errno::PERM) => {
             let ceiling = rustix::process::getrlimit(resource).maximum.unwrap_or(u64::MAX).min(hard);
             let clamped = Rlimit { current: Some(soft.min(ceiling)), maximum: Some(ceiling) };
@@ -216,7 +254,13 @@ pub(super) fn set_limit(pid: i32, resource: Resource, soft: u64, hard: u64) -> R
     }
 }
 
-pub(super) fn resource(kind: PosixRlimitType) -> Resource {
+/// `fs.nr_open`.
+fn files_max() -> u64 {
+    let text = fs::read_to_string("/proc/sys/fs/nr_open").unwrap_or_default();
+    text.trim().parse().unwrap_or(u64::MAX)
+}
+
+fn resource(kind: PosixRlimitType) -> Resource {
     match kind {
         PosixRlimitType::RlimitCpu => Resource::Cpu,
         PosixRlimitType::RlimitFsize => Resource::Fsize,

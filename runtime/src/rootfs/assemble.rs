@@ -38,6 +38,7 @@ pub struct Assembly {
     supplies: Supplies,
     host: Host,
     root_mount: u64,
+    own_mounts: bool,
 }
 
 /// Two directories of the old root, opened while this process may still look into it.
@@ -62,23 +63,37 @@ impl Host {
 impl Assembly {
     /// Attaches the root, and what single files are copied out of, somewhere in the old root, all of which goes away
     /// with [`Self::enter`]. (Copying a file's mount out of a directory needs the directory attached: open_tree(2).)
-    /// A root that is a directory of the host is attached there, where hooks expect it, if that can be reached.
+    /// A root that is a directory of the host is attached there, where hooks expect it, if that can be reached; without
+    /// mounts of its own (`own_mounts`) the container has no other place, and nothing of the host is covered.
     ///
     /// # Errors
     /// `Io`.
-    pub fn new(supplies: Supplies, host: Host, steps: &[Step], directory: Option<&Path>) -> Result<Self> {
+    pub fn new(
+        supplies: Supplies,
+        host: Host,
+        steps: &[Step],
+        directory: Option<&Path>,
+        own_mounts: bool,
+    ) -> Result<Self> {
         let doing = || "attach the root file system";
-        if let Some(etc) = &supplies.etc {
-            mount::attach(etc, &host.dev).doing(doing)?;
-        }
-        if !steps.iter().any(|step| step.what == What::Devices) {
-            mount::attach(&supplies.devices, &host.dev).doing(doing)?;
-        }
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let reached = directory.and_then(|path| rustix::fs::open(path, flags, Mode::empty()).ok());
-        mount::attach(&supplies.root, reached.as_ref().unwrap_or(&host.dev)).doing(doing)?;
+        let reached = directory.map(|path| rustix::fs::open(path, flags, Mode::empty()));
+        if own_mounts {
+            if let Some(etc) = &supplies.etc {
+                mount::attach(etc, &host.dev).doing(doing)?;
+            }
+            if !steps.iter().any(|step| step.what == What::Devices) {
+                mount::attach(&supplies.devices, &host.dev).doing(doing)?;
+            }
+        }
+        let place = match reached {
+            Some(Ok(reached)) => Some(reached),
+            Some(Err(errno)) if !own_mounts => return Err(Error::io("reach the root file system", errno)),
+            Some(Err(_)) | None => None,
+        };
+        mount::attach(&supplies.root, place.as_ref().unwrap_or(&host.dev)).doing(doing)?;
         let root_mount = path::mount_id(&supplies.root).doing(doing)?;
-        Ok(Self { supplies, host, root_mount })
+        Ok(Self { supplies, host, root_mount, own_mounts })
     }
 
     /// The root directory.
@@ -95,10 +110,16 @@ impl Assembly {
         let doing = || format!("mount {}", step.target.display());
         let mounted = match &step.what {
             What::FileSystem { kind, source, options } => {
+                if matches!(kind.as_str(), "proc" | "sysfs") {
+                    self.refuse_link(&step.target, kind)?;
+                }
                 return self.mount_filesystem(&step.target, kind, source.as_deref(), options);
             }
             What::Devices => return self.attach(self.supplies.devices.as_fd(), &step.target, Missing::Directory),
-            What::HostSys => super::devices::host_sys(self.host.sys.as_fd())?,
+            What::HostSys => {
+                self.refuse_link(&step.target, "sysfs")?;
+                super::devices::host_sys(self.host.sys.as_fd())?
+            }
             What::Cgroups(view) => return self.mount_cgroups(&step.target, view),
             What::Etc(name) => {
                 let etc = self.supplies.etc.as_ref().expect("the plan has this step only with generated files");
@@ -117,6 +138,20 @@ impl Assembly {
             What::File { name } => return self.link_file(name, &step.target),
         };
         self.attach(mounted.as_fd(), &step.target, Missing::Directory)
+    }
+
+    /// Whoever made the image could lead these two elsewhere, and what is masked and read-only is looked for at their
+    /// own places (CVE-2019-19921). In the words engines know.
+    fn refuse_link(&self, target: &Path, kind: &str) -> Result<()> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW;
+        match path::open_in_root(self.root(), target, flags).and_then(|place| path::is_directory(&place)) {
+            Ok(false) => Err(Error::BadContainer(format!(
+                "`{kind}` must be mounted on ordinary directory: {} is none in the image",
+                target.display()
+            ))),
+            // What is missing is made, what is wrong is told there.
+            Ok(true) | Err(_) => Ok(()),
+        }
     }
 
     fn mount_filesystem(&self, target: &Path, kind: &str, source: Option<&str>, options: &Options) -> Result<()> {
@@ -316,6 +351,9 @@ impl Assembly {
         let doing = || "enter the root file system";
         if read_only {
             mount::set_attributes(self.root(), Attr::MOUNT_ATTR_RDONLY, Attr::empty(), false).doing(doing)?;
+        }
+        if !self.own_mounts {
+            return mount::change_root(self.root()).doing(doing);
         }
         mount::pivot(self.root()).doing(doing)?;
         // A root that cannot be exchanged while it is shared is shared only now.

@@ -56,6 +56,8 @@ pub struct Told {
     pub bundle: PathBuf,
     /// The spec's annotations.
     pub annotations: BTreeMap<String, String>,
+    /// The version of the specification the bundle was written for: what it is told keeps to it as well.
+    pub version: String,
 }
 
 /// Where a root file system comes from.

@@ -137,6 +137,21 @@ pub fn close_on_exec_from(first: u32) -> io::Result<()> {
     close_range(first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC)
 }
 
+/// Puts copies of `with`, close-on-exec, wherever nothing is open from 3 up to `end`, so that what is opened later is
+/// not among them. They stay until the next exec. Ends early at the highest number there can be.
+pub fn fill_descriptors(end: u32, with: BorrowedFd<'_>) {
+    for number in (3..end).map_while(|number| i32::try_from(number).ok()) {
+        // SAFETY: no pointers; F_GETFD tells whether the number is in use, and F_DUPFD_CLOEXEC takes a free one.
+        let taken = unsafe {
+            libc::fcntl(number, libc::F_GETFD) != -1
+                || libc::fcntl(with.as_raw_fd(), libc::F_DUPFD_CLOEXEC, number) == number
+        };
+        if !taken {
+            return;
+        }
+    }
+}
+
 fn close_range(first: u32, last: u32, flags: u32) -> io::Result<()> {
     // SAFETY: no pointers; the public callers say what may be closed.
     let answer = unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) };

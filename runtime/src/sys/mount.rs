@@ -164,6 +164,16 @@ pub fn pivot(root: impl AsFd) -> io::Result<()> {
     Ok(rustix::process::chdir("/")?)
 }
 
+/// Makes the directory behind `root` the root of the calling process, whose mount namespace stays as it is.
+///
+/// # Errors
+/// The kernel's.
+pub fn change_root(root: impl AsFd) -> io::Result<()> {
+    rustix::process::fchdir(root)?;
+    rustix::process::chroot(".")?;
+    Ok(rustix::process::chdir("/")?)
+}
+
 /// The name of the file system behind a descriptor, for messages.
 #[must_use]
 pub fn filesystem_name(fd: impl AsFd) -> String {

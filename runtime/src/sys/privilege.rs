@@ -158,6 +158,29 @@ pub fn set_personality(persona: u32) -> io::Result<()> {
     if answer >= 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Sets from which memory nodes the calling thread allocates (set_mempolicy(2)): mode with flags, a bit for each node.
+///
+/// # Errors
+/// The kernel's; EINVAL for what does not go together or is not there.
+pub fn set_memory_policy(mode: u32, nodes: &[u64]) -> io::Result<()> {
+    // The kernel takes the number of bits plus one (get_nodes, mm/mempolicy.c).
+    let bits = if nodes.is_empty() { 0 } else { nodes.len() * 64 + 1 };
+    let pointer = if nodes.is_empty() { std::ptr::null() } else { nodes.as_ptr() };
+    // SAFETY: the kernel reads `bits - 1` bits, which are live.
+    let answer = unsafe { libc::syscall(libc::SYS_set_mempolicy, mode, pointer, bits) };
+    if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Keeps the calling thread on these CPUs, a bit for each (sched_setaffinity(2)).
+///
+/// # Errors
+/// The kernel's; EINVAL when none of them is there.
+pub fn set_affinity(cpus: &[u64]) -> io::Result<()> {
+    // SAFETY: the kernel reads as many live bytes as it is told.
+    let answer = unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, size_of_val(cpus), cpus.as_ptr()) };
+    if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// `struct sched_attr` (`linux/sched/types.h`, 48 bytes since 3.14).
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default)]

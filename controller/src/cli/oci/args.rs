@@ -17,7 +17,7 @@ pub(super) struct Oci {
     /// How they are written there
     #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
     pub(super) log_format: LogFormat,
-    /// Taken for runc's sake: there is nothing more to tell
+    /// Tell more
     #[arg(long, global = true)]
     pub(super) debug: bool,
     /// Not supported: cgroups are directories here
@@ -194,6 +194,9 @@ pub(super) struct Exec {
     /// Also in a paused container
     #[arg(long)]
     pub(super) ignore_paused: bool,
+    /// A cgroup below the container's
+    #[arg(long, value_name = "PATH")]
+    pub(super) cgroup: Option<String>,
 }
 
 /// How a list is printed.
@@ -264,6 +267,24 @@ pub(super) struct Update {
     /// Share of disk time under contention, 10 to 1000
     #[arg(long, value_name = "WEIGHT")]
     pub(super) blkio_weight: Option<u16>,
+    /// CPU time it may save up and use at once, microseconds
+    #[arg(long, value_name = "US")]
+    pub(super) cpu_burst: Option<u64>,
+    /// Only CPU time nobody else wants: 1, or 0
+    #[arg(long, value_name = "0|1")]
+    pub(super) cpu_idle: Option<i64>,
+    /// Period of real-time CPU time, microseconds
+    #[arg(long, value_name = "US")]
+    pub(super) cpu_rt_period: Option<u64>,
+    /// Real-time CPU time in each period, microseconds
+    #[arg(long, value_name = "US", allow_hyphen_values = true)]
+    pub(super) cpu_rt_runtime: Option<i64>,
+    /// Taken for runc's sake: kernels have no such limit any more
+    #[arg(long, value_name = "BYTES", allow_hyphen_values = true)]
+    pub(super) kernel_memory: Option<i64>,
+    /// Memory of TCP buffers, cgroup v1
+    #[arg(long, value_name = "BYTES", allow_hyphen_values = true)]
+    pub(super) kernel_memory_tcp: Option<i64>,
 }
 
 #[derive(Debug, Args)]

@@ -42,6 +42,11 @@ impl Message {
         Self::new(kind, &fixed)
     }
 
+    /// `struct ifaddrmsg` as the kernel told it.
+    pub(super) fn any_address(kind: u16, fixed: &[u8; 8]) -> Self {
+        Self::new(kind, fixed)
+    }
+
     /// `struct rtmsg` for IPv4 in the main table, unless an RTA_TABLE attribute says otherwise.
     pub(super) fn route(kind: u16, prefix_len: u8, route_type: u8, scope: u8) -> Self {
         let table = libc::RT_TABLE_MAIN;
