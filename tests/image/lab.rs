@@ -50,6 +50,11 @@ impl Lab {
     }
 }
 
+/// A store of the data root in `dir`, which has a boot id.
+pub(crate) fn store_at(dir: &Path, options: StoreOptions) -> Store {
+    Store::open(&layout(dir), options).expect("open the store")
+}
+
 fn layout(dir: &Path) -> Layout {
     let mut layout = Layout::new(dir.join("data"), dir.join("run"));
     layout.boot_id_path = dir.join("boot_id");

@@ -9,6 +9,7 @@ mod fake;
 mod faults;
 mod lab;
 mod login;
+mod power;
 mod real;
 mod standin;
 mod stores;
@@ -19,8 +20,16 @@ use std::process::ExitCode;
 /// A test: its name and what it does. `Err` is the reason it was skipped.
 type Case = (&'static str, fn() -> Result<(), String>);
 
-const CASES: &[&[Case]] =
-    &[archives::CASES, differential::CASES, faults::CASES, standin::CASES, login::CASES, stores::CASES, real::CASES];
+const CASES: &[&[Case]] = &[
+    archives::CASES,
+    differential::CASES,
+    faults::CASES,
+    standin::CASES,
+    login::CASES,
+    stores::CASES,
+    power::CASES,
+    real::CASES,
+];
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();

@@ -20,10 +20,12 @@ use crate::error::{Doing, Error, Result};
 use crate::runtime::{ImageInfo, PullPhase, PullProgress, PullRequest};
 
 mod download;
+mod early;
 mod together;
 mod weigh;
 
 pub(super) use download::Download;
+pub(super) use early::Written;
 pub(super) use together::{Documents, patiently};
 use together::{Slot, Together};
 pub use weigh::PullCost;
@@ -88,6 +90,11 @@ impl Store {
             Some(chosen) => chosen,
             None => choose(&registry, reference)?,
         };
+        if let Some(info) = self.unchanged(&chosen) {
+            let layers = &chosen.manifest.layers;
+            layers.iter().for_each(|blob| progress.layer(&blob.digest, PullPhase::Shared, blob.size, blob.size));
+            return Ok(info);
+        }
         self.install(&registry, reference, chosen, progress)
     }
 
@@ -102,6 +109,12 @@ impl Store {
         let mut chosen = choose(origin, source)?;
         chosen.entry.reference = Some(reference.clone());
         self.install(origin, source, chosen, progress)
+    }
+
+    /// The image, when it is here and all that would be written is there already.
+    fn unchanged(&self, chosen: &Chosen) -> Option<ImageInfo> {
+        let index = self.index().ok()?;
+        index.entries.contains(&chosen.entry).then(|| self.get(&chosen.entry.digest).ok()).flatten()
     }
 
     /// An image found by its digest under another name gets this name too.
@@ -322,21 +335,29 @@ impl Job<'_> {
         let next = AtomicUsize::new(0);
         let stop = AtomicBool::new(false);
         let done = Mutex::new((Vec::new(), None));
+        let early = early::Early::new(self.store)?;
         std::thread::scope(|scope| {
             for _ in 0..THREADS_MAX.min(layers.len()) {
-                scope.spawn(|| {
+                let worker = early.worker();
+                let (next, stop, done) = (&next, &stop, &done);
+                scope.spawn(move || {
+                    let _worker = worker;
                     while !stop.load(Ordering::Relaxed)
                         && let Some((blob, diff_id)) = layers.get(next.fetch_add(1, Ordering::Relaxed))
                     {
                         match self.layer(blob, diff_id) {
-                            Ok(staged) => lock(&done).0.extend(staged),
+                            Ok(staged) => lock(done).0.extend(staged),
                             Err(error) => {
                                 stop.store(true, Ordering::Relaxed);
-                                lock(&done).1.get_or_insert(error);
+                                lock(done).1.get_or_insert(error);
                             }
                         }
                     }
                 });
+            }
+            if let Err(error) = early.run() {
+                stop.store(true, Ordering::Relaxed);
+                lock(&done).1.get_or_insert(error);
             }
         });
         let (staged, error) = done.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);

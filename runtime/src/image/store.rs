@@ -26,7 +26,7 @@ mod prune;
 mod record;
 mod recover;
 pub(super) mod stage;
-mod tree;
+pub(super) mod tree;
 
 pub use gc::Collected;
 pub(super) use index::{Index, IndexEntry};
@@ -88,6 +88,7 @@ pub struct Store {
     clean: Mutex<bool>,
     flights: flight::Flights,
     pub(super) documents: super::pull::Documents,
+    pub(super) written: super::pull::Written,
     cache: Mutex<Cache>,
     /// Held shared as long as the store is open or one of its unpackers runs; recovery needs it alone.
     pub(super) lock: File,
@@ -121,6 +122,7 @@ impl Store {
             clean: Mutex::new(false),
             flights: flight::Flights::default(),
             documents: super::pull::Documents::default(),
+            written: super::pull::Written::default(),
             cache: Mutex::default(),
             lock: lock.try_clone().doing(|| "duplicate the store's lock")?,
             root,

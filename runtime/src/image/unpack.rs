@@ -5,7 +5,7 @@
 //! checked by the parent, so nothing the child says is trusted but the list of opaque directories, which is applied
 //! by descriptor inside the target.
 
-use std::io::{Read, Write};
+use std::io::{BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -36,6 +36,8 @@ const RATIO_FREE_BYTES: u64 = 1 << 30;
 /// Largest window a zstd frame may ask for, as a power of two: 128 MiB.
 const ZSTD_WINDOW_LOG_MAX: u32 = 27;
 const CHUNK_BYTES: usize = 128 << 10;
+/// What may be under way to the child.
+const PIPE_BYTES: usize = 1 << 20;
 
 /// A blob on its way: hashed and counted as it is read.
 pub(crate) struct Source<'a> {
@@ -87,12 +89,14 @@ impl Read for Source<'_> {
 }
 
 /// What came out.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Unpacked {
     pub(crate) bytes: u64,
     pub(crate) entries: u64,
     pub(crate) devices_skipped: u64,
     pub(crate) id_max: u32,
+    /// Fingerprint of the tree, unless something in the archive replaced something else in it.
+    pub(crate) tree: Option<Digest>,
 }
 
 /// The digest of everything left in a reader.
@@ -128,7 +132,7 @@ impl Store {
     /// `Unsupported` when the sandbox cannot be made. The target is then to be thrown away.
     pub(super) fn unpack(&self, target: &Path, source: &mut Source<'_>, diff_id: Option<&Digest>) -> Result<Unpacked> {
         let mut child = Running(self.spawn_unpacker(target)?);
-        let fed = feed(&mut child, source, diff_id);
+        let fed = self.feed(&mut child, source, diff_id);
         let report = child.report(target);
         match (fed, report) {
             // a child that stopped early says best what is wrong; but wrong bytes explain everything after them
@@ -152,7 +156,7 @@ impl Store {
     fn spawn_unpacker(&self, target: &Path) -> Result<Child> {
         let program = &self.options.unpack_program;
         let lock = self.lock.try_clone().doing(|| "duplicate the store's lock")?;
-        Command::new(program)
+        let child = Command::new(program)
             .arg("unpack")
             .current_dir(target)
             .env_clear()
@@ -160,7 +164,76 @@ impl Store {
             .stdout(Stdio::piped())
             .stderr(lock)
             .spawn()
-            .doing(|| format!("start {} unpack", program.display()))
+            .doing(|| format!("start {} unpack", program.display()))?;
+        if let Some(pipe) = &child.stdin {
+            // fewer changes between the two; the default does as well, only slower
+            let _ = rustix::pipe::fcntl_setpipe_size(pipe, PIPE_BYTES);
+        }
+        Ok(child)
+    }
+
+    fn feed(
+        &self,
+        child: &mut Running,
+        source: &mut Source<'_>,
+        diff_id: Option<&Digest>,
+    ) -> std::result::Result<(), Fed> {
+        let mut pipe = child.0.stdin.take().ok_or(Fed::Pipe)?;
+        let ours = Fed::Ours;
+        let limit = unpacked_limit(source.size);
+        let mut head = [0; 4];
+        let got = fill(source, &mut head).map_err(|e| ours(unwrap_io(e)))?;
+        let digest = source.digest.clone();
+        let found = {
+            let start = std::io::Cursor::new(head[..got].to_vec());
+            let mut tar = inflate(&head[..got], start.chain(&mut *source)).map_err(|e| ours(unwrap_io(e)))?;
+            self.copy(&mut tar, &mut pipe, limit, &digest)
+        };
+        drop(pipe);
+        let found = match found {
+            Ok(found) => found,
+            Err(Fed::Ours(Error::Untrusted(why))) => {
+                // an archive that does not inflate is most likely one that was changed: say that first
+                source.finish().map_err(ours)?;
+                return Err(ours(Error::Untrusted(why)));
+            }
+            Err(other) => return Err(other),
+        };
+        source.finish().map_err(ours)?;
+        let Some(diff_id) = diff_id.filter(|wanted| **wanted != found) else { return Ok(()) };
+        Err(ours(Error::Untrusted(format!(
+            "layer {digest} unpacks to {found}, but the image's config promises {diff_id}"
+        ))))
+    }
+
+    fn copy(
+        &self,
+        tar: &mut dyn Read,
+        pipe: &mut impl Write,
+        limit: u64,
+        digest: &Digest,
+    ) -> std::result::Result<Digest, Fed> {
+        let mut hash = Sha256::new();
+        let mut buffer = vec![0; CHUNK_BYTES];
+        let mut total = 0_u64;
+        loop {
+            let n = match tar.read(&mut buffer) {
+                Ok(n) => n,
+                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => continue,
+                Err(e) => return Err(Fed::Ours(inflate_error(e, digest))),
+            };
+            if n == 0 {
+                return Ok(Digest::from_hash(&hash.finalize().into()));
+            }
+            total += n as u64;
+            if total > limit {
+                let message = format!("layer {digest} unpacks to more than {limit} bytes");
+                return Err(Fed::Ours(Error::Untrusted(message)));
+            }
+            hash.update(&buffer[..n]);
+            pipe.write_all(&buffer[..n]).map_err(|_| Fed::Pipe)?;
+            self.written.add(n as u64);
+        }
     }
 }
 
@@ -202,33 +275,6 @@ impl Running {
     }
 }
 
-fn feed(child: &mut Running, source: &mut Source<'_>, diff_id: Option<&Digest>) -> std::result::Result<(), Fed> {
-    let mut pipe = child.0.stdin.take().ok_or(Fed::Pipe)?;
-    let ours = Fed::Ours;
-    let limit = unpacked_limit(source.size);
-    let mut head = [0; 4];
-    let got = fill(source, &mut head).map_err(|e| ours(unwrap_io(e)))?;
-    let digest = source.digest.clone();
-    let found = {
-        let start = std::io::Cursor::new(head[..got].to_vec());
-        let mut tar = inflate(&head[..got], start.chain(&mut *source)).map_err(|e| ours(unwrap_io(e)))?;
-        copy(&mut tar, &mut pipe, limit, &digest)
-    };
-    drop(pipe);
-    let found = match found {
-        Ok(found) => found,
-        Err(Fed::Ours(Error::Untrusted(why))) => {
-            // an archive that does not inflate is most likely one that was changed: say that first
-            source.finish().map_err(ours)?;
-            return Err(ours(Error::Untrusted(why)));
-        }
-        Err(other) => return Err(other),
-    };
-    source.finish().map_err(ours)?;
-    let Some(diff_id) = diff_id.filter(|wanted| **wanted != found) else { return Ok(()) };
-    Err(ours(Error::Untrusted(format!("layer {digest} unpacks to {found}, but the image's config promises {diff_id}"))))
-}
-
 fn unpacked_limit(compressed: u64) -> u64 {
     compressed.saturating_mul(RATIO_MAX).clamp(RATIO_FREE_BYTES, LAYER_BYTES_MAX)
 }
@@ -247,7 +293,9 @@ fn fill(source: &mut impl Read, buffer: &mut [u8]) -> std::io::Result<usize> {
 /// Chooses by the first bytes, as media types of old images lie; the diffID tells in the end.
 fn inflate<'a>(head: &[u8], source: impl Read + 'a) -> std::io::Result<Box<dyn Read + 'a>> {
     Ok(match head {
-        [0x1f, 0x8b, ..] => Box::new(flate2::read::MultiGzDecoder::new(source)),
+        [0x1f, 0x8b, ..] => {
+            Box::new(flate2::bufread::MultiGzDecoder::new(BufReader::with_capacity(CHUNK_BYTES, source)))
+        }
         [0x28, 0xb5, 0x2f, 0xfd] | [0x50..=0x5f, 0x2a, 0x4d, 0x18] => {
             let mut zstd = zstd::stream::read::Decoder::new(source)?;
             zstd.window_log_max(ZSTD_WINDOW_LOG_MAX)?;
@@ -255,29 +303,6 @@ fn inflate<'a>(head: &[u8], source: impl Read + 'a) -> std::io::Result<Box<dyn R
         }
         _ => Box::new(source),
     })
-}
-
-fn copy(tar: &mut dyn Read, pipe: &mut impl Write, limit: u64, digest: &Digest) -> std::result::Result<Digest, Fed> {
-    let mut hash = Sha256::new();
-    let mut buffer = vec![0; CHUNK_BYTES];
-    let mut total = 0_u64;
-    loop {
-        let n = match tar.read(&mut buffer) {
-            Ok(n) => n,
-            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => continue,
-            Err(e) => return Err(Fed::Ours(inflate_error(e, digest))),
-        };
-        if n == 0 {
-            return Ok(Digest::from_hash(&hash.finalize().into()));
-        }
-        total += n as u64;
-        if total > limit {
-            let message = format!("layer {digest} unpacks to more than {limit} bytes");
-            return Err(Fed::Ours(Error::Untrusted(message)));
-        }
-        hash.update(&buffer[..n]);
-        pipe.write_all(&buffer[..n]).map_err(|_| Fed::Pipe)?;
-    }
 }
 
 fn inflate_error(error: std::io::Error, digest: &Digest) -> Error {

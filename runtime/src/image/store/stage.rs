@@ -26,12 +26,20 @@ pub(crate) struct LayerNote {
     pub(crate) entries: u64,
     /// Fingerprint of names, modes, owners and content; see `store::tree`.
     pub(crate) tree: Digest,
+    /// How that was made.
+    #[serde(default = "sorted")]
+    tree_kind: u8,
     /// The boot it was published in.
     pub(crate) boot: String,
     /// Device nodes that were left out.
     pub(crate) devices_skipped: u64,
     /// Largest user or group id in it.
     pub(crate) id_max: u32,
+}
+
+/// Notes of older versions do not say.
+const fn sorted() -> u8 {
+    tree::KIND_SORTED
 }
 
 impl LayerNote {
@@ -111,7 +119,8 @@ impl Store {
             blob: staged.blob.clone(),
             bytes: unpacked.bytes,
             entries: unpacked.entries,
-            tree: tree::fingerprint(fs)?,
+            tree: self.fingerprint(fs, unpacked)?,
+            tree_kind: tree::KIND_SUM,
             boot: self.boot_id.clone(),
             devices_skipped: unpacked.devices_skipped,
             id_max: unpacked.id_max,
@@ -194,7 +203,22 @@ impl Store {
 
     /// Whether the layer in `dir` is still what its note says.
     pub(crate) fn matches(&self, dir: &Path, note: &LayerNote) -> bool {
-        tree::fingerprint(&dir.join("fs")).is_ok_and(|found| found == note.tree)
+        match tree::fingerprint(&dir.join("fs"), note.tree_kind) {
+            Ok(Some(found)) => found == note.tree,
+            // a later version made it, which knows how to check it
+            Ok(None) => true,
+            Err(_) => false,
+        }
+    }
+
+    /// As it was made on the way, or read again where the archive was too odd for that.
+    fn fingerprint(&self, fs: &Path, unpacked: &Unpacked) -> Result<Digest> {
+        let doing = || format!("read the tree {}", fs.display());
+        if let Some(tree) = &unpacked.tree {
+            return Ok(tree.clone());
+        }
+        let odd = || std::io::Error::other("an unknown kind of fingerprint");
+        tree::fingerprint(fs, tree::KIND_SUM)?.ok_or_else(odd).doing(doing)
     }
 
     /// Puts a layer that was unpacked again in its place. The caller has moved the bad one away.

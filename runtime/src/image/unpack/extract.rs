@@ -5,15 +5,17 @@
 
 use std::collections::BTreeSet;
 use std::io::{Read, Write as _};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use rustix::fs::{AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, Uid};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid};
+use rustix::io::Errno;
 use tar::{Archive, Entry, EntryType};
 
 use super::report::{OPAQUE_MAX, Refusal, Report};
 use super::{ENTRIES_MAX, LAYER_BYTES_MAX};
+use crate::image::store::tree::{Content, Facts, TreeSum, content};
 
 mod attributes;
 mod root;
@@ -30,6 +32,8 @@ pub(super) struct Extractor {
     opaque: BTreeSet<Vec<u8>>,
     /// Directories and when they were changed: set when no more files come into them.
     dir_times: Vec<(Vec<u8>, Timespec)>,
+    /// The fingerprint, directories apart: those may still change.
+    sum: TreeSum,
     buffer: Vec<u8>,
 }
 
@@ -62,6 +66,7 @@ impl Extractor {
             report: Report::default(),
             opaque: BTreeSet::new(),
             dir_times: Vec::new(),
+            sum: TreeSum::default(),
             buffer: vec![0; 128 << 10],
         })
     }
@@ -84,11 +89,18 @@ impl Extractor {
 
     /// Sets what had to wait and gives the report.
     pub(super) fn finish(mut self) -> Outcome<Report> {
+        let mut seen = BTreeSet::from([Vec::new()]);
+        self.sum.add(b"", &facts(&self.root.reopen()?)?, Content::None);
         for (path, time) in std::mem::take(&mut self.dir_times) {
             if let Some(dir) = self.root.existing_dir(&path)? {
                 set_times(&dir, time)?;
+                if !seen.contains(&path) {
+                    self.sum.add(&path, &facts(&dir)?, Content::None);
+                    seen.insert(path);
+                }
             }
         }
+        self.report.tree = self.root.is_exact.then(|| self.sum.finish());
         self.report.opaque = self.opaque.iter().map(|path| STANDARD.encode(path)).collect();
         Ok(self.report)
     }
@@ -134,10 +146,15 @@ impl Extractor {
     fn whiteout(&mut self, place: &Place, hidden: &[u8]) -> Outcome<()> {
         let place = place.renamed(hidden);
         match self.root.stat(&place)? {
-            None => self.root.make_whiteout(&place),
-            Some(stat) if rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir() => {
-                self.mark_opaque(place.path.clone())
+            None => {
+                self.root.make_whiteout(&place)?;
+                // nobody gives it an owner
+                self.root.is_exact &= place.parent.is_plain;
+                let facts = Facts { mode: FileType::CharacterDevice.as_raw_mode(), uid: 0, gid: 0, rdev: 0 };
+                self.sum.add(&place.path, &facts, Content::None);
+                Ok(())
             }
+            Some(stat) if FileType::from_raw_mode(stat.st_mode).is_dir() => self.mark_opaque(place.path.clone()),
             Some(_) => Ok(()),
         }
     }
@@ -161,12 +178,9 @@ impl Extractor {
             EntryType::Char | EntryType::Block => {
                 // /dev is ours in every container, so a node in a layer is never seen; it is left out and counted
                 self.report.devices_skipped += 1;
-                return Ok(());
+                Ok(())
             }
-            EntryType::Link => return self.hard_link(entry, place),
-            _ => self.root.clear(place)?,
-        }
-        match kind {
+            EntryType::Link => self.hard_link(entry, place),
             EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => self.file(entry, place, attributes),
             EntryType::Symlink => self.symlink(entry, place, attributes),
             EntryType::Fifo => self.fifo(place, attributes),
@@ -175,59 +189,72 @@ impl Extractor {
     }
 
     fn finish_dir(&mut self, dir: &OwnedFd, place: &Place, attributes: &Attributes) -> Outcome<()> {
-        attributes.apply(dir)?;
+        attributes.apply(dir, false)?;
+        if attributes.has_default_acl() || attributes.gid != 0 || attributes.mode & 0o2000 != 0 {
+            self.root.note_heirs(attributes.has_default_acl());
+        }
         self.dir_times.push((place.path.clone(), attributes.time));
         Ok(())
     }
 
+    /// Makes something new; what has its name is taken away.
+    fn make<T>(&mut self, place: &Place, what: &str, make: impl Fn() -> rustix::io::Result<T>) -> Outcome<T> {
+        let mut made = make();
+        if matches!(made, Err(Errno::EXIST)) {
+            self.root.clear(place)?;
+            made = make();
+        }
+        made.map_err(|e| Refusal::io(format!("create a {what}"), &e.into()))
+    }
+
     fn file(&mut self, entry: &mut Entry<'_, impl Read>, place: &Place, attributes: &Attributes) -> Outcome<()> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(&place.parent, &*place.name, flags, Mode::RUSR | Mode::WUSR)
-            .map_err(|e| Refusal::io("create a file", &e.into()))?;
+        let is_plain = place.parent.is_plain;
+        let mode = attributes.first_mode(is_plain);
+        let fd = self.make(place, "file", || rustix::fs::openat(&place.parent, &*place.name, flags, mode))?;
         let mut file = std::fs::File::from(fd);
+        let (mut bytes, mut crc) = (0_u64, crc32fast::Hasher::new());
         loop {
             let n = entry.read(&mut self.buffer).map_err(|e| Refusal::io("read the archive", &e))?;
             if n == 0 {
                 break;
             }
+            bytes += n as u64;
             self.report.bytes += n as u64;
             if self.report.bytes > LAYER_BYTES_MAX {
                 return Err(Refusal::Untrusted(format!("more than {LAYER_BYTES_MAX} bytes of files")));
             }
+            crc.update(&self.buffer[..n]);
             file.write_all(&self.buffer[..n]).map_err(|e| Refusal::io("write a file", &e))?;
         }
         let fd = OwnedFd::from(file);
-        attributes.apply(&fd)?;
-        set_times(&fd, attributes.time)
+        attributes.apply(&fd, is_plain)?;
+        set_times(&fd, attributes.time)?;
+        let facts = attributes.facts(FileType::RegularFile, attributes.mode);
+        self.sum.add(&place.path, &facts, Content::File { bytes, crc: crc.finalize() });
+        Ok(())
     }
 
     fn symlink(&mut self, entry: &Entry<'_, impl Read>, place: &Place, attributes: &Attributes) -> Outcome<()> {
         let target = entry.link_name_bytes().filter(|t| !t.is_empty());
         let target = target.ok_or_else(|| Refusal::Untrusted("a symbolic link to nothing".into()))?;
-        rustix::fs::symlinkat(&*target, &place.parent, &*place.name)
-            .map_err(|e| Refusal::io("create a symbolic link", &e.into()))?;
-        self.finish_by_name(place, attributes)
+        self.make(place, "symbolic link", || rustix::fs::symlinkat(&*target, &place.parent, &*place.name))?;
+        finish_by_name(place, attributes)?;
+        self.sum.add(&place.path, &attributes.facts(FileType::Symlink, 0o777), Content::Link(&target));
+        Ok(())
     }
 
     fn fifo(&mut self, place: &Place, attributes: &Attributes) -> Outcome<()> {
-        let failed = |e: rustix::io::Errno| Refusal::io("create a FIFO", &e.into());
         let mode = Mode::RUSR | Mode::WUSR;
-        rustix::fs::mknodat(&place.parent, &*place.name, rustix::fs::FileType::Fifo, mode, 0).map_err(failed)?;
+        self.make(place, "FIFO", || rustix::fs::mknodat(&place.parent, &*place.name, FileType::Fifo, mode, 0))?;
         // waits for no writer
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(&place.parent, &*place.name, flags, Mode::empty()).map_err(failed)?;
-        attributes.apply(&fd)?;
-        set_times(&fd, attributes.time)
-    }
-
-    /// For links, which cannot be opened: owner and times, without following. Their modes mean nothing.
-    fn finish_by_name(&mut self, place: &Place, attributes: &Attributes) -> Outcome<()> {
-        let (uid, gid) = (Uid::from_raw(attributes.uid), Gid::from_raw(attributes.gid));
-        let at = AtFlags::SYMLINK_NOFOLLOW;
-        rustix::fs::chownat(&place.parent, &*place.name, Some(uid), Some(gid), at)
-            .map_err(|e| Refusal::io("set the owner", &e.into()))?;
-        rustix::fs::utimensat(&place.parent, &*place.name, &both(attributes.time), at)
-            .map_err(|e| Refusal::io("set the time", &e.into()))
+        let fd = rustix::fs::openat(&place.parent, &*place.name, flags, Mode::empty())
+            .map_err(|e| Refusal::io("create a FIFO", &e.into()))?;
+        attributes.apply(&fd, false)?;
+        set_times(&fd, attributes.time)?;
+        self.sum.add(&place.path, &attributes.facts(FileType::Fifo, attributes.mode), Content::None);
+        Ok(())
     }
 
     fn hard_link(&mut self, entry: &Entry<'_, impl Read>, place: &Place) -> Outcome<()> {
@@ -240,13 +267,46 @@ impl Extractor {
         };
         let source = source.ok_or_else(missing)?;
         let Some(stat) = self.root.stat(&source)? else { return Err(missing()) };
-        if source.path == place.path || self.root.stat(place)?.is_some_and(|s| s.st_ino == stat.st_ino) {
-            return Ok(());
+        let link = || rustix::fs::linkat(&source.parent, &*source.name, &place.parent, &*place.name, AtFlags::empty());
+        let mut linked = link();
+        if matches!(linked, Err(Errno::EXIST)) {
+            if self.root.stat(place)?.is_some_and(|there| there.st_ino == stat.st_ino) {
+                return Ok(());
+            }
+            self.root.clear(place)?;
+            linked = link();
         }
-        self.root.clear(place)?;
-        rustix::fs::linkat(&source.parent, &*source.name, &place.parent, &*place.name, AtFlags::empty())
-            .map_err(|e| Refusal::io("create a hard link", &e.into()))
+        linked.map_err(|e| Refusal::io("create a hard link", &e.into()))?;
+        self.sum_again(place, &stat)
     }
+
+    /// Adds a further name of something that is there.
+    fn sum_again(&mut self, place: &Place, stat: &Stat) -> Outcome<()> {
+        if !FileType::from_raw_mode(stat.st_mode).is_file() {
+            self.root.is_exact = false;
+        }
+        if self.root.is_exact {
+            let (bytes, crc) = content(place.parent.as_fd(), &place.name).map_err(|e| Refusal::io("read", &e))?;
+            self.sum.add(&place.path, &Facts::of(stat), Content::File { bytes, crc });
+        }
+        Ok(())
+    }
+}
+
+/// For links, which cannot be opened: owner and times, without following. Their modes mean nothing.
+fn finish_by_name(place: &Place, attributes: &Attributes) -> Outcome<()> {
+    let at = AtFlags::SYMLINK_NOFOLLOW;
+    if !attributes.is_ours(place.parent.is_plain) {
+        let (uid, gid) = (Uid::from_raw(attributes.uid), Gid::from_raw(attributes.gid));
+        rustix::fs::chownat(&place.parent, &*place.name, Some(uid), Some(gid), at)
+            .map_err(|e| Refusal::io("set the owner", &e.into()))?;
+    }
+    rustix::fs::utimensat(&place.parent, &*place.name, &both(attributes.time), at)
+        .map_err(|e| Refusal::io("set the time", &e.into()))
+}
+
+fn facts(fd: &OwnedFd) -> Outcome<Facts> {
+    rustix::fs::fstat(fd).map(|stat| Facts::of(&stat)).map_err(|e| Refusal::io("stat a directory", &e.into()))
 }
 
 fn both(time: Timespec) -> Timestamps {

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Unpacked;
 use crate::error::{Doing, Error, Result};
+use crate::image::Digest;
 
 /// Largest report read, in bytes.
 pub(super) const REPORT_BYTES_MAX: u64 = 16 << 20;
@@ -22,6 +23,9 @@ pub(super) struct Report {
     pub(super) entries: u64,
     pub(super) devices_skipped: u64,
     pub(super) id_max: u32,
+    /// Fingerprint of the tree; see `store::tree`. A child led astray by an archive could lie, and could as well have
+    /// written other files: what counts is that the archive's own digest, which the parent checks, is the one wanted.
+    pub(super) tree: Option<Digest>,
     /// Directories (base64 of their paths from the root) that hide what is below them.
     pub(super) opaque: Vec<String>,
 }
@@ -67,6 +71,7 @@ impl Report {
             entries: self.entries,
             devices_skipped: self.devices_skipped,
             id_max: self.id_max,
+            tree: self.tree.clone(),
         }
     }
 

@@ -36,6 +36,7 @@ const ALLOWED: &[&str] = &[
     "fchown",
     "fchownat",
     "fcntl",
+    "fgetxattr",
     "fsetxattr",
     "fstat",
     "futex",

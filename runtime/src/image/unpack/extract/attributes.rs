@@ -3,11 +3,13 @@
 use std::io::Read;
 use std::os::fd::OwnedFd;
 
-use rustix::fs::{Gid, Mode, Timespec, Uid, XattrFlags};
+use rustix::fs::{FileType, Gid, Mode, Timespec, Uid, XattrFlags};
 use tar::Entry;
 
 use super::super::report::Refusal;
 use super::Outcome;
+use super::root::DEFAULT_ACL;
+use crate::image::store::tree::Facts;
 
 /// Most extended attributes of one entry.
 const XATTRS_MAX: usize = 64;
@@ -74,11 +76,41 @@ impl Attributes {
         Ok(())
     }
 
-    /// chown, then chmod (chown clears set-id bits), then attributes (chown clears capabilities).
-    pub(super) fn apply(&self, fd: &OwnedFd) -> Outcome<()> {
-        let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
-        rustix::fs::fchown(fd, Some(uid), Some(gid)).map_err(|e| Refusal::io("set the owner", &e.into()))?;
-        rustix::fs::fchmod(fd, Mode::from_raw_mode(self.mode)).map_err(|e| Refusal::io("set the mode", &e.into()))?;
+    /// As the file system will tell them.
+    pub(super) fn facts(&self, kind: FileType, mode: u32) -> Facts {
+        Facts { mode: kind.as_raw_mode() | mode, uid: self.uid, gid: self.gid, rdev: 0 }
+    }
+
+    /// The mode to make a new file with.
+    pub(super) fn first_mode(&self, is_plain: bool) -> Mode {
+        if self.is_mode_given(is_plain) { Mode::from_raw_mode(self.mode) } else { Mode::RUSR | Mode::WUSR }
+    }
+
+    fn is_mode_given(&self, is_plain: bool) -> bool {
+        is_plain && self.mode & 0o7000 == 0
+    }
+
+    /// Whether what we make belongs to whom it should.
+    pub(super) fn is_ours(&self, is_plain: bool) -> bool {
+        is_plain && self.uid == 0 && self.gid == 0
+    }
+
+    /// Whether these are attributes of a directory that new objects in it inherit.
+    pub(super) fn has_default_acl(&self) -> bool {
+        self.xattrs.iter().any(|(name, _)| name == DEFAULT_ACL.as_bytes())
+    }
+
+    /// chown, then chmod (chown clears set-id bits), then attributes (chown clears capabilities). A new file in a plain
+    /// parent has our ids and its [`Self::first_mode`]: what is right already is not set again.
+    pub(super) fn apply(&self, fd: &OwnedFd, is_plain: bool) -> Outcome<()> {
+        if !self.is_ours(is_plain) {
+            let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
+            rustix::fs::fchown(fd, Some(uid), Some(gid)).map_err(|e| Refusal::io("set the owner", &e.into()))?;
+        }
+        if !self.is_mode_given(is_plain) {
+            let mode = Mode::from_raw_mode(self.mode);
+            rustix::fs::fchmod(fd, mode).map_err(|e| Refusal::io("set the mode", &e.into()))?;
+        }
         for (name, value) in &self.xattrs {
             match rustix::fs::fsetxattr(fd, &**name, value, XattrFlags::empty()) {
                 Ok(()) => {}

@@ -1,7 +1,7 @@
 //! Paths inside the sandbox's root, resolved by descriptor. Nothing here can name something outside of it: the root is
 //! the process's own root, and each look-up says IN_ROOT and NO_MAGICLINKS besides.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
@@ -17,16 +17,33 @@ const PATH_BYTES_MAX: usize = 4095;
 /// The extraction's root, with the last parent looked up.
 pub(super) struct Root {
     fd: OwnedFd,
-    last: Option<(Vec<u8>, Rc<OwnedFd>)>,
+    last: Option<(Vec<u8>, Rc<Parent>)>,
+    /// New objects may get another mode than asked for: a directory has an access list for them.
+    has_default_acl: bool,
+    /// Every entry so far is where its path says and nothing was replaced by another.
+    pub(super) is_exact: bool,
     /// Parents made where a whiteout was: they hide what is below them. For the extractor to take.
     pub(super) over_whiteouts: Vec<Vec<u8>>,
     /// Parents the archive did not name (so far).
     pub(super) implied: Vec<Vec<u8>>,
 }
 
+/// A directory that entries go into.
+pub(super) struct Parent {
+    fd: OwnedFd,
+    /// New objects in it belong to us and have the mode asked for.
+    pub(super) is_plain: bool,
+}
+
+impl AsFd for Parent {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
 /// Where an entry goes: an open parent and a single name in it.
 pub(super) struct Place {
-    pub(super) parent: Rc<OwnedFd>,
+    pub(super) parent: Rc<Parent>,
     /// Empty for the root itself.
     pub(super) name: Vec<u8>,
     /// The cleaned path from the root, without a leading slash.
@@ -55,13 +72,19 @@ pub(super) struct Cleared {
     pub(super) was_whiteout: bool,
 }
 
+/// What a directory gives new objects in it, acl(5).
+pub(super) const DEFAULT_ACL: &str = "system.posix_acl_default";
+
 const DIR: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
 impl Root {
     pub(super) fn open() -> Outcome<Self> {
         let fd = rustix::fs::openat(rustix::fs::CWD, "/", DIR, Mode::empty())
             .map_err(|e| Refusal::io("open the root", &e.into()))?;
-        Ok(Self { fd, last: None, over_whiteouts: Vec::new(), implied: Vec::new() })
+        // where it cannot be asked, it may be there
+        let asked = rustix::fs::fgetxattr(&fd, DEFAULT_ACL, &mut [0_u8; 0][..]);
+        let has_default_acl = !matches!(asked, Err(Errno::NODATA | Errno::OPNOTSUPP));
+        Ok(Self { fd, last: None, has_default_acl, is_exact: true, over_whiteouts: Vec::new(), implied: Vec::new() })
     }
 
     pub(super) fn reopen(&self) -> Outcome<OwnedFd> {
@@ -76,15 +99,17 @@ impl Root {
     pub(super) fn place(&mut self, raw: &[u8]) -> Outcome<Place> {
         let parts = clean(raw)?;
         let Some((name, parents)) = parts.split_last() else {
-            return Ok(Place { parent: Rc::new(self.reopen()?), name: Vec::new(), path: Vec::new() });
+            let parent = Rc::new(self.as_parent(self.reopen()?)?);
+            return Ok(Place { parent, name: Vec::new(), path: Vec::new() });
         };
         let parent_path = parents.join(&b'/');
         let parent = match &self.last {
             Some((path, fd)) if *path == parent_path => Rc::clone(fd),
             _ => {
-                let fd = Rc::new(self.parent(parents)?);
-                self.last = Some((parent_path, Rc::clone(&fd)));
-                fd
+                let fd = self.parent(parents)?;
+                let parent = Rc::new(self.as_parent(fd)?);
+                self.last = Some((parent_path, Rc::clone(&parent)));
+                parent
             }
         };
         Ok(Place { parent, name: name.to_vec(), path: parts.join(&b'/') })
@@ -99,7 +124,8 @@ impl Root {
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(None),
             Err(e) => return Err(Refusal::io("open a directory", &e.into())),
         };
-        Ok(Some(Place { parent: Rc::new(parent), name: name.to_vec(), path: parts.join(&b'/') }))
+        let parent = Rc::new(Parent { fd: parent, is_plain: false });
+        Ok(Some(Place { parent, name: name.to_vec(), path: parts.join(&b'/') }))
     }
 
     /// The directory itself, links not followed at its end; `None` when it is gone or another thing by now.
@@ -112,18 +138,41 @@ impl Root {
     }
 
     fn walk(&self, path: &[u8], flags: OFlags) -> rustix::io::Result<OwnedFd> {
+        self.walk_by(path, flags, ResolveFlags::empty())
+    }
+
+    fn walk_by(&self, path: &[u8], flags: OFlags, more: ResolveFlags) -> rustix::io::Result<OwnedFd> {
         let path = if path.is_empty() { b"." } else { path };
-        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | more;
         rustix::fs::openat2(&self.fd, path, flags, Mode::empty(), resolve)
     }
 
+    /// Says that a directory has, from now on, a group or an access list for what is made in it.
+    pub(super) fn note_heirs(&mut self, has_default_acl: bool) {
+        self.has_default_acl |= has_default_acl;
+        self.last = None;
+    }
+
+    fn as_parent(&self, fd: OwnedFd) -> Outcome<Parent> {
+        let stat = rustix::fs::fstat(&fd).map_err(|e| Refusal::io("stat a directory", &e.into()))?;
+        // set-group-id, and the mount option grpid, give a directory's group to what is made in it
+        let is_plain = !self.has_default_acl && stat.st_gid == 0 && stat.st_mode & 0o2000 == 0;
+        Ok(Parent { fd, is_plain })
+    }
+
     fn parent(&mut self, parts: &[&[u8]]) -> Outcome<OwnedFd> {
-        match self.walk(&parts.join(&b'/'), DIR) {
+        let mut path = parts.join(&b'/');
+        let mut found = self.walk_by(&path, DIR, ResolveFlags::NO_SYMLINKS);
+        if matches!(found, Err(Errno::LOOP)) {
+            self.is_exact = false;
+            found = self.walk(&path, DIR);
+        }
+        match found {
             Ok(fd) => return Ok(fd),
             Err(Errno::NOENT | Errno::NOTDIR) => {}
             Err(e) => return Err(Refusal::io("open a directory", &e.into())),
         }
-        let mut path = Vec::new();
+        path.clear();
         let mut fd = self.reopen()?;
         for part in parts {
             if !path.is_empty() {
@@ -145,6 +194,7 @@ impl Root {
             if FileType::from_raw_mode(stat.st_mode).is_char_device() {
                 self.over_whiteouts.push(path.to_vec());
             }
+            self.is_exact = false;
             remove_at(at, name, 0)?;
         }
         let mode = Mode::from_raw_mode(0o755);
@@ -157,7 +207,7 @@ impl Root {
         self.stat_at(&place.parent, &place.name)
     }
 
-    fn stat_at(&self, at: &OwnedFd, name: &[u8]) -> Outcome<Option<Stat>> {
+    fn stat_at(&self, at: &impl AsFd, name: &[u8]) -> Outcome<Option<Stat>> {
         match rustix::fs::statat(at, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => Ok(Some(stat)),
             Err(Errno::NOENT) => Ok(None),
@@ -172,6 +222,7 @@ impl Root {
             Some(_) => {
                 // a directory, or a link to one, may have been looked up as a parent
                 self.last = None;
+                self.is_exact = false;
                 remove_at(&place.parent, &place.name, 0)
             }
         }
@@ -184,6 +235,7 @@ impl Root {
                 // the archive's own devices are never made, so this one is a whiteout of ours
                 let was_whiteout = FileType::from_raw_mode(stat.st_mode).is_char_device();
                 self.last = None;
+                self.is_exact = false;
                 remove_at(&place.parent, &place.name, 0)?;
                 Ok(Cleared { was_whiteout })
             }
