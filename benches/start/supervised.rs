@@ -123,6 +123,7 @@ fn config(linux: &LinuxRuntime) -> ContainerConfig {
         tty: false,
         init: false,
         dns_search: Vec::new(),
+        extras: runtime::runtime::Extras::default(),
         log: LogConfig::default(),
     }
 }

@@ -10,8 +10,10 @@
 //! | DELETE `/v1/sources?path=P` | (no path: every source) | [`types::Applied`] |
 //! | GET `/v1/objects/{stack}/{kind}/{name}` | | [`types::Description`] |
 //! | DELETE `/v1/objects/{stack}/{kind}/{name}` | | [`types::Applied`] |
-//! | GET `/v1/logs?stack=S&kind=K&name=N&replica=R&tail=T&follow=B` | | NDJSON of [`types::LogLine`] |
+//! | GET `/v1/logs?stack=S&kind=K&name=N&replica=R&tail=T&follow=B` (or `container=C` for one alone) | | NDJSON of [`types::LogLine`] |
 //! | POST `/v1/exec` | [`types::ExecRequest`], `Upgrade: boxship-exec` | 101, then frames of [`types::ExecFrame`] |
+//! | POST `/v1/containers` | [`crate::hand::HandRequest`] | [`crate::hand::HandAnswer`] |
+//! | POST `/v1/containers/attach` | [`types::AttachRequest`], `Upgrade: boxship-attach` | 101, then frames of [`types::ExecFrame`] |
 //! | GET `/v1/images` | | `Vec<`[`types::ImageView`]`>` |
 //! | POST `/v1/images/save` | [`images::SaveRequest`] | a tar |
 //! | POST `/v1/images` | [`images::ImageRequest`] | NDJSON of [`images::ImageLine`] |

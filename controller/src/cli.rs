@@ -19,6 +19,7 @@ mod explain;
 mod fmt;
 pub(crate) mod format;
 mod get;
+mod hand;
 mod image;
 mod logs;
 mod oci;
@@ -104,7 +105,18 @@ async fn dispatch(context: &Context, verb: Verb) -> Result<ExitCode, Failure> {
         Verb::Fmt(args) => fmt::run(context, &args),
         Verb::Explain(args) => explain::run(context, &args),
         Verb::Get(args) => get::run(context, &args).await,
-        Verb::Ps(args) => get::run(context, &args::GetArgs { replicas: true, ..args }).await,
+        Verb::Run(args) => hand::run(context, &args).await,
+        Verb::Create(args) => hand::create(context, &args).await,
+        Verb::Start(args) => hand::start(context, &args).await,
+        Verb::Stop(args) => hand::stop(context, &args).await,
+        Verb::Restart(args) => hand::restart(context, &args).await,
+        Verb::Kill(args) => hand::kill(context, &args).await,
+        Verb::Rm(args) => hand::rm(context, &args).await,
+        Verb::Ps(args) => hand::ps(context, &args).await,
+        Verb::Wait(args) => hand::wait(context, &args).await,
+        Verb::Rename(args) => hand::rename(context, &args).await,
+        Verb::Pause(args) => hand::pause(context, &args, true).await,
+        Verb::Unpause(args) => hand::pause(context, &args, false).await,
         Verb::Describe(args) => describe::run(context, &args).await,
         Verb::Why(args) => describe::why(context, &args).await,
         Verb::Logs(args) => logs::run(context, &args).await,

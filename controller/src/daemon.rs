@@ -179,6 +179,9 @@ impl Parts {
         read_manifests(&sources, options.manifests.as_deref());
         let socket = listen(&options.layout.socket("controller"))?;
         follow::follow(Arc::clone(&sources), stopped.clone());
+        if let Some(linux) = &linux {
+            crate::hand::tend(Arc::clone(linux), stopped.clone());
+        }
         follow::watch_runtime(Arc::clone(&runtime), Arc::clone(&bell));
         tend::tend(Arc::clone(&runtime), seen.clone(), found, stopped.clone());
         tokio::spawn(publish(
@@ -298,7 +301,7 @@ async fn wait_for_end(shutdown: &Notify) -> bool {
 }
 
 /// Tells systemd (sd_notify(3)), when it started us and asked for it.
-fn notify_ready() {
+pub(crate) fn notify_ready() {
     let Some(path) = std::env::var_os("NOTIFY_SOCKET") else { return };
     let told = std::os::unix::net::UnixDatagram::unbound().and_then(|socket| socket.send_to(b"READY=1", path));
     if let Err(error) = told {

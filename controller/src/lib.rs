@@ -9,6 +9,7 @@ pub mod cli;
 pub mod daemon;
 pub mod demo;
 pub mod execute;
+pub mod hand;
 pub mod manifest;
 pub mod memory;
 pub mod model;

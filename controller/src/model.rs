@@ -5,6 +5,7 @@
 //! of it and what it keeps.
 
 pub mod accept;
+pub mod by_hand;
 pub mod cron;
 mod desired;
 mod diagnostic;

@@ -17,7 +17,7 @@ use runtime::{Result, Runtime, clock};
 use crate::memory::{ContainerRecord, Inner, Memory, World};
 use crate::model::{
     DesiredState, ExitRecord, ObjectKey, ObservedContainer, ObservedImage, ObservedNetwork, ObservedState,
-    ObservedVolume, PreviousImage, needed_images,
+    ObservedVolume, PreviousImage, by_hand, needed_images,
 };
 
 /// Earlier digests remembered per reference; what `keep:` may ask for at most.
@@ -62,13 +62,18 @@ pub fn observe(looking: Looking<'_>) -> Result<Seen> {
     let now_boot_ms = clock::boot_ms();
     let containers = runtime.list_containers()?;
     let images = runtime.list_images()?;
-    let networks = networks(runtime.list_networks()?, &containers);
+    let (by_hand, listed) = runtime.list_networks()?.into_iter().partition(is_by_hand);
+    let networks = networks(listed, &containers);
     let volumes = volumes(runtime.list_volumes()?);
-    let host = host::read(&networks);
+    let host = host::read(&networks, by_hand);
 
     let mut inner = looking.memory.lock();
     let records = container_records(looking, &mut inner, &containers);
-    let images_now = image_records(looking, &inner, &images, &records, now_boot_ms);
+    // images of containers that are not ours are in use as well
+    let foreign = containers.iter().filter(|info| !records.contains_key(&info.config.id));
+    let foreign = foreign.map(|info| &info.config.image);
+    let users = records.values().map(|record| &record.observed.image).chain(foreign);
+    let images_now = image_records(looking, &inner, &images, users, now_boot_ms);
     let present: BTreeSet<&ObjectKey> = records.values().map(|r| &r.observed.replica.workload).collect();
     let wanted = |key: &ObjectKey| {
         present.contains(key) || looking.desired.workloads.contains_key(key) || looking.desired.jobs.contains_key(key)
@@ -214,11 +219,11 @@ fn add_vanished(memory: &Memory, inner: &mut Inner, id: &ContainerId, record: &C
 }
 
 /// Images by reference, with what their earlier records know, and since when nothing needs them.
-fn image_records(
+fn image_records<'a>(
     looking: Looking<'_>,
     inner: &Inner,
     listed: &[ImageInfo],
-    containers: &BTreeMap<ContainerId, ContainerRecord>,
+    users: impl Iterator<Item = &'a Digest>,
     now_boot_ms: u64,
 ) -> BTreeMap<ImageRef, ObservedImage> {
     let mut records = BTreeMap::new();
@@ -236,8 +241,8 @@ fn image_records(
             records.insert(reference.clone(), record);
         }
     }
-    let users = containers.values().map(|record| &record.observed.image);
-    let (references, digests) = needed_images(looking.desired, &records, users, &inner.revisions);
+    let users: Vec<Digest> = users.cloned().collect();
+    let (references, digests) = needed_images(looking.desired, &records, users.iter(), &inner.revisions);
     let references: BTreeSet<ImageRef> = references.into_iter().cloned().collect();
     let digests: BTreeSet<Digest> = digests.into_iter().cloned().collect();
     let stamp = |used: bool, since: &mut Option<u64>| *since = (!used).then(|| since.unwrap_or(now_boot_ms));
@@ -262,6 +267,11 @@ fn previous_images(known: Option<&ObservedImage>, now: &Digest, images: &[ImageI
     previous.retain(|p| p.digest != *now && images.iter().any(|image| image.digest == p.digest));
     previous.truncate(PREVIOUS_MAX);
     previous
+}
+
+/// The network of containers made by hand: nothing a plan may name.
+fn is_by_hand(info: &NetworkInfo) -> bool {
+    info.config.name.as_str() == by_hand::NETWORK
 }
 
 /// A network one of whose containers is off its bridge is not intact: to make it present attaches them again.

@@ -32,7 +32,7 @@ mod workload;
 
 pub use action::{Action, Plan, Reason, Step, StepId, Waiting, WaitingOn};
 pub use endpoints::PARK_MS;
-pub use ids::RANGE_LEN;
+pub use ids::{RANGE_LEN, apart};
 pub use image::UNUSED_MS;
 pub use job::LATE_MS_MAX;
 pub use name::{anonymous_volume_name, container_id, network_name, network_of, volume_name};

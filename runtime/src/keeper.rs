@@ -8,11 +8,15 @@ mod children;
 mod store;
 
 use std::ffi::OsString;
+use std::fs::File;
+use std::io::{Seek as _, Write as _};
 use std::os::fd::AsFd;
+use std::path::PathBuf;
 
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{PidfdFlags, pidfd_open};
 
 use crate::clock;
 use crate::error::{Doing, Error, Result};
@@ -23,7 +27,8 @@ pub use crate::sys::daemon::lock;
 use children::{Child, Image};
 
 /// Processes it can hold, in the order of a stop.
-const NAMES: [&str; 3] = ["controller", "switchboard", "supervisor"];
+const NAMES: [&str; 3] = [CONTROLLER, "switchboard", "supervisor"];
+const CONTROLLER: &str = "controller";
 /// How long a process may take to stop before it is killed, in milliseconds.
 const STOP_MS: u64 = 10_000;
 
@@ -37,11 +42,12 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<()> {
     let (layout, with, extra) = parse(args)?;
     make_private_dir(&layout.run_dir)?;
     make_private_dir(&layout.exits_dir())?;
-    let _lock = lock(&layout.run_dir.join("keeper.lock"), "keeper")?;
+    let mut lock = lock(&lock_file(&layout), "keeper")?;
+    sign(&mut lock, with.iter().any(|name| name == CONTROLLER))?;
     rustix::process::set_child_subreaper(Some(rustix::process::getpid())).doing(|| "become subreaper")?;
     crate::sys::daemon::raise_fd_limit();
     let mut mask = SigSet::empty();
-    for signal in [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+    for signal in [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGUSR1] {
         mask.add(signal);
     }
     mask.thread_block().doing(|| "block signals")?;
@@ -50,7 +56,68 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<()> {
     let image = Image::open()?;
     let children = NAMES.iter().filter(|name| with.iter().any(|w| w == *name)).map(|name| Child::new(name));
     let store = store::Server::bind(&layout)?;
-    Keeper { children: children.collect(), store, image, signals, extra, layout, stopping: false }.run()
+    Keeper { children: children.collect(), store, image, signals, extra, layout, lock, stopping: false }.run()
+}
+
+fn lock_file(layout: &Layout) -> PathBuf {
+    layout.run_dir.join("keeper.lock")
+}
+
+/// Arguments for a controller that is to be started by a keeper that runs already, each ended by a zero byte.
+fn handed_file(layout: &Layout) -> PathBuf {
+    layout.run_dir.join("controller.args")
+}
+
+/// Says in the lock who holds it: `PID`, or `PID alone` without a controller.
+fn sign(lock: &mut File, has_controller: bool) -> Result<()> {
+    let text = format!("{}{}", std::process::id(), if has_controller { "" } else { " alone" });
+    let signed = lock.set_len(0).and_then(|()| lock.rewind()).and_then(|()| lock.write_all(text.as_bytes()));
+    signed.doing(|| "say who the keeper is")
+}
+
+/// The pid of a keeper that runs here without a controller.
+///
+/// # Errors
+/// `Io`.
+pub fn alone(layout: &Layout) -> Result<Option<i32>> {
+    let path = lock_file(layout);
+    let text = match std::fs::read_to_string(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        other => other.doing(|| format!("read {}", path.display()))?,
+    };
+    let pid = text.strip_suffix(" alone").and_then(|pid| pid.parse().ok());
+    // the text may be a dead one's
+    Ok(pid.filter(|_| lock(&path, "keeper").is_err()))
+}
+
+/// Lets a keeper that runs without a controller start one with these arguments: its containers go on. Its pid, when there is
+/// such a keeper.
+///
+/// # Errors
+/// `Io`.
+pub fn hand_controller(layout: &Layout, args: &[OsString]) -> Result<Option<i32>> {
+    use std::os::unix::ffi::OsStrExt as _;
+    let Some(pid) = alone(layout)? else { return Ok(None) };
+    let text: Vec<u8> = args.iter().flat_map(|arg| arg.as_bytes().iter().copied().chain([0])).collect();
+    let path = handed_file(layout);
+    std::fs::write(&path, text).doing(|| format!("write {}", path.display()))?;
+    let told = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGUSR1);
+    told.doing(|| "tell the keeper to start a controller")?;
+    Ok(Some(pid))
+}
+
+/// Ends a keeper that runs without a controller, with supervisor and switchboard; containers that run would go on.
+///
+/// # Errors
+/// `Io`.
+pub fn end_alone(layout: &Layout) -> Result<()> {
+    let Some(pid) = alone(layout)? else { return Ok(()) };
+    let pid = rustix::process::Pid::from_raw(pid);
+    let Some(pidfd) = pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok()) else { return Ok(()) };
+    crate::sys::daemon::pidfd_signal(&pidfd, libc::SIGTERM).doing(|| "end the keeper")?;
+    let patience = Timespec { tv_sec: 10, tv_nsec: 0 };
+    let _ = poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&patience));
+    Ok(())
 }
 
 fn parse(args: impl IntoIterator<Item = OsString>) -> Result<(Layout, Vec<String>, Vec<OsString>)> {
@@ -78,6 +145,7 @@ struct Keeper {
     signals: SignalFd,
     extra: Vec<OsString>,
     layout: Layout,
+    lock: File,
     stopping: bool,
 }
 
@@ -135,6 +203,7 @@ impl Keeper {
             match i32::try_from(signal.ssi_signo) {
                 Ok(libc::SIGTERM | libc::SIGINT) => self.stopping = true,
                 Ok(libc::SIGHUP) => self.upgrade(),
+                Ok(libc::SIGUSR1) => self.take_controller(),
                 _ => {}
             }
         }
@@ -145,6 +214,22 @@ impl Keeper {
         match self.image.reload() {
             Ok(()) => self.children.iter_mut().for_each(Child::ask_stop),
             Err(error) => tracing::error!(error = %crate::error::chain(&error), "upgrade refused"),
+        }
+    }
+
+    /// Starts the controller that a keeper without one was handed.
+    fn take_controller(&mut self) {
+        use std::os::unix::ffi::OsStringExt as _;
+        if self.stopping || self.children.iter().any(|child| child.is_called(CONTROLLER)) {
+            return;
+        }
+        let Ok(text) = std::fs::read(handed_file(&self.layout)) else { return };
+        let args = text.split_inclusive(|byte| *byte == 0).filter_map(|arg| arg.strip_suffix(&[0]));
+        self.extra = args.map(|arg| OsString::from_vec(arg.to_vec())).collect();
+        // first in the order of a stop
+        self.children.insert(0, Child::new(CONTROLLER));
+        if let Err(error) = sign(&mut self.lock, true) {
+            tracing::warn!(error = %crate::error::chain(&error), "others may hand over another controller");
         }
     }
 

@@ -9,13 +9,15 @@ mod containers;
 mod durable;
 mod images;
 mod inspect;
+mod kept;
+mod own_endpoints;
 pub(crate) mod signal;
 mod volumes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
@@ -39,6 +41,7 @@ pub use alone::Alone;
 use containers::Containers;
 pub use images::Removed;
 use inspect::Inspector;
+pub use kept::{AttachedStdio, Life};
 use signal::signal_number;
 pub use volumes::list as list_volumes;
 
@@ -64,6 +67,12 @@ pub struct LinuxRuntime {
     cgroup_parent: String,
     /// Held shared while a container is being written down, alone while images go: an image in use is never deleted.
     images_in_use: RwLock<()>,
+    /// The table that whoever plans published last, without what is published for kept containers.
+    planned: Mutex<Option<EndpointTable>>,
+    /// Held while names, addresses and ports of kept containers are given out, and while one is started.
+    kept: Mutex<()>,
+    /// Held while a `life.json` is changed.
+    lives: Mutex<()>,
 }
 
 impl LinuxRuntime {
@@ -85,6 +94,9 @@ impl LinuxRuntime {
             cgroup_parent: cgroup_parent(layout),
             inspector: Inspector::default(),
             images_in_use: RwLock::new(()),
+            planned: Mutex::new(None),
+            kept: Mutex::new(()),
+            lives: Mutex::new(()),
             layout: layout.clone(),
             containers,
         })
@@ -137,7 +149,8 @@ impl LinuxRuntime {
             bridges: self.bridges(config)?,
         };
         let (spec, launch) = spec::lower(&input)?;
-        Ok((Create { id: config.id.clone(), spec, launch, log: config.log }, stop_signal))
+        let (id, log, stdin) = (config.id.clone(), config.log, config.extras.stdin);
+        Ok((Create { id, spec, launch, log, stdin }, stop_signal))
     }
 
     fn bridges(&self, config: &ContainerConfig) -> Result<Vec<Bridge>> {
@@ -158,6 +171,10 @@ impl LinuxRuntime {
     /// No live container may have the address; one that has ended lets go of it.
     fn claim_address(&self, config: &ContainerConfig, others: &[Arc<ContainerConfig>]) -> Result<()> {
         let same = containers::with_address_of(config, others);
+        // one that is kept is not given up: its address is its own until it is removed
+        if let Some(kept) = others.iter().find(|other| other.extras.kept && same.contains(&other.id)) {
+            return Err(Error::Conflict(format!("container `{}` has the address of `{}`", kept.id, config.id)));
+        }
         if same.is_empty() {
             return Ok(());
         }
@@ -177,11 +194,18 @@ impl LinuxRuntime {
     /// Everything after the container was written down.
     fn launch(&self, create: Create, stop_signal: i32) -> Result<()> {
         let id = create.id.clone();
+        self.set_up(create)?;
+        self.containers.complete(&id, stop_signal)
+    }
+
+    /// What of a launch is in the kernel.
+    fn set_up(&self, create: Create) -> Result<()> {
+        let id = create.id.clone();
         self.containers.keep_spec(&id, &create.spec, &create.launch)?;
         if let Some([udp, tcp]) = self.supervisor.create(create)? {
             patiently(|| self.switchboard.add_dns(&id, &udp, &tcp))?;
         }
-        self.containers.complete(&id, stop_signal)
+        Ok(())
     }
 
     fn create_once(&self, config: &ContainerConfig) -> Result<()> {
@@ -227,7 +251,9 @@ impl LinuxRuntime {
             (Some(status), None) if status.state == ContainerState::Created => {
                 ContainerInfo { state: ContainerState::Creating, ..of_status(config, status) }
             }
+            (Some(status), Some(created)) if config.extras.kept => self.kept_info(config, status, &created),
             (Some(status), _) => of_status(config, status),
+            (None, Some(created)) if config.extras.kept => self.kept_alone(config, &created),
             (None, Some(created)) => {
                 let times = ContainerTimes { created_unix_ms: created.created_unix_ms, ..ContainerTimes::default() };
                 let exit = Some(ExitStatus::Unknown);
@@ -436,7 +462,7 @@ impl Runtime for LinuxRuntime {
     }
 
     fn publish_endpoints(&self, table: &EndpointTable) -> Result<()> {
-        self.switchboard.set_table(table)
+        self.publish_with_own(table)
     }
 
     fn watch(&self) -> Result<Box<dyn RuntimeWatch>> {

@@ -19,6 +19,7 @@
 //! Every call blocks. Every call may be repeated after a crash. No call decides anything.
 
 pub(crate) mod base64_bytes;
+mod extras;
 mod finding;
 mod image;
 mod network;
@@ -33,6 +34,7 @@ use serde::{Deserialize, Serialize};
 use crate::Result;
 use crate::id::{ContainerId, NetworkName, VolumeName};
 use crate::image::{Digest, ImageRef};
+pub use extras::{Extras, OwnEndpoints, PublishedPort, Ulimit};
 pub use finding::Finding;
 pub use image::{ImageConfig, ImageHealthcheck, ImageInfo, NoProgress, PullPhase, PullProgress, PullRequest};
 pub use network::{
@@ -231,6 +233,9 @@ pub struct ContainerConfig {
     pub dns_search: Vec<String>,
     /// Log bounds.
     pub log: LogConfig,
+    /// What only containers made by hand ask for.
+    #[serde(default, skip_serializing_if = "Extras::is_none")]
+    pub extras: Extras,
 }
 
 /// A range of host user and group ids, mapped to 0… inside.

@@ -87,7 +87,12 @@ fn root_layers(input: &LowerInput<'_>) -> Result<RootLayers> {
         return Err(Error::BadContainer("the image has no layers".into()));
     }
     let dir = input.layout.container_dir(&input.config.id);
-    Ok(RootLayers { layers: input.layers.clone(), upper: dir.join("upper"), work: dir.join("work") })
+    Ok(RootLayers {
+        layers: input.layers.clone(),
+        upper: dir.join("upper"),
+        work: dir.join("work"),
+        lasting: input.config.extras.lasting,
+    })
 }
 
 /// What only the host can open, parents before children.

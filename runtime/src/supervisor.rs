@@ -6,6 +6,7 @@
 //! Must not know images, registries, manifests or threads.
 
 mod adopt;
+mod attach;
 mod cgroups;
 pub mod client;
 mod clients;
@@ -34,6 +35,7 @@ use crate::keeper::{self, KeeperStore};
 use crate::layout::{Layout, make_private_dir};
 use crate::runtime::{ContainerState, Resources, RuntimeEvent};
 use crate::spec::NOFILE_MAX;
+use attach::Attached;
 use clients::Client;
 pub(crate) use container::write_record;
 
@@ -87,6 +89,8 @@ struct Supervisor {
     clients: BTreeMap<u64, Client>,
     next_number: u64,
     pump: Pump,
+    /// Pipes with output of containers that have ended.
+    leaving: Vec<Attached>,
     stop_at_ms: Option<u64>,
     _lock: File,
 }
@@ -116,6 +120,7 @@ impl Supervisor {
             clients: BTreeMap::new(),
             next_number: 1,
             pump: Pump::new()?,
+            leaving: Vec::new(),
             stop_at_ms: None,
             _lock: lock,
             poller,
@@ -152,12 +157,7 @@ impl Supervisor {
             Source::Client(number) => self.serve_client(number),
             Source::Init(id) => self.init_ended(&id),
             Source::Channel(id) => self.channel_spoke(&id),
-            Source::Log(id, index) => {
-                let stream = self.containers.get_mut(&id).and_then(|container| container.streams.get_mut(index));
-                if let Some(stream) = stream {
-                    stream.ready = true;
-                }
-            }
+            Source::Log(id, index) => self.attached_spoke(&id, index),
             Source::Sibling(id) => self.stop_sibling_ended(&id),
             Source::Helper(pid) => self.helper_ended(pid),
             Source::ExecChannel(number) => self.exec_spoke(number),
@@ -192,6 +192,7 @@ impl Supervisor {
                 Ok(())
             }
             Request::Exec { id, config } => self.exec(client, &id, &config, fds),
+            Request::Attach { id, take_stdin } => self.attach(client, &id, take_stdin),
             Request::ExecWait { exec } => self.exec_wait(client, exec),
             Request::ExecKill { exec } => self.exec_kill(client, exec),
             Request::Update { id, resources } => self.update(client, &id, &resources),

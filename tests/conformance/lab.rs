@@ -105,6 +105,7 @@ impl Lab {
             tty: false,
             init: false,
             dns_search: Vec::new(),
+            extras: runtime::runtime::Extras::default(),
             log: LogConfig::default(),
         }
     }

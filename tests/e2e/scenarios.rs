@@ -6,6 +6,8 @@ mod demo;
 mod dialects;
 mod drift;
 mod files;
+mod hand;
+mod hand_kept;
 mod health;
 mod input;
 mod logs;
@@ -27,6 +29,8 @@ pub(crate) const ALL: &[&[Scenario]] = &[
     health::ALL,
     dialects::ALL,
     networks::ALL,
+    hand::ALL,
+    hand_kept::ALL,
     owners::ALL,
     crash::ALL,
     drift::ALL,

@@ -141,6 +141,7 @@ impl Lab {
             tty: false,
             init: false,
             dns_search: vec!["stack".into()],
+            extras: runtime::runtime::Extras::default(),
             log: LogConfig::default(),
         }
     }

@@ -109,7 +109,7 @@ pub(crate) fn image_config(digest: &Digest) -> ImageConfig {
 
 impl World {
     pub(crate) fn new(rng: &mut Rng) -> Self {
-        let foreign = ["shop-web-1-ffffff", "postgres"];
+        let foreign = ["shop-web-1-ffffff", "postgres", "3f09ab5d1e2c4477aa01b6c8d9e0f1a2b3c4d5e6"];
         Self {
             now: 1_000 + rng.below(100_000),
             unix: 1_790_000_000_000 + rng.below(100_000_000),

@@ -154,6 +154,21 @@ pub(crate) const RULES: &[Rule] = &[
         instead: "execute carries out a plan and decides nothing: the decision belongs into plan/",
     },
     Rule {
+        within: &["controller/src/hand"],
+        but: &[],
+        words: &[
+            "crate::manifest",
+            "crate::observe",
+            "crate::execute",
+            "crate::reconcile",
+            "crate::api",
+            "crate::cli",
+            "crate::memory",
+            "sled",
+        ],
+        instead: "containers made by hand are nobody's plan: ask the runtime, and return values to api and cli",
+    },
+    Rule {
         within: &["controller/src/store"],
         but: &[],
         words: &[

@@ -34,6 +34,12 @@ pub enum ClientError {
         /// The socket tried.
         socket: PathBuf,
     },
+    /// Somebody may listen, but not to this user.
+    #[error("permission denied on {socket}: it is for root and its group")]
+    Denied {
+        /// The socket tried.
+        socket: PathBuf,
+    },
     /// The connection broke in the middle.
     #[error("the controller's answer broke off: {0}")]
     Broken(String),
@@ -154,9 +160,10 @@ impl Client {
         body: Bytes,
         upgrade: Option<&'static str>,
     ) -> Result<Response<Incoming>> {
-        let stream = UnixStream::connect(&self.socket)
-            .await
-            .map_err(|_| ClientError::NotRunning { socket: self.socket.clone() })?;
+        let stream = UnixStream::connect(&self.socket).await.map_err(|error| match error.kind() {
+            std::io::ErrorKind::PermissionDenied => ClientError::Denied { socket: self.socket.clone() },
+            _ => ClientError::NotRunning { socket: self.socket.clone() },
+        })?;
         let broken = |e: hyper::Error| ClientError::Broken(e.to_string());
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
         tokio::spawn(connection.with_upgrades());

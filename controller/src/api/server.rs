@@ -2,6 +2,7 @@
 //!
 //! Reads never wait for a pass, a pull or a container: they answer from the last pass. Knows no policy.
 
+mod containers;
 mod exec;
 mod images;
 mod listener;
@@ -20,6 +21,9 @@ use runtime::{LinuxRuntime, Runtime};
 use tokio::net::UnixListener;
 use tokio::sync::{Notify, watch};
 
+pub(crate) use containers::begin as begin_attach;
+pub(crate) use exec::{Begun, begin as begin_exec, carry};
+pub(crate) use logs::{Following, one_container};
 pub(crate) use status::publish;
 
 use super::types::Status;
@@ -65,6 +69,8 @@ pub async fn serve(api: Arc<Api>, socket: UnixListener, mut stop: watch::Receive
         .route("/v1/objects/{stack}/{kind}/{name}", get(objects::describe).delete(objects::remove))
         .route("/v1/logs", get(logs::get))
         .route("/v1/exec", post(exec::post))
+        .route("/v1/containers", post(containers::act))
+        .route("/v1/containers/attach", post(containers::attach))
         .route("/v1/images", get(images::list).post(images::act))
         .route("/v1/images/save", post(images::save))
         .route("/v1/shutdown", post(sources::shutdown))

@@ -303,7 +303,7 @@ pub struct LogLine {
 /// A program to run in a running container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExecRequest {
-    /// `stack` of the object.
+    /// `stack` of the object; empty: `target` is a container as `model::by_hand::find_container` understands it.
     pub stack: String,
     /// `web` (its first running replica) or `web-2`.
     pub target: String,
@@ -319,6 +319,19 @@ pub struct ExecRequest {
     pub working_dir: Option<String>,
     /// `NAME=value`.
     pub env: Vec<(String, String)>,
+}
+
+/// A container to attach to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttachRequest {
+    /// As `model::by_hand::find_container` understands it.
+    pub name: String,
+    /// It is started, once nothing it writes can be missed.
+    pub start: bool,
+    /// The client sends stdin, and ends it.
+    pub stdin: bool,
+    /// The size of the client's terminal (rows, columns).
+    pub tty: Option<(u16, u16)>,
 }
 
 /// The frames of an exec after the upgrade: one kind byte, a big-endian u32 length (≤ 64 KiB), the payload.

@@ -4,8 +4,13 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+mod hand;
 mod image;
 
+pub(crate) use hand::{
+    CreateArgs, KillArgs, MakeArgs, NamesArgs, PsArgs, Pull, RenameArgs, RestartArgs, RmArgs, RunArgs, StartArgs,
+    StopArgs,
+};
 pub(crate) use image::{
     ArchiveFormat, ImageArgs, ImageVerb, ListArgs, LoadArgs, LoginArgs, LogoutArgs, PruneArgs, SaveArgs,
 };
@@ -83,8 +88,30 @@ pub enum Verb {
     Describe(ObjectArgs),
     /// Tell why an object is as it is
     Why(ObjectArgs),
-    /// List objects and their replicas (get --replicas)
-    Ps(GetArgs),
+    /// Make a container by hand and run it
+    Run(Box<RunArgs>),
+    /// Make a container by hand without running it
+    Create(Box<CreateArgs>),
+    /// Run containers that do not run, as they were left
+    Start(StartArgs),
+    /// Stop containers; they stay
+    Stop(StopArgs),
+    /// Stop containers and start them again
+    Restart(RestartArgs),
+    /// Send a signal to containers
+    Kill(KillArgs),
+    /// Remove containers with their writable layer
+    Rm(RmArgs),
+    /// List containers, replicas of objects among them
+    Ps(PsArgs),
+    /// Wait until containers have ended, and print how
+    Wait(NamesArgs),
+    /// Give a container another name
+    Rename(RenameArgs),
+    /// Freeze all processes of containers
+    Pause(NamesArgs),
+    /// Let paused containers go on
+    Unpause(NamesArgs),
     /// Print output of containers
     Logs(LogsArgs),
     /// Run a program in a running container
@@ -380,6 +407,9 @@ pub struct KeeperArgs {
     /// Manifests the controller follows
     #[arg(long)]
     pub manifests: Option<PathBuf>,
+    /// Only these of the three
+    #[arg(long)]
+    pub with: Option<String>,
 }
 
 /// Arguments of `unpack`; see `runtime::image`.

@@ -36,6 +36,9 @@ pub enum Failure {
     /// The command line makes no sense for what is there.
     #[error("{0}")]
     Usage(String),
+    /// A program in a container could not be run: the code a shell would give, and why.
+    #[error("{}", .1.message)]
+    Program(u8, ApiError),
     /// Anything else: code, what, and one command that helps.
     #[error("{}", .0.message)]
     Other(ApiError),
@@ -52,19 +55,24 @@ impl Failure {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Manifests(_) => 65,
-            Self::Client(ClientError::NotRunning { .. }) => 69,
+            Self::Client(ClientError::NotRunning { .. } | ClientError::Denied { .. }) => 69,
+            Self::Program(code, _) => *code,
             Self::TimedOut(_) => 124,
             Self::Usage(_) => super::EXIT_USAGE,
             Self::Client(ClientError::Broken(_) | ClientError::Api(_)) | Self::Other(_) => 1,
         }
     }
 
-    fn as_api_error(&self) -> ApiError {
+    /// As it is printed.
+    #[must_use]
+    pub fn as_api_error(&self) -> ApiError {
         let (code, help) = match self {
             Self::Client(ClientError::Api(error)) | Self::Other(error) => return error.clone(),
             Self::Client(ClientError::NotRunning { .. }) => {
                 ("BX0901", Some("boxship up DIR   (starts one)   ·   boxship controller --manifests DIR"))
             }
+            Self::Client(ClientError::Denied { .. }) => ("BX0702", Some("sudo boxship …")),
+            Self::Program(_, error) => return error.clone(),
             Self::Client(ClientError::Broken(_)) => ("BX0902", Some("boxship get")),
             Self::Manifests(_) => ("BX0100", Some("boxship check")),
             Self::TimedOut(_) => ("BX0602", Some("boxship get   ·   boxship events")),

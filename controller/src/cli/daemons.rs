@@ -1,9 +1,16 @@
 //! The daemons behind the hidden verbs: arguments handed on, errors printed once.
 
 use std::ffi::OsString;
+use std::path::Path;
 use std::process::ExitCode;
 
+use nix::errno::Errno;
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
 use runtime::error::chain;
+use runtime::layout::Layout;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{PidfdFlags, pidfd_open};
 
 use super::args::{ControllerArgs, KeeperArgs, Place, UnpackArgs};
 use super::context::{absolute, print_error};
@@ -11,7 +18,7 @@ use crate::api::types::ApiError;
 use crate::daemon::log_to_stderr;
 
 pub(super) fn keeper(place: &Place, args: &KeeperArgs) -> ExitCode {
-    run_keeper(place, args.manifests.as_deref())
+    run_keeper(place, args.manifests.as_deref(), args.with.as_deref())
 }
 
 pub(super) fn supervisor(place: &Place) -> ExitCode {
@@ -31,7 +38,7 @@ pub(super) fn controller(place: &Place, args: &ControllerArgs) -> ExitCode {
             super::context::Context::at(place.clone()).print_failure(&failure);
             return ExitCode::from(failure.exit_code());
         }
-        return run_keeper(place, args.manifests.as_deref());
+        return foreground(place, args.manifests.as_deref());
     }
     let options = crate::daemon::Options {
         layout: place.layout(),
@@ -50,13 +57,65 @@ pub(super) fn unpack(args: &UnpackArgs) -> ExitCode {
     runtime::image::unpack_child(&args.args)
 }
 
-fn run_keeper(place: &Place, manifests: Option<&std::path::Path>) -> ExitCode {
-    log_to_stderr();
-    let mut args = place.layout().to_args();
-    args.extend(["--".into(), "--kept".into()]);
+/// What the keeper is to start the controller with.
+fn controller_args(place: &Place, manifests: Option<&Path>) -> Vec<OsString> {
+    let mut args: Vec<OsString> = vec!["--kept".into()];
     args.extend(manifests.into_iter().flat_map(|dir| [OsString::from("--manifests"), absolute(dir).into()]));
     args.extend(place.registry_args());
+    args
+}
+
+fn run_keeper(place: &Place, manifests: Option<&Path>, with: Option<&str>) -> ExitCode {
+    log_to_stderr();
+    let mut args = place.layout().to_args();
+    args.extend(with.into_iter().flat_map(|with| [OsString::from("--with"), with.into()]));
+    args.push("--".into());
+    args.extend(controller_args(place, manifests));
     done("keeper", runtime::keeper::run(args))
+}
+
+/// Is the keeper; or where one runs already for containers made by hand, lets that one start the controller, and stays with it.
+fn foreground(place: &Place, manifests: Option<&Path>) -> ExitCode {
+    let layout = place.layout();
+    match runtime::keeper::hand_controller(&layout, &controller_args(place, manifests)) {
+        Ok(None) => run_keeper(place, manifests, None),
+        Ok(Some(pid)) => {
+            log_to_stderr();
+            tracing::info!(keeper = pid, "containers made by hand run here: their keeper starts the controller");
+            done("controller", stay_with(&layout, pid))
+        }
+        Err(error) => failed("controller", &error),
+    }
+}
+
+/// Ends when the keeper does; passes on a wish that it should.
+fn stay_with(layout: &Layout, keeper: i32) -> runtime::Result<()> {
+    let doing = |doing: &'static str| move |error: Errno| runtime::Error::io(doing, error);
+    let mut mask = SigSet::empty();
+    mask.add(Signal::SIGTERM);
+    mask.add(Signal::SIGINT);
+    mask.thread_block().map_err(doing("block signals"))?;
+    let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+    let signals = SignalFd::with_flags(&mask, flags).map_err(doing("make a signal descriptor"))?;
+    let pid = rustix::process::Pid::from_raw(keeper);
+    let pidfd = pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+    let Some(pidfd) = pidfd else { return Ok(()) };
+    let mut is_ready = false;
+    loop {
+        let wait = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
+        let mut fds = [PollFd::new(&pidfd, PollFlags::IN), PollFd::new(&signals, PollFlags::IN)];
+        let _ = poll(&mut fds, if is_ready { None } else { Some(&wait) });
+        if fds[0].revents().contains(PollFlags::IN) {
+            return Ok(());
+        }
+        if let Ok(Some(_)) = signals.read_signal() {
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(keeper), Signal::SIGTERM);
+        }
+        if !is_ready && std::os::unix::net::UnixStream::connect(layout.socket("controller")).is_ok() {
+            is_ready = true;
+            crate::daemon::notify_ready();
+        }
+    }
 }
 
 fn done(who: &str, outcome: runtime::Result<()>) -> ExitCode {

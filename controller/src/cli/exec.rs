@@ -3,37 +3,83 @@
 use std::io::Read as _;
 use std::process::ExitCode;
 
-use runtime::runtime::ExitStatus;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use runtime::runtime::{ContainerConfig, ExitStatus};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::mpsc;
 
 use super::args::ExecArgs;
 use super::context::{Context, Failure};
+use super::hand;
+use super::image::desk::Desk;
 use super::terminal::{RawTerminal, window_size};
 use crate::api::client::ClientError;
+use crate::api::server::begin_exec;
 use crate::api::types::{ApiError, EXEC_FRAME_BYTES_MAX, ExecFrame, ExecRequest};
+use crate::model::by_hand;
 
 pub(super) async fn run(context: &Context, args: &ExecArgs) -> Result<ExitCode, Failure> {
-    let status = context.status().await?;
-    let (object, replica) = context.find(&status, &args.what)?;
-    let request = ExecRequest {
-        stack: object.key.stack.clone(),
-        target: replica.unwrap_or_else(|| object.key.name.clone()),
+    let status = match context.status().await {
+        Err(Failure::Client(ClientError::NotRunning { .. })) => return run_here(context, args).await,
+        other => other?,
+    };
+    let request = match context.find(&status, &args.what) {
+        Ok((object, replica)) => request(args, &object.key.stack, replica.unwrap_or_else(|| object.key.name.clone())),
+        // perhaps one made by hand
+        Err(failure) => {
+            let desk = hand::open(context, "exec").await?;
+            let known = hand::is_known(&desk, &args.what).await?;
+            known.then(|| request(args, "", args.what.clone())).ok_or(failure)?
+        }
+    };
+    let stream = context.client.upgrade("/v1/exec", "boxship-exec", &request).await?;
+    converse(stream, args.tty, args.interactive).await
+}
+
+/// Without a controller: by the supervisor that containers made by hand have.
+async fn run_here(context: &Context, args: &ExecArgs) -> Result<ExitCode, Failure> {
+    let desk = hand::open(context, "exec").await?;
+    let begun = match &desk {
+        // it has just started
+        Desk::Controller(_) => return Box::pin(run(context, args)).await,
+        Desk::Here { linux, .. } => {
+            let begin = |config: &ContainerConfig| begin_exec(&**linux, &config.id, &request(args, "", String::new()));
+            by_hand::find_container(&linux.container_configs()?, &args.what).cloned().and_then(|config| begin(&config))
+        }
+    };
+    if begun.is_err() {
+        hand::close(context, desk);
+    } else {
+        drop(desk);
+    }
+    converse(hand::local(begun?), args.tty, args.interactive).await
+}
+
+fn request(args: &ExecArgs, stack: &str, target: String) -> ExecRequest {
+    ExecRequest {
+        stack: stack.to_owned(),
+        target,
         args: args.command.clone(),
         tty: args.tty.then(window_size),
         stdin: args.interactive,
         user: args.user.clone(),
         working_dir: args.workdir.clone(),
         env: args.env.iter().map(|e| split_env(e)).collect(),
-    };
-    let stream = context.client.upgrade("/v1/exec", "boxship-exec", &request).await?;
+    }
+}
+
+/// Talks to a program in frames until it ends: its output, its end, and where wanted stdin and the terminal's size.
+pub(super) async fn converse(
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    tty: bool,
+    interactive: bool,
+) -> Result<ExitCode, Failure> {
     let (mut from, mut to) = tokio::io::split(stream);
-    let _raw = if args.tty { RawTerminal::enter() } else { None };
+    let _raw = if tty { RawTerminal::enter() } else { None };
     let (frames, mut outgoing) = mpsc::channel::<(ExecFrame, Vec<u8>)>(16);
-    if args.interactive {
+    if interactive {
         read_stdin(frames.clone());
     }
-    if args.tty {
+    if tty {
         follow_window(frames.clone());
     }
     drop(frames);
@@ -78,12 +124,7 @@ fn write_all(out: &mut impl std::io::Write, bytes: &[u8]) {
 /// The program's own code; 128 + signal; 137 for memory as a shell would see it.
 fn ended(payload: &[u8]) -> Result<ExitCode, Failure> {
     if let Ok(exit) = serde_json::from_slice::<ExitStatus>(payload) {
-        return Ok(ExitCode::from(match exit {
-            ExitStatus::Code(code) => code,
-            ExitStatus::Signal(signal) => 128_u8.saturating_add(signal),
-            ExitStatus::OutOfMemory => 137,
-            ExitStatus::Unknown => 125,
-        }));
+        return Ok(ExitCode::from(crate::hand::shell_code(exit)));
     }
     let error = serde_json::from_slice::<ApiError>(payload)
         .map_err(|e| Failure::Client(ClientError::Broken(format!("not an exit status: {e}"))))?;

@@ -1,7 +1,7 @@
 //! `image …`: one function a verb. Who does the work is the desk's business.
 
 mod archive;
-mod desk;
+pub(super) mod desk;
 mod list;
 mod login;
 

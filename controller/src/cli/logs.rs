@@ -4,20 +4,44 @@ use std::pin::Pin;
 use std::process::ExitCode;
 use std::task::Poll;
 
+use hyper::Method;
+use tokio::sync::mpsc;
+
 use super::args::LogsArgs;
 use super::context::{Context, Failure};
 use super::format::DIM;
+use super::hand;
+use super::image::desk::Desk;
+use crate::api::client::{ClientError, query};
+use crate::api::server::{Following, one_container};
 use crate::api::types::{LogLine, ObjectStatus};
-use crate::model::Kind;
+use crate::model::{Kind, by_hand};
+
+/// Lines read ahead of a slow terminal.
+const LINES_MAX: usize = 256;
 
 /// An object, and the one replica of it that was asked for.
 type Chosen<'a> = (&'a ObjectStatus, Option<String>);
 type Reading<'a> = Pin<Box<dyn Future<Output = Result<(), Failure>> + 'a>>;
 
 pub(super) async fn run(context: &Context, args: &LogsArgs) -> Result<ExitCode, Failure> {
-    let status = context.status().await?;
+    let status = match context.status().await {
+        Err(Failure::Client(ClientError::NotRunning { .. })) if args.what.is_some() => {
+            return of_one(context, args).await;
+        }
+        other => other?,
+    };
     let chosen: Vec<Chosen<'_>> = match &args.what {
-        Some(what) => vec![context.find(&status, what)?],
+        Some(what) => match context.find(&status, what) {
+            Ok(found) => vec![found],
+            // perhaps one made by hand
+            Err(failure) => {
+                let desk = hand::open(context, "logs").await?;
+                let known = hand::is_known(&desk, what).await?;
+                drop(desk);
+                return if known { of_one(context, args).await } else { Err(failure) };
+            }
+        },
         None => {
             let runs = status.objects.iter().filter(|object| matches!(object.key.kind, Kind::App | Kind::Job));
             runs.map(|object| (object, None)).collect()
@@ -35,6 +59,37 @@ pub(super) async fn run(context: &Context, args: &LogsArgs) -> Result<ExitCode, 
             Box::pin(lines(context, args, object, replica.as_deref(), prefixed))
         });
         all_of(all.collect()).await
+    };
+    tokio::select! {
+        done = read => done?,
+        _ = tokio::signal::ctrl_c() => {}
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// One container made by hand; followed, until it has ended.
+async fn of_one(context: &Context, args: &LogsArgs) -> Result<ExitCode, Failure> {
+    let name = args.what.clone().unwrap_or_default();
+    let desk = hand::open(context, "logs").await?;
+    let mut print = show(context, args, false);
+    let read = async {
+        let Desk::Here { linux, _alone: alone } = desk else {
+            let mut path = format!("/v1/logs?container={}&follow={}", query(&name), args.follow);
+            path.extend(args.tail.map(|tail| format!("&tail={tail}")));
+            return Ok(context.client.lines(Method::GET, &path, print).await?);
+        };
+        let config = by_hand::find_container(&linux.container_configs()?, &name)?.clone();
+        // others may work with the data root meanwhile: log files are only read
+        drop(alone);
+        let tail = args.tail.map(|lines| usize::try_from(lines).unwrap_or(usize::MAX));
+        let how = Following { tail, follow: args.follow };
+        let (send, mut lines) = mpsc::channel(LINES_MAX);
+        tokio::task::spawn_blocking(move || one_container(&linux, &config, how, &send));
+        while let Some(line) = lines.recv().await {
+            print(line);
+        }
+        hand::close(context, hand::open(context, "logs").await?);
+        Ok::<(), Failure>(())
     };
     tokio::select! {
         done = read => done?,
@@ -78,16 +133,20 @@ async fn lines(
     if let Some(tail) = args.tail {
         path.push_str(&format!("&tail={tail}"));
     }
-    let json = context.json();
-    let show = |line: LogLine| {
+    Ok(context.client.lines(Method::GET, &path, show(context, args, prefixed)).await?)
+}
+
+/// Prints a line.
+fn show(context: &Context, args: &LogsArgs, prefixed: bool) -> impl FnMut(LogLine) -> bool {
+    let (json, timestamps) = (context.json(), args.timestamps);
+    move |line| {
         if json {
             anstream::println!("{}", serde_json::json!(line));
             return true;
         }
         let prefix = if prefixed { format!("{DIM}{:10} |{DIM:#} ", line.replica) } else { String::new() };
-        let time = if args.timestamps { format!("{} ", line.time) } else { String::new() };
+        let time = if timestamps { format!("{} ", line.time) } else { String::new() };
         anstream::println!("{prefix}{time}{}", line.line);
         true
-    };
-    Ok(context.client.lines(hyper::Method::GET, &path, show).await?)
+    }
 }

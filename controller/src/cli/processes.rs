@@ -1,5 +1,6 @@
 //! Starting the processes of a data root when none run, and ending them.
 
+use std::ffi::OsString;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -7,6 +8,8 @@ use std::time::Duration;
 
 use runtime::clock::boot_ms;
 use runtime::layout::make_private_dir;
+use runtime::runtime::ContainerInfo;
+use runtime::{LinuxRuntime, Runtime as _};
 
 use super::context::{Context, Failure};
 use crate::api::client::ClientError;
@@ -14,6 +17,8 @@ use crate::api::types::Status;
 
 /// How long the processes may take to answer: opening a large state database is the longest part.
 const START_MS_MAX: u64 = 15_000;
+/// Before a start that came to nothing is tried again, in milliseconds.
+const START_AGAIN_MS: u64 = 1_000;
 /// How often a socket is tried that is not there yet: there is nothing to wait on before it exists.
 const TRY_EVERY: Duration = Duration::from_millis(5);
 
@@ -28,9 +33,14 @@ pub(crate) async fn ensure_running(context: &Context) -> Result<bool, Failure> {
         Err(other) => return Err(other),
     }
     require_root("start containers")?;
-    start(context)?;
     let deadline = boot_ms() + START_MS_MAX;
+    let mut next_start = 0;
     while boot_ms() < deadline {
+        // a keeper that is just ending takes nothing on
+        if boot_ms() >= next_start {
+            start(context)?;
+            next_start = boot_ms() + START_MS_MAX / 5;
+        }
         if context.client.get::<Status>("/v1/status").await.is_ok() {
             return Ok(true);
         }
@@ -59,7 +69,51 @@ pub(crate) fn require_root(purpose: &str) -> Result<(), Failure> {
     Err(Failure::new("BX0702", message, Some("sudo boxship …")))
 }
 
+/// Makes sure that a supervisor and a switchboard answer, with or without a controller. The caller holds the data root.
+///
+/// # Errors
+/// `BX0703` when they do not answer in time, with the end of their log.
+pub(crate) async fn ensure_supervisor(context: &Context) -> Result<(), Failure> {
+    let supervisor = runtime::supervisor::client::SupervisorClient::new(&context.layout);
+    let deadline = boot_ms() + START_MS_MAX;
+    let mut next_start = 0;
+    while supervisor.ping().is_err() {
+        let now = boot_ms();
+        if now >= deadline {
+            let log = context.layout.run_dir.join("boxship.log");
+            let message =
+                format!("the supervisor did not answer within {} s{}", START_MS_MAX / 1_000, last_lines(&log));
+            return Err(Failure::new("BX0703", message, Some(&format!("less {}", log.display()))));
+        }
+        // one that is just ending, or being started by somebody else, may be in the way of the first
+        if now >= next_start {
+            spawn_keeper(context, &["--with".into(), "supervisor,switchboard".into()])?;
+            next_start = now + START_AGAIN_MS;
+        }
+        tokio::time::sleep(TRY_EVERY).await;
+    }
+    Ok(())
+}
+
+/// Ends supervisor and switchboard where no controller runs and nothing needs them. The caller holds the data root.
+pub(crate) fn end_if_idle(context: &Context, linux: &LinuxRuntime) {
+    let is_live = |info: &ContainerInfo| info.pid.is_some();
+    if linux.list_containers().is_ok_and(|all| !all.iter().any(is_live)) {
+        // at worst they stay, which costs some memory
+        let _ = runtime::keeper::end_alone(&context.layout);
+    }
+}
+
 fn start(context: &Context) -> Result<(), Failure> {
+    let mut args: Vec<OsString> = vec!["--kept".into()];
+    args.extend(context.place.registry_args());
+    match runtime::keeper::hand_controller(&context.layout, &args)? {
+        Some(_) => Ok(()),
+        None => spawn_keeper(context, &[]),
+    }
+}
+
+fn spawn_keeper(context: &Context, more: &[OsString]) -> Result<(), Failure> {
     let failed = |what: &str, error: &dyn std::fmt::Display| {
         Failure::new("BX0703", format!("{what}: {error}"), Some("boxship check"))
     };
@@ -73,7 +127,7 @@ fn start(context: &Context) -> Result<(), Failure> {
         .map_err(|e| failed(&format!("open {}", log_path.display()), &e))?;
     let log_too = log.try_clone().map_err(|e| failed("copy a descriptor", &e))?;
     let mut command = Command::new("/proc/self/exe");
-    command.arg0("boxship").arg("keeper").args(context.layout.to_args()).args(context.place.registry_args());
+    command.arg0("boxship").arg("keeper").args(context.layout.to_args()).args(context.place.registry_args()).args(more);
     command.stdin(Stdio::null()).stdout(log).stderr(log_too).current_dir("/");
     // A process group of its own: ctrl-c in this terminal must not reach the containers.
     command.process_group(0);

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use runtime::id::NetworkName;
+use runtime::runtime::NetworkInfo;
 
-use crate::model::ObservedNetwork;
+use crate::model::{ObservedNetwork, by_hand};
 
 /// Ids systemd-nspawn allocates from (systemd's "Users, Groups, UIDs and GIDs"): 524288 to 1879048191.
 const SYSTEMD_CONTAINER_IDS: (u32, u32) = (524_288, 1_879_048_192 - 524_288);
@@ -17,13 +18,16 @@ pub(super) struct Host {
     pub(super) id_ranges: Vec<(u32, u32)>,
 }
 
-/// Reads the host; routes of our own networks are left out.
-pub(super) fn read(ours: &BTreeMap<NetworkName, ObservedNetwork>) -> Host {
+/// Reads the host; routes of our own networks are left out, what containers made by hand have counts as others'.
+pub(super) fn read(ours: &BTreeMap<NetworkName, ObservedNetwork>, by_hand: Vec<NetworkInfo>) -> Host {
     let text = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let own: BTreeSet<(Ipv4Addr, u8)> = ours.values().map(|network| subnet(&network.config)).collect();
     let mut found = routes(&text("/proc/net/route"));
     found.retain(|route| !own.contains(route));
-    let mut id_ranges = vec![SYSTEMD_CONTAINER_IDS];
+    found.extend(by_hand.iter().map(|network| subnet(&network.config)));
+    found.sort_unstable();
+    found.dedup();
+    let mut id_ranges = vec![SYSTEMD_CONTAINER_IDS, by_hand::IDS];
     id_ranges.extend(subordinate_ids(&text("/etc/subuid")));
     id_ranges.extend(subordinate_ids(&text("/etc/subgid")));
     id_ranges.sort_unstable();

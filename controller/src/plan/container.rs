@@ -235,6 +235,7 @@ fn container_config(
         tty: template.tty,
         init: template.init,
         dns_search: vec![make.object.stack.clone()],
+        extras: runtime::runtime::Extras::default(),
         log: LogConfig::default(),
     }
 }

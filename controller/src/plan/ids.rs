@@ -49,7 +49,8 @@ impl<'a> IdRanges<'a> {
 }
 
 /// Whether two ranges share no id.
-pub(super) fn apart(a: u32, a_len: u32, b: u32, b_len: u32) -> bool {
+#[must_use]
+pub fn apart(a: u32, a_len: u32, b: u32, b_len: u32) -> bool {
     u64::from(a) + u64::from(a_len) <= u64::from(b) || u64::from(b) + u64::from(b_len) <= u64::from(a)
 }
 

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use runtime::id::{ContainerId, NAME_BYTES_MAX, NetworkName, VolumeName};
 use sha2::{Digest as _, Sha256};
 
-use crate::model::{DEFAULT_NETWORK, NetworkRange, ObjectKey, ReplicaKey, TemplateHash};
+use crate::model::{DEFAULT_NETWORK, NetworkRange, ObjectKey, ReplicaKey, TemplateHash, by_hand};
 
 /// `shop-web-1-3f09ab`: replica, and a hash over the exact replica, template and attempt.
 #[must_use]
@@ -18,9 +18,12 @@ pub fn container_id(replica: &ReplicaKey, template: &TemplateHash, attempt: u32)
     format!("{}-{hash}", label(&readable, NAME_BYTES_MAX - 7)).parse().expect("label() returns a DNS label")
 }
 
-/// The default network of a stack: the stack's own name.
+/// The default network of a stack: the stack's own name, unless that is the network of containers made by hand.
 #[must_use]
 pub fn network_name(stack: &str) -> NetworkName {
+    if stack == by_hand::NETWORK {
+        return format!("{stack}-{}", hex(&[stack], 6)).parse().expect("two DNS labels and `-` between them");
+    }
     label(stack, NAME_BYTES_MAX).parse().expect("label() returns a DNS label")
 }
 

@@ -54,6 +54,10 @@ impl Child {
         Self { name, pid: None, started_ms: 0, start_at_ms: 0, backoff_ms: 0, stop_asked: false, kill_at_ms: None }
     }
 
+    pub(super) fn is_called(&self, name: &str) -> bool {
+        self.name == name
+    }
+
     pub(super) fn stop_asked(&self) -> bool {
         self.stop_asked
     }

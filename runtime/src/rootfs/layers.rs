@@ -117,9 +117,11 @@ fn configure(context: BorrowedFd<'_>, root: &RootLayers, lower: Lower<'_>) -> st
     }
     rustix::mount::fsconfig_set_string(context, "upperdir", root.upper.as_path())?;
     rustix::mount::fsconfig_set_string(context, "workdir", root.work.as_path())?;
-    // A container is never started twice, so nobody reads its upper directory after a power cut; without this, the
+    // Most containers are never started twice, so nobody reads their upper directory after a power cut; without this, the
     // end of each container would sync the whole file system below.
-    rustix::mount::fsconfig_set_flag(context, "volatile")?;
+    if !root.lasting {
+        rustix::mount::fsconfig_set_flag(context, "volatile")?;
+    }
     rustix::mount::fsconfig_set_string(context, "source", "boxship")?;
     Ok(rustix::mount::fsconfig_create(context)?)
 }
@@ -137,7 +139,7 @@ fn prepare_upper(root: &RootLayers, ids: IdRange) -> Result<()> {
     rustix::fs::fchmod(&upper, Mode::from_raw_mode(image.mode() & 0o7777)).doing(doing)?;
     // Left by a start that failed after its mount: overlay refuses a second volatile mount of the same directories.
     let stale = root.work.join("work/incompat/volatile");
-    match std::fs::remove_dir(&stale) {
+    match std::fs::remove_dir_all(&stale) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(Error::io(format!("remove {}", stale.display()), error))
         }

@@ -16,7 +16,14 @@ pub(super) fn files(input: &LowerInput<'_>) -> EtcFiles {
         NetworkMode::Bridge { address, .. } => drop(writeln!(hosts, "{address}\t{}", config.hostname)),
         NetworkMode::None | NetworkMode::Host => drop(writeln!(hosts, "127.0.1.1\t{}", config.hostname)),
     }
+    for (name, address) in &config.extras.hosts {
+        let _ = writeln!(hosts, "{address}\t{name}");
+    }
+    let asked = &config.extras.nameservers;
     let resolv_conf = match &config.network {
+        NetworkMode::Bridge { .. } | NetworkMode::Host if !asked.is_empty() => {
+            Some(asked.iter().map(|server| format!("nameserver {server}\n")).collect())
+        }
         NetworkMode::Bridge { .. } => {
             let search = config.dns_search.join(" ");
             let search = if search.is_empty() { String::new() } else { format!("search {search}\n") };

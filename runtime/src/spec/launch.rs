@@ -82,6 +82,9 @@ pub struct RootLayers {
     pub upper: PathBuf,
     /// Overlay's scratch directory, on the same file system as `upper`. Must exist.
     pub work: PathBuf,
+    /// The writable layer is read again after the container's end, be it after a power cut.
+    #[serde(default)]
+    pub lasting: bool,
 }
 
 /// One mount whose source only the host can open.

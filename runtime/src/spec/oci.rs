@@ -5,13 +5,13 @@ use std::collections::HashMap;
 use oci_spec::OciSpecError;
 use oci_spec::runtime::{
     Linux, LinuxBuilder, LinuxCapabilitiesBuilder, LinuxIdMapping, LinuxIdMappingBuilder, LinuxNamespace,
-    LinuxNamespaceBuilder, LinuxNamespaceType, Mount, MountBuilder, PosixRlimitBuilder, PosixRlimitType, Process,
-    ProcessBuilder, RootBuilder, Spec, SpecBuilder, UserBuilder,
+    LinuxNamespaceBuilder, LinuxNamespaceType, Mount, MountBuilder, PosixRlimit, PosixRlimitBuilder, PosixRlimitType,
+    Process, ProcessBuilder, RootBuilder, Spec, SpecBuilder, UserBuilder,
 };
 
 use super::{LowerInput, check_target};
 use crate::cgroup::resources;
-use crate::runtime::{MountSource, NetworkMode};
+use crate::runtime::{MountSource, NetworkMode, Ulimit};
 use crate::security::{capabilities, masks, seccomp};
 use crate::{Error, Result};
 
@@ -58,11 +58,28 @@ fn process(input: &LowerInput<'_>) -> Result<Process> {
         .env(env(input)?)
         .cwd(cwd(input)?)
         .capabilities(capabilities.build().map_err(built)?)
-        .rlimits(vec![nofile.map_err(built)?])
+        .rlimits(rlimits(nofile.map_err(built)?, &config.extras.ulimits)?)
         .no_new_privileges(!config.security.allow_privilege_escalation)
         .oom_score_adj(0)
         .build()
         .map_err(built)
+}
+
+/// The limit of open files every container has, and those that are asked for, which come before it.
+fn rlimits(nofile: PosixRlimit, asked: &[Ulimit]) -> Result<Vec<PosixRlimit>> {
+    let mut limits = Vec::new();
+    for Ulimit { name, soft, hard } in asked {
+        let kind = format!("RLIMIT_{}", name.to_ascii_uppercase()).parse::<PosixRlimitType>();
+        let kind = kind.map_err(|_| Error::BadContainer(format!("there is no resource limit `{name}`")))?;
+        if soft > hard {
+            return Err(Error::BadContainer(format!("the limit `{name}` is {soft}, more than its maximum of {hard}")));
+        }
+        limits.push(PosixRlimitBuilder::default().typ(kind).soft(*soft).hard(*hard).build().map_err(built)?);
+    }
+    if !limits.iter().any(|limit| limit.typ() == nofile.typ()) {
+        limits.push(nofile);
+    }
+    Ok(limits)
 }
 
 /// Ids that are known without the container's files; `Launch::user` decides at the start.

@@ -35,6 +35,7 @@ fn config() -> ContainerConfig {
         tty: false,
         init: false,
         dns_search: vec!["shop".into()],
+        extras: crate::runtime::Extras::default(),
         log: LogConfig::default(),
     }
 }

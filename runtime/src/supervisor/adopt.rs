@@ -29,7 +29,7 @@ impl Supervisor {
     /// Reads every record and takes over what lives.
     pub(super) fn adopt(&mut self) -> Result<()> {
         let mut held = Held::new();
-        for prefix in ["log/", "tty/", "chan/"] {
+        for prefix in ["log/", "tty/", "chan/", "in/"] {
             held.extend(self.keeper.get(prefix)?);
         }
         let dir = self.layout.run_dir.join("containers");
@@ -75,6 +75,7 @@ impl Supervisor {
         let terminal = held.remove(&format!("tty/{id}"));
         let fifos = held.remove(&format!("log/{id}"));
         container.streams = self.adopt_streams(id, container.record.terminal, terminal, fifos)?;
+        container.stdin = held.remove(&format!("in/{id}")).and_then(|fds| fds.into_iter().next());
         let channel = held.remove(&format!("chan/{id}")).and_then(|fds| fds.into_iter().next());
         let identity = container.record.identity.clone();
         let pidfd = Pid::from_raw(identity.pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());

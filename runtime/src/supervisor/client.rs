@@ -8,6 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use rustix::event::Timespec;
 use rustix::net::RecvFlags;
 
 use super::wire::{self, ContainerStatus, Create, Inbox, Request, Response};
@@ -21,6 +22,10 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(45);
 
 /// How often a call that may be made twice is made: once more than a supervisor may die in one breath.
 const ATTEMPTS: u32 = 5;
+
+/// A wait that breaks off is begun again so often, at such distances: together longer than any restart.
+const WAITS_LOST_MAX: u32 = 500;
+const AGAIN: Timespec = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
 
 /// Talks to the supervisor of one run directory.
 #[derive(Debug, Clone)]
@@ -101,6 +106,50 @@ impl SupervisorClient {
                 Ok(SupervisedExec { client: self.clone(), connection, exec, terminal })
             }
             (other, _) => Err(nonsense(&other)),
+        }
+    }
+
+    /// Output of a container as it comes, and its stdin.
+    ///
+    /// # Errors
+    /// `NotFound`, `Conflict` when it does not run, `Unreachable`.
+    pub(crate) fn attach(&self, id: &ContainerId, take_stdin: bool) -> Result<Vec<OwnedFd>> {
+        let request = Request::Attach { id: id.clone(), take_stdin };
+        match self.connect(ANSWER_TIMEOUT)?.call(&request, &[])? {
+            (Response::Done, fds) => Ok(fds),
+            (other, _) => Err(nonsense(&other)),
+        }
+    }
+
+    /// Waits until a container has ended and tells how. A supervisor that is replaced meanwhile is no reason to give up.
+    ///
+    /// # Errors
+    /// `NotFound` once nothing is known of it, `Unreachable`.
+    pub fn wait(&self, id: &ContainerId) -> Result<ExitStatus> {
+        let mut lost = 0;
+        loop {
+            let waited = self.wait_once(id);
+            match waited {
+                Err(Error::Unreachable { .. }) if lost < WAITS_LOST_MAX => lost += 1,
+                other => return other,
+            }
+            let _ = rustix::thread::nanosleep(&AGAIN);
+        }
+    }
+
+    fn wait_once(&self, id: &ContainerId) -> Result<ExitStatus> {
+        // before the list, so that nothing falls in between
+        let mut events = self.watch()?;
+        loop {
+            let all = self.list()?;
+            let known = all.iter().find(|status| status.id == *id);
+            let known = known.ok_or_else(|| Error::NotFound { what: "container", name: id.to_string() })?;
+            if let Some(exit) = known.exit {
+                return Ok(exit);
+            }
+            if let Some(exit) = events.exit_of(id)? {
+                return Ok(exit);
+            }
         }
     }
 
@@ -229,6 +278,31 @@ impl ExecSession for SupervisedExec {
 
 /// Events of the supervisor.
 pub(crate) struct SupervisorWatch(Connection);
+
+impl SupervisorWatch {
+    /// Waits until a container ends, or (`None`) something else may have happened to it.
+    fn exit_of(&mut self, id: &ContainerId) -> Result<Option<ExitStatus>> {
+        loop {
+            match self.next()? {
+                RuntimeEvent::Exited { id: ended, exit } if ended == *id => return Ok(Some(exit)),
+                RuntimeEvent::Exited { .. } => {}
+                RuntimeEvent::Changed => return Ok(None),
+            }
+        }
+    }
+
+    /// Waits for the end of a container that had not begun when the stream was opened, even if it is removed meanwhile.
+    ///
+    /// # Errors
+    /// `Unreachable`.
+    pub(crate) fn end_of(&mut self, id: &ContainerId) -> Result<ExitStatus> {
+        loop {
+            if let Some(exit) = self.exit_of(id)? {
+                return Ok(exit);
+            }
+        }
+    }
+}
 
 impl RuntimeWatch for SupervisorWatch {
     fn next(&mut self) -> Result<RuntimeEvent> {

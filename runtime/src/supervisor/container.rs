@@ -51,6 +51,8 @@ pub(crate) struct Container {
     /// Pid of the helper that sets it up.
     pub(crate) helper: Option<i32>,
     pub(crate) streams: Vec<Stream>,
+    /// The other end of its stdin, until somebody takes it.
+    pub(crate) stdin: Option<OwnedFd>,
     pub(crate) log: LogFile,
     pub(crate) stop: Option<Stop>,
     /// Somebody wants it gone, or its creation failed.
@@ -79,6 +81,7 @@ impl Container {
             channel: None,
             helper: None,
             streams: Vec::new(),
+            stdin: None,
             log: LogFile::new(logs, record.log),
             stop: None,
             removing: false,

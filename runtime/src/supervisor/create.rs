@@ -3,6 +3,7 @@
 //! `process` does the work in children and reports over a channel; here are only the states, the deadlines, the records
 //! and who waits for what.
 
+use std::cell::RefCell;
 use std::os::fd::{AsFd as _, OwnedFd};
 
 use rustix::fs::OFlags;
@@ -51,7 +52,8 @@ impl Supervisor {
         make_private_dir(&dir)?;
         let logs_dir = self.layout.container_dir(id).join("logs");
         write_record(&dir.join("bundle.json"), create)?;
-        let (stdio, streams) = if terminal { (Stdio::Terminal, Vec::new()) } else { self.make_fifos(id)? };
+        let (stdin_end, stdin) = self.make_stdin(create, terminal)?;
+        let (stdio, streams) = if terminal { (Stdio::Terminal, Vec::new()) } else { self.make_fifos(id, stdin_end)? };
         assert_single_threaded();
         let Spawned { pid, pidfd, channel, stage } = process::spawn(&create.spec, &create.launch, stdio)?;
         let identity = Identity { boot_id: self.boot_id.clone(), pid, start_time: start_time(pid).unwrap_or_default() };
@@ -70,6 +72,7 @@ impl Supervisor {
         container.channel = Some(self.poller.watch(channel, Source::Channel(id.clone()))?);
         container.helper = Some(self.add_helper(stage, Owner::Container(id.clone()))?);
         container.streams = streams;
+        container.stdin = stdin;
         container.waiting.created = Some(client);
         let saved = container.save();
         self.containers.insert(id.clone(), container);
@@ -80,8 +83,19 @@ impl Supervisor {
         Ok(())
     }
 
-    /// stdin is empty; stdout and stderr are FIFOs whose other ends are pumped and held by the keeper.
-    fn make_fifos(&mut self, id: &ContainerId) -> Result<(Stdio, Vec<Stream>)> {
+    /// The container's stdin and, where somebody may attach to it, the other end, which the keeper holds too.
+    fn make_stdin(&mut self, create: &Create, terminal: bool) -> Result<(OwnedFd, Option<OwnedFd>)> {
+        if !create.stdin || terminal {
+            let null = std::fs::File::open("/dev/null").doing(|| "open /dev/null")?;
+            return Ok((null.into(), None));
+        }
+        let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).doing(|| "make a pipe")?;
+        self.keeper.put(&format!("in/{}", create.id), &[write.as_fd()])?;
+        Ok((read, Some(write)))
+    }
+
+    /// stdout and stderr are FIFOs whose other ends are pumped and held by the keeper.
+    fn make_fifos(&mut self, id: &ContainerId, stdin: OwnedFd) -> Result<(Stdio, Vec<Stream>)> {
         let dir = self.layout.container_run_dir(id);
         let mut ours = Vec::new();
         let mut theirs = Vec::new();
@@ -92,10 +106,9 @@ impl Supervisor {
         }
         let held: Vec<_> = ours.iter().map(std::os::fd::AsFd::as_fd).collect();
         self.keeper.put(&format!("log/{id}"), &held)?;
-        let null = std::fs::File::open("/dev/null").doing(|| "open /dev/null")?;
         let streams = self.fifo_streams(id, ours)?;
         let [out, err] = <[OwnedFd; 2]>::try_from(theirs).expect("one for each of the two streams");
-        Ok((Stdio::Fds([null.into(), out, err]), streams))
+        Ok((Stdio::Fds([stdin, out, err]), streams))
     }
 
     /// Watches the two FIFOs of a container.
@@ -104,7 +117,7 @@ impl Supervisor {
         named
             .map(|(index, (name, fd))| {
                 let fd = self.poller.watch_edges(fd, Source::Log(id.clone(), index))?;
-                Ok(Stream { origin: Origin::Fifo(name), fd, ready: true })
+                Ok(Stream { origin: Origin::Fifo(name), fd, ready: true, attached: RefCell::default() })
             })
             .collect()
     }
@@ -113,7 +126,7 @@ impl Supervisor {
     pub(super) fn terminal_stream(&self, id: &ContainerId, master: OwnedFd) -> Result<Stream> {
         rustix::io::ioctl_fionbio(&master, true).doing(|| "make a terminal non-blocking")?;
         let fd = self.poller.watch_edges(master, Source::Log(id.clone(), 0))?;
-        Ok(Stream { origin: Origin::Terminal, fd, ready: true })
+        Ok(Stream { origin: Origin::Terminal, fd, ready: true, attached: RefCell::default() })
     }
 
     pub(super) fn channel_spoke(&mut self, id: &ContainerId) {
@@ -280,7 +293,7 @@ impl Supervisor {
 
     /// Drops what keeper and run directory hold of a container.
     pub(super) fn forget_files(&self, id: &ContainerId) {
-        for kind in ["log", "tty", "chan"] {
+        for kind in ["log", "tty", "chan", "in"] {
             let _ = self.keeper.drop_name(&format!("{kind}/{id}"));
         }
         let dir = self.layout.container_run_dir(id);

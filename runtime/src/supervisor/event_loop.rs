@@ -29,7 +29,7 @@ pub(crate) enum Source {
     Init(ContainerId),
     /// A container on its way has something to say.
     Channel(ContainerId),
-    /// Output of a container.
+    /// Output of a container, or room in a pipe attached to it.
     Log(ContainerId, usize),
     /// Another process of a container that is being stopped ended.
     Sibling(ContainerId),
@@ -98,6 +98,11 @@ impl Poller {
     /// that he did not. Since Linux 5.14 each write to a pipe is an edge.
     pub(crate) fn watch_edges<T: AsFd>(&self, fd: T, source: Source) -> Result<Watched<T>> {
         self.add(fd, source, epoll::EventFlags::IN | epoll::EventFlags::ET)
+    }
+
+    /// Adds a descriptor, edge triggered, for writing: wakes when there is room again, or nobody to read.
+    pub(crate) fn watch_room<T: AsFd>(&self, fd: T, source: Source) -> Result<Watched<T>> {
+        self.add(fd, source, epoll::EventFlags::OUT | epoll::EventFlags::ET)
     }
 
     fn add<T: AsFd>(&self, fd: T, source: Source, flags: epoll::EventFlags) -> Result<Watched<T>> {

@@ -9,6 +9,7 @@ pub(crate) mod file;
 pub(crate) mod format;
 mod torn;
 
+use std::cell::RefCell;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
@@ -17,6 +18,7 @@ use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, SpliceFlags};
 
 use crate::error::{Doing, Result};
+use crate::supervisor::attach::{self, Attached};
 use crate::supervisor::event_loop::Watched;
 use file::LogFile;
 use format::StreamName;
@@ -40,6 +42,8 @@ pub(crate) struct Stream {
     pub(crate) fd: Watched<OwnedFd>,
     /// It may have more to read than its last edge told.
     pub(crate) ready: bool,
+    /// Who sees it as it comes.
+    pub(crate) attached: RefCell<Vec<Attached>>,
 }
 
 /// What pumping a block did.
@@ -69,12 +73,14 @@ impl Pump {
     /// Moves one block. With `at_end` a last line without a newline is written too.
     pub(crate) fn step(&mut self, stream: &Stream, file: &mut LogFile, at_end: bool) -> Pumped {
         match stream.origin {
-            Origin::Fifo(name) => self.step_fifo(&stream.fd, name, file, at_end),
-            Origin::Terminal => self.step_terminal(&stream.fd, file),
+            Origin::Fifo(name) => self.step_fifo(stream, name, file, at_end),
+            Origin::Terminal => self.step_terminal(stream, file, at_end),
         }
     }
 
-    fn step_fifo(&mut self, fifo: &OwnedFd, name: StreamName, file: &mut LogFile, at_end: bool) -> Pumped {
+    fn step_fifo(&mut self, stream: &Stream, name: StreamName, file: &mut LogFile, at_end: bool) -> Pumped {
+        let fifo: &OwnedFd = &stream.fd;
+        let mut attached = stream.attached.borrow_mut();
         let copied = match rustix::pipe::tee(fifo, &self.copy_write, BLOCK_BYTES, SpliceFlags::NONBLOCK) {
             Ok(0) | Err(_) => return Pumped::Idle,
             Ok(copied) => copied,
@@ -82,6 +88,8 @@ impl Pump {
         if !read_exactly(&self.copy_read, &mut self.block[..copied]) {
             return Pumped::Idle;
         }
+        // what somebody attached has no room for stays in the FIFO
+        let copied = attach::show(&mut attached, &self.block[..copied], at_end);
         let block = &self.block[..copied];
         let whole_lines = block.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
         // an unfinished line stays in the FIFO until it is finished, fills a block or the container is gone
@@ -92,14 +100,21 @@ impl Pump {
             return Pumped::Idle;
         }
         file.append(&mut self.lines, name, &block[..take], at_end);
+        attach::taken(&mut attached, take);
         if read_exactly(fifo, &mut self.block[..take]) { Pumped::More } else { Pumped::Idle }
     }
 
-    fn step_terminal(&mut self, terminal: &OwnedFd, file: &mut LogFile) -> Pumped {
+    fn step_terminal(&mut self, stream: &Stream, file: &mut LogFile, at_end: bool) -> Pumped {
+        let mut attached = stream.attached.borrow_mut();
+        if attach::is_waiting(&mut attached) && !at_end {
+            return Pumped::Idle;
+        }
+        let terminal: &OwnedFd = &stream.fd;
         match rustix::io::read(terminal, &mut self.block[..]) {
             // EIO: nobody has the other side open at present
             Ok(0) | Err(_) => Pumped::Idle,
             Ok(len) => {
+                attach::hand_on(&mut attached, &self.block[..len]);
                 file.append(&mut self.lines, StreamName::Stdout, &self.block[..len], false);
                 Pumped::More
             }

@@ -152,13 +152,15 @@ impl Supervisor {
         if let Some(init) = container.init.take() {
             reap(&init);
         }
-        container.streams.clear();
+        container.stdin = None;
+        let streams = std::mem::take(&mut container.streams);
         let identity = &container.record.identity;
         let exit_file = self.layout.exits_dir().join(exit_file_name(identity.pid, identity.start_time));
         let _ = std::fs::remove_file(exit_file);
-        for kind in ["log", "tty", "chan"] {
+        for kind in ["log", "tty", "chan", "in"] {
             let _ = self.keeper.drop_name(&format!("{kind}/{id}"));
         }
+        self.let_go_of(streams);
         self.tell_end(id);
     }
 

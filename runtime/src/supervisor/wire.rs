@@ -37,6 +37,8 @@ pub(crate) enum Request {
     List,
     /// Runs a program inside; three descriptors attached, or none for a terminal. Answer: `Exec` (with the terminal).
     Exec { id: ContainerId, config: ExecConfig },
+    /// Output as it comes, and stdin. Answer: `Done` with descriptors, see `attach`.
+    Attach { id: ContainerId, take_stdin: bool },
     /// Answered with `Exit` when it is over. Only on the connection that asked for the exec.
     ExecWait { exec: u64 },
     /// Answer: `Done`.
@@ -48,12 +50,15 @@ pub(crate) enum Request {
 }
 
 /// The body of [`Request::Create`].
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Create {
     pub(crate) id: ContainerId,
     pub(crate) spec: oci_spec::runtime::Spec,
     pub(crate) launch: Launch,
     pub(crate) log: LogConfig,
+    /// Its stdin is a pipe.
+    #[serde(default)]
+    pub(crate) stdin: bool,
 }
 
 /// One answer.

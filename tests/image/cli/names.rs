@@ -172,6 +172,7 @@ fn container(desk: &Desk, image: Digest) {
         tty: false,
         init: false,
         dns_search: Vec::new(),
+        extras: runtime::runtime::Extras::default(),
         log: LogConfig::default(),
     };
     let dir = desk.lab.layout().container_dir(&config.id);

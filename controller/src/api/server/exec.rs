@@ -20,9 +20,11 @@ use tokio::sync::mpsc;
 use super::Api;
 use super::refusal::{Refusal, blocking};
 use crate::api::types::{ApiError, EXEC_FRAME_BYTES_MAX, ExecFrame, ExecRequest};
+use crate::model::by_hand;
 
-/// The protocol's name in the `Upgrade` header.
+/// The protocols' names in the `Upgrade` header.
 const PROTOCOL: &str = "boxship-exec";
+pub(super) const ATTACH_PROTOCOL: &str = "boxship-attach";
 
 /// Frames waiting for a slow client; then the program's output waits in its pipe.
 const FRAMES_MAX: usize = 16;
@@ -33,8 +35,7 @@ const OUTPUT_GRACE: Duration = Duration::from_millis(200);
 type Frame = (ExecFrame, Vec<u8>);
 
 pub(super) async fn post(State(api): State<Arc<Api>>, mut request: Request) -> Result<Response, Refusal> {
-    let wanted = request.headers().get(header::UPGRADE).is_some_and(|value| value == PROTOCOL);
-    if !wanted {
+    if !wants(&request, PROTOCOL) {
         return Err(Refusal::bad_request(format!("exec needs `Upgrade: {PROTOCOL}`")));
     }
     let upgrade = hyper::upgrade::on(&mut request);
@@ -42,7 +43,22 @@ pub(super) async fn post(State(api): State<Arc<Api>>, mut request: Request) -> R
         .await
         .map_err(|rejection| Refusal::bad_request(rejection.body_text()))?;
     let container = find(&api, &exec)?;
-    let begun = begin(&api, container, &exec).await?;
+    let runtime = Arc::clone(&api.runtime);
+    let begun = blocking(move || begin(&*runtime, &container, &exec)).await??;
+    switch(upgrade, begun, PROTOCOL)
+}
+
+/// Whether a request asks for a change to this protocol.
+pub(super) fn wants(request: &Request, protocol: &str) -> bool {
+    request.headers().get(header::UPGRADE).is_some_and(|value| value == protocol)
+}
+
+/// Answers with the change of protocol; the frames go on behind it.
+pub(super) fn switch(
+    upgrade: hyper::upgrade::OnUpgrade,
+    begun: Begun,
+    protocol: &'static str,
+) -> Result<Response, Refusal> {
     tokio::spawn(async move {
         match upgrade.await {
             Ok(upgraded) => {
@@ -50,7 +66,7 @@ pub(super) async fn post(State(api): State<Arc<Api>>, mut request: Request) -> R
                 carry(begun, from, to).await;
             }
             Err(error) => {
-                tracing::debug!(%error, "an exec's client went away");
+                tracing::debug!(%error, "a client went away");
                 (begun.kill)();
             }
         }
@@ -58,12 +74,15 @@ pub(super) async fn post(State(api): State<Arc<Api>>, mut request: Request) -> R
     let response = Response::builder()
         .status(StatusCode::SWITCHING_PROTOCOLS)
         .header(header::CONNECTION, "upgrade")
-        .header(header::UPGRADE, PROTOCOL);
+        .header(header::UPGRADE, protocol);
     response.body(Body::empty()).map_err(|e| Refusal::internal(e.to_string()))
 }
 
 /// The running container meant: a replica by name, or an object's first one.
 fn find(api: &Api, exec: &ExecRequest) -> Result<ContainerId, Refusal> {
+    if let (true, Some(linux)) = (exec.stack.is_empty(), &api.linux) {
+        return Ok(by_hand::find_container(&linux.container_configs()?, &exec.target)?.id.clone());
+    }
     let view = api.views.borrow().clone();
     let in_stack = view.seen.state.containers.iter().filter(|(_, c)| c.replica.workload.stack == exec.stack);
     let running: Vec<_> = in_stack.filter(|(_, c)| c.state == ContainerState::Running).collect();
@@ -75,16 +94,23 @@ fn find(api: &Api, exec: &ExecRequest) -> Result<ContainerId, Refusal> {
 }
 
 /// A program under way and its ends of the pipes.
-struct Begun {
-    session: Box<dyn ExecSession>,
-    kill: Box<dyn Fn() + Send + Sync>,
-    stdin: Option<OwnedFd>,
-    stdout: OwnedFd,
-    stderr: Option<OwnedFd>,
-    terminal: Option<OwnedFd>,
+pub(crate) struct Begun {
+    pub(crate) session: Box<dyn ExecSession>,
+    pub(crate) kill: Box<dyn Fn() + Send + Sync>,
+    pub(crate) stdin: Option<OwnedFd>,
+    pub(crate) stdout: OwnedFd,
+    pub(crate) stderr: Option<OwnedFd>,
+    pub(crate) terminal: Option<OwnedFd>,
+    /// Nobody else holds the output open: all of it comes, however slowly it is read.
+    pub(crate) ends_with_output: bool,
 }
 
-async fn begin(api: &Arc<Api>, container: ContainerId, exec: &ExecRequest) -> Result<Begun, Refusal> {
+/// Runs a further program in a container.
+pub(crate) fn begin(
+    runtime: &dyn runtime::Runtime,
+    container: &ContainerId,
+    exec: &ExecRequest,
+) -> runtime::Result<Begun> {
     let config = ExecConfig {
         args: exec.args.clone(),
         env: exec.env.iter().cloned().collect::<BTreeMap<_, _>>(),
@@ -92,12 +118,10 @@ async fn begin(api: &Arc<Api>, container: ContainerId, exec: &ExecRequest) -> Re
         user: exec.user.clone(),
         tty: exec.tty.is_some(),
     };
-    let (runtime, size, wants_stdin) = (Arc::clone(&api.runtime), exec.tty, exec.stdin);
-    let begun = blocking(move || match size {
-        Some(size) => begin_terminal(&*runtime, &container, &config, size),
-        None => begin_pipes(&*runtime, &container, &config, wants_stdin),
-    });
-    begun.await?.map_err(Refusal::from)
+    match exec.tty {
+        Some(size) => begin_terminal(runtime, container, &config, size),
+        None => begin_pipes(runtime, container, &config, exec.stdin),
+    }
 }
 
 fn begin_terminal(
@@ -121,6 +145,7 @@ fn begin_terminal(
         stdout: copy(&master)?,
         stderr: None,
         terminal: Some(master),
+        ends_with_output: false,
     })
 }
 
@@ -143,12 +168,17 @@ fn begin_pipes(
     let stdio = ExecStdio::Fds([stdin_end, out_end.into(), err_end.into()]);
     let session = runtime.exec(container, config, stdio)?;
     let kill = session.killer();
-    Ok(Begun { session, kill, stdin, stdout: out.into(), stderr: Some(err.into()), terminal: None })
+    let (stdout, stderr) = (out.into(), Some(err.into()));
+    Ok(Begun { session, kill, stdin, stdout, stderr, terminal: None, ends_with_output: false })
 }
 
 /// Carries frames until the program ends or the client goes away, which kills the program.
-async fn carry(begun: Begun, from: impl AsyncRead + Unpin + Send + 'static, mut to: impl AsyncWrite + Unpin) {
-    let Begun { mut session, kill, stdin, stdout, stderr, terminal } = begun;
+pub(crate) async fn carry(
+    begun: Begun,
+    from: impl AsyncRead + Unpin + Send + 'static,
+    mut to: impl AsyncWrite + Unpin,
+) {
+    let Begun { mut session, kill, stdin, stdout, stderr, terminal, ends_with_output } = begun;
     let (frames, mut outgoing) = mpsc::channel::<Frame>(FRAMES_MAX);
     let mut outputs = vec![send_output(ExecFrame::Stdout, stdout, frames.clone())];
     outputs.extend(stderr.map(|fd| send_output(ExecFrame::Stderr, fd, frames.clone())));
@@ -166,6 +196,9 @@ async fn carry(begun: Begun, from: impl AsyncRead + Unpin + Send + 'static, mut 
             },
             exit = &mut waiting, if ended.is_none() => {
                 ended = Some(exit);
+                if ends_with_output {
+                    continue;
+                }
                 let outputs = std::mem::take(&mut outputs);
                 tokio::spawn(async move {
                     tokio::time::sleep(OUTPUT_GRACE).await;
@@ -220,8 +253,7 @@ fn send_output(kind: ExecFrame, fd: OwnedFd, frames: mpsc::Sender<Frame>) -> tok
 }
 
 /// Takes the client's frames; true when the connection ended rather than the input.
-async fn receive(mut from: impl AsyncRead + Unpin, stdin: Option<OwnedFd>, terminal: Option<OwnedFd>) -> bool {
-    let mut stdin = stdin.map(|fd| tokio::fs::File::from_std(fd.into()));
+async fn receive(mut from: impl AsyncRead + Unpin, mut stdin: Option<OwnedFd>, terminal: Option<OwnedFd>) -> bool {
     loop {
         let (Ok(kind), Ok(len)) = (from.read_u8().await, from.read_u32().await) else { return true };
         let len = usize::try_from(len).unwrap_or(usize::MAX);
@@ -235,10 +267,11 @@ async fn receive(mut from: impl AsyncRead + Unpin, stdin: Option<OwnedFd>, termi
         match ExecFrame::from_byte(kind) {
             Some(ExecFrame::Stdin) if payload.is_empty() => stdin = None,
             Some(ExecFrame::Stdin) => {
-                if let Some(file) = &mut stdin
-                    && (file.write_all(&payload).await.is_err() || file.flush().await.is_err())
-                {
-                    stdin = None;
+                if let Some(fd) = stdin.take() {
+                    stdin = tokio::task::spawn_blocking(move || write_all(&fd, &payload).then_some(fd))
+                        .await
+                        .ok()
+                        .flatten();
                 }
             }
             Some(ExecFrame::Resize) => {
@@ -250,4 +283,25 @@ async fn receive(mut from: impl AsyncRead + Unpin, stdin: Option<OwnedFd>, termi
             Some(ExecFrame::Stdout | ExecFrame::Stderr | ExecFrame::Exit) | None => return true,
         }
     }
+}
+
+/// Writes everything, waiting for room where the other side of a terminal does not block; false when nobody reads.
+fn write_all(fd: &OwnedFd, bytes: &[u8]) -> bool {
+    use rustix::event::{PollFd, PollFlags, poll};
+    let mut at = 0;
+    while at < bytes.len() {
+        match rustix::io::write(fd, &bytes[at..]) {
+            Ok(written) => at += written,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(rustix::io::Errno::AGAIN) => {
+                let mut fds = [PollFd::new(fd, PollFlags::OUT)];
+                let waited = poll(&mut fds, None);
+                if waited.is_err() || fds[0].revents().intersects(PollFlags::HUP | PollFlags::ERR) {
+                    return false;
+                }
+            }
+            Err(_) => return false,
+        }
+    }
+    true
 }

@@ -6,10 +6,13 @@ use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::extract::{Query, State};
 use axum::response::Response;
+use runtime::runtime::ContainerConfig;
+use runtime::{LinuxRuntime, Runtime as _};
 use serde::Deserialize;
 use tokio::sync::mpsc;
 
@@ -17,7 +20,7 @@ use super::Api;
 use super::images::ndjson;
 use super::refusal::Refusal;
 use crate::api::types::LogLine;
-use crate::model::ObjectKey;
+use crate::model::{ObjectKey, by_hand};
 
 /// Lines waiting for a slow reader; then the file is not read on.
 const LINES_MAX: usize = 256;
@@ -33,9 +36,14 @@ const OLDER_FILES_MAX: u32 = 100;
 
 #[derive(Debug, Deserialize)]
 pub(super) struct Which {
+    #[serde(default)]
     stack: String,
+    #[serde(default)]
     kind: String,
+    #[serde(default)]
     name: String,
+    /// One container, as `find_container` understands it.
+    container: Option<String>,
     replica: Option<String>,
     tail: Option<usize>,
     #[serde(default)]
@@ -43,12 +51,52 @@ pub(super) struct Which {
 }
 
 pub(super) async fn get(State(api): State<Arc<Api>>, Query(which): Query<Which>) -> Result<Response, Refusal> {
+    let (send, lines) = mpsc::channel(LINES_MAX);
+    let follow = Following { tail: which.tail, follow: which.follow };
+    if let (Some(container), Some(linux)) = (&which.container, api.linux.clone()) {
+        let config = by_hand::find_container(&linux.container_configs()?, container)?.clone();
+        tokio::task::spawn_blocking(move || one_container(&linux, &config, follow, &send));
+        return Ok(ndjson(lines));
+    }
     let key: ObjectKey = format!("{}/{}/{}", which.stack, which.kind, which.name)
         .parse()
         .map_err(|e: crate::model::KeyError| Refusal::bad_request(e.to_string()))?;
-    let (send, lines) = mpsc::channel(LINES_MAX);
-    tokio::task::spawn_blocking(move || send_all(&api, &key, &which, &send));
+    tokio::task::spawn_blocking(move || {
+        send_all(&|| containers(&api, &key, which.replica.as_deref()), &|| false, follow, &send);
+    });
     Ok(ndjson(lines))
+}
+
+/// How a log is read.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Following {
+    /// Only the last lines of each container.
+    pub(crate) tail: Option<usize>,
+    /// Go on as lines come.
+    pub(crate) follow: bool,
+}
+
+/// Sends the log of one container; followed, until it has ended. Blocks.
+pub(crate) fn one_container(
+    linux: &LinuxRuntime,
+    config: &ContainerConfig,
+    how: Following,
+    send: &mpsc::Sender<LogLine>,
+) {
+    let name = by_hand::name_of(&config.labels).unwrap_or(config.id.as_str()).to_owned();
+    let dir = linux.log_dir(&config.id);
+    let over = Arc::new(AtomicBool::new(false));
+    if how.follow {
+        let (supervisor, id, over) = (linux.supervisor().clone(), config.id.clone(), Arc::clone(&over));
+        let wait = move || {
+            let _ = supervisor.wait(&id);
+            over.store(true, Ordering::Release);
+        };
+        if std::thread::Builder::new().name("log end".to_owned()).spawn(wait).is_err() {
+            return;
+        }
+    }
+    send_all(&|| vec![(name.clone(), dir.clone())], &|| over.load(Ordering::Acquire), how, send);
 }
 
 /// The log files of the containers asked for, oldest container first.
@@ -63,23 +111,31 @@ fn containers(api: &Api, key: &ObjectKey, replica: Option<&str>) -> Vec<(String,
     found.into_iter().map(|(_, _, name, id)| (name, api.runtime.log_dir(id))).collect()
 }
 
-fn send_all(api: &Api, key: &ObjectKey, which: &Which, send: &mpsc::Sender<LogLine>) {
+/// Sends the logs of what `found` finds, each time anew; followed ones until `over`, which is asked before the last read.
+fn send_all(
+    found: &dyn Fn() -> Vec<(String, PathBuf)>,
+    over: &dyn Fn() -> bool,
+    how: Following,
+    send: &mpsc::Sender<LogLine>,
+) {
     let mut followed: Vec<Follower> = Vec::new();
     let mut first = true;
     loop {
-        for (replica, dir) in containers(api, key, which.replica.as_deref()) {
+        let is_over = over();
+        for (replica, dir) in found() {
             if followed.iter().any(|follower| follower.dir == dir) {
                 continue;
             }
             let mut follower = Follower { replica, dir, open: None };
-            let tail = if first { which.tail } else { None };
+            let tail = if first { how.tail } else { None };
             if !follower.send_backlog(tail, send) {
                 return;
             }
             followed.push(follower);
         }
         first = false;
-        if !which.follow || !followed.iter_mut().all(|follower| follower.send_new(send)) || send.is_closed() {
+        let listens = !how.follow || followed.iter_mut().all(|follower| follower.send_new(send));
+        if !how.follow || is_over || !listens || send.is_closed() {
             return;
         }
         std::thread::sleep(FOLLOW_EVERY);

@@ -25,7 +25,7 @@ const WAIT_MS_MAX: u64 = 15_000;
 const TRY_EVERY: Duration = Duration::from_millis(20);
 
 /// Somebody who does it.
-pub(super) enum Desk<'a> {
+pub(in crate::cli) enum Desk<'a> {
     /// The controller.
     Controller(&'a Context),
     /// We ourselves.
@@ -40,6 +40,11 @@ pub(super) enum Desk<'a> {
 impl<'a> Desk<'a> {
     /// Finds out who it is.
     pub(super) async fn open(context: &'a Context) -> Result<Self, Failure> {
+        Self::open_as(context, "boxship image", "work with images without a controller").await
+    }
+
+    /// Finds out who it is; others are told `who` holds the data root, and without root, what for it is needed.
+    pub(in crate::cli) async fn open_as(context: &'a Context, who: &str, purpose: &str) -> Result<Self, Failure> {
         let deadline = boot_ms() + WAIT_MS_MAX;
         loop {
             match context.client.get::<Status>("/v1/status").await {
@@ -47,8 +52,8 @@ impl<'a> Desk<'a> {
                 Err(ClientError::NotRunning { .. }) => {}
                 Err(other) => return Err(other.into()),
             }
-            require_root("work with images without a controller")?;
-            match Alone::try_take(&context.layout, "boxship image")? {
+            require_root(purpose)?;
+            match Alone::try_take(&context.layout, who)? {
                 Ok(alone) => {
                     let options = LinuxOptions { images: context.place.store_options() };
                     let linux = Box::new(LinuxRuntime::open(&context.layout, options)?);
@@ -66,7 +71,7 @@ impl<'a> Desk<'a> {
     }
 
     /// Does it, with a bar while layers move.
-    pub(super) async fn ask(&self, request: &ImageRequest) -> Result<ImageAnswer, Failure> {
+    pub(in crate::cli) async fn ask(&self, request: &ImageRequest) -> Result<ImageAnswer, Failure> {
         let bars = Bars::default();
         let answer = match self {
             Self::Controller(context) => ask_controller(context, request, &bars).await,

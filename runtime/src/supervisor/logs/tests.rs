@@ -15,7 +15,10 @@ fn fifo_stream(dir: &Path) -> (Stream, OwnedFd) {
     let ours = make_fifo(&path).unwrap();
     let theirs = open_fifo(&path, OFlags::empty()).unwrap();
     let fd = Poller::new().unwrap().watch_edges(ours, Source::Exits).unwrap();
-    (Stream { origin: Origin::Fifo(StreamName::Stdout), fd, ready: true }, theirs)
+    (
+        Stream { origin: Origin::Fifo(StreamName::Stdout), fd, ready: true, attached: std::cell::RefCell::default() },
+        theirs,
+    )
 }
 
 fn lines_of(text: &str) -> Vec<String> {

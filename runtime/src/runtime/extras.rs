@@ -1,0 +1,64 @@
+//! What containers made by hand may ask for beyond what is planned: as values.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use super::HostPort;
+
+/// Of one container; the default asks for nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Extras {
+    /// It is written down before it is made, stays after its end and may be started again with its writable layer.
+    pub kept: bool,
+    /// Its writable layer is written out at its end, so that it may be started again after a power cut too.
+    pub lasting: bool,
+    /// Its stdin is a pipe that somebody attaches to; else it is empty.
+    pub stdin: bool,
+    /// Lines of /etc/hosts: name and address.
+    pub hosts: Vec<(String, IpAddr)>,
+    /// Name servers in the place of ours; empty: ours, or with the host's network the host's.
+    pub nameservers: Vec<IpAddr>,
+    /// Resource limits of its first process.
+    pub ulimits: Vec<Ulimit>,
+    /// Names and ports that the runtime publishes while it runs, beside the table of whoever plans.
+    pub endpoints: Option<OwnEndpoints>,
+}
+
+impl Extras {
+    /// Nothing is asked for.
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// A resource limit, by the kernel's name in lower case without `RLIMIT_`: `nofile`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ulimit {
+    /// Which.
+    pub name: String,
+    /// What a program meets; [`u64::MAX`] is none.
+    pub soft: u64,
+    /// What it may raise that to.
+    pub hard: u64,
+}
+
+/// Names and ports of one container.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OwnEndpoints {
+    /// Names on its network.
+    pub names: Vec<String>,
+    /// Published ports.
+    pub ports: Vec<PublishedPort>,
+}
+
+/// A port of the host that leads into a container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublishedPort {
+    /// Of the host.
+    pub at: HostPort,
+    /// Inside.
+    pub container_port: u16,
+}
