@@ -27,6 +27,7 @@ mod plan;
 mod processes;
 mod progress;
 mod prune;
+mod rollout;
 mod table;
 mod terminal;
 mod up;
@@ -122,6 +123,10 @@ async fn dispatch(context: &Context, verb: Verb) -> Result<ExitCode, Failure> {
         Verb::Logs(args) => logs::run(context, &args).await,
         Verb::Exec(args) => exec::run(context, &args).await,
         Verb::Events(args) => events::run(context, &args).await,
+        Verb::Rollout(args) => rollout::run(context, &args.verb).await,
+        Verb::Scale(args) => rollout::scale(context, &args).await,
+        Verb::Hold(args) => rollout::hold(context, &args).await,
+        Verb::Release(args) => rollout::release(context, &args).await,
         Verb::Delete(args) => delete::run(context, &args).await,
         Verb::Prune(args) => prune::run(context, &args).await,
         Verb::Image(args) => image::run(context, &args.verb).await,

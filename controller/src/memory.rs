@@ -26,7 +26,7 @@ pub use record::ContainerRecord;
 use crate::api::types::Event;
 use crate::model::{
     ExitRecord, Failure, JobRecord, ObjectKey, ObservedImage, ObservedNetwork, ObservedState, ObservedVolume,
-    ReplicaKey, Revision,
+    ReplicaKey, Revision, RevisionResult,
 };
 use crate::store::{Batch, StateStore};
 
@@ -179,6 +179,33 @@ impl Memory {
         revisions.drain(..surplus);
         self.set(&mut inner, format!("revision/{object}"), Some(&revisions));
         inner.revisions.insert(object.clone(), revisions);
+    }
+
+    /// Makes an App's newest revision roll again, if it failed, and forgets what its replicas and these actions have to
+    /// wait for.
+    pub fn try_again(&self, object: &ObjectKey, subjects: &[String]) {
+        let mut inner = self.lock();
+        if let Some(mut revisions) = inner.revisions.remove(object) {
+            if let Some(last) = revisions.last_mut()
+                && matches!(last.result, RevisionResult::Failed { .. })
+            {
+                (last.result, last.progress_boot_ms, last.available_max) =
+                    (RevisionResult::Rolling, clock::boot_ms(), 0);
+            }
+            self.set(&mut inner, format!("revision/{object}"), Some(&revisions));
+            inner.revisions.insert(object.clone(), revisions);
+        }
+        let replicas: Vec<ReplicaKey> = inner.exits.keys().filter(|r| r.workload == *object).cloned().collect();
+        for replica in replicas {
+            let mut exits = inner.exits.remove(&replica).unwrap_or_default();
+            // They stay in the history, and count as little as those of an earlier boot.
+            exits.iter_mut().for_each(|exit| exit.finished_boot_ms = 0);
+            self.set(&mut inner, format!("exit/{}", String::from(replica.clone())), Some(&exits));
+            inner.exits.insert(replica, exits);
+        }
+        for subject in subjects {
+            self.drop_failure(&mut inner, subject);
+        }
     }
 
     /// Remembers how a job went.

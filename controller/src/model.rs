@@ -13,6 +13,7 @@ mod key;
 mod needed;
 pub mod object;
 mod observed;
+mod orders;
 mod resolve;
 
 pub use accept::{Accepted, Confirmation, Notice, accept};
@@ -30,4 +31,5 @@ pub use observed::{
     ExitRecord, Failure, JobOutcome, JobRecord, MountedVolume, ObservedContainer, ObservedImage, ObservedNetwork,
     ObservedState, ObservedVolume, PreviousImage, Revision, RevisionResult,
 };
+pub use orders::{HoldOrder, Orders, UndoOrder};
 pub use resolve::{Resolution, resolve, resolve_with};

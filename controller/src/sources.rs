@@ -6,6 +6,7 @@
 
 mod merge;
 mod moved;
+mod orders;
 mod planned;
 mod saved;
 
@@ -20,6 +21,7 @@ use crate::manifest::{self, LoadOptions, Look};
 use crate::memory::Memory;
 use crate::model::{Confirmation, DesiredState, Diagnostic, FileKind, Hold, Loaded, ObjectKey, accept, codes};
 use crate::reconcile::Planner;
+pub use orders::Refused;
 use saved::{Entry, Role, Saved};
 
 /// Problems of one source shown on every page; `check` shows all.
@@ -131,6 +133,7 @@ impl Sources {
             inner.lost.clear();
         }
         inner.saved.entries.insert(path.clone(), Entry { request, accepted, role });
+        inner.saved.read_again(&path);
         let held: Vec<Notice> = problems.iter().filter(|p| is_hold(p)).map(notice).collect();
         let said = Said {
             fingerprint: loaded.fingerprint.clone(),
@@ -170,16 +173,20 @@ impl Sources {
     /// Takes back a source, or all; what nothing else names is then removed.
     ///
     /// # Errors
-    /// A source that is not there.
-    pub async fn remove(self: &Arc<Self>, path: Option<PathBuf>) -> Result<Applied, String> {
+    /// A source that is not there, that the controller was started on, or of which something is held by hand.
+    pub async fn remove(self: &Arc<Self>, path: Option<PathBuf>) -> Result<Applied, Refused> {
         let sources = Arc::clone(self);
+        let refused = |code, message: String| Refused { code, message, help: Some("boxship get".to_owned()) };
         let work = move || {
             let mut inner = sources.lock();
+            Self::refuse_removal(&inner, path.as_deref())?;
             match &path {
                 Some(path) => {
                     inner.said.remove(path);
                     let known = inner.saved.entries.remove(path).is_some();
-                    known.then_some(()).ok_or_else(|| format!("{} is not in force", path.display()))?;
+                    known
+                        .then_some(())
+                        .ok_or_else(|| refused("BX0903", format!("{} is not in force", path.display())))?;
                 }
                 None => {
                     inner.saved.entries.clear();
@@ -191,7 +198,8 @@ impl Sources {
             let changed = sources.put_in_force(&mut inner, &format!("{what} taken back"));
             Ok(sources.applied(&inner, changed))
         };
-        tokio::task::spawn_blocking(work).await.map_err(|e| format!("it broke: {e}"))?
+        let done = tokio::task::spawn_blocking(work).await;
+        done.map_err(|e| refused("BX0900", format!("it broke: {e}")))?
     }
 
     /// Removes one object of a source that is not followed. `None`: nothing declares it.
@@ -207,6 +215,9 @@ impl Sources {
                 return Ok(None);
             };
             let (path, mut entry) = (path.clone(), entry.clone());
+            if inner.saved.orders.get(&key).is_some_and(|by_hand| by_hand.hold.is_some()) {
+                return Err(format!("{key} is held by hand: release it first"));
+            }
             let span = entry.accepted.objects.iter().find(|o| o.key == key).map(|o| o.span.start().to_string());
             if entry.request.watch {
                 let place = span.unwrap_or_default();
@@ -249,6 +260,7 @@ impl Sources {
     /// Merges, saves, tells. Whether anything changed that can have an effect.
     fn put_in_force(&self, inner: &mut Inner, why: &str) -> bool {
         inner.saved.forget_what_moved();
+        inner.saved.forget_orders();
         let (mut desired, _) = merge::merge(&inner.saved, None);
         if merge::keys(&desired).is_superset(&inner.lost.iter().collect()) {
             inner.lost.clear();

@@ -163,12 +163,14 @@ impl<'a> Page<'a> {
     }
 
     fn replicas(self, key: &ObjectKey) -> Vec<ReplicaStatus> {
+        let revisions = self.view.seen.state.revisions.get(key).into_iter().flatten().rev();
         let replica = |(id, container): (&ContainerId, &ObservedContainer)| {
             let info = self.view.seen.containers.iter().find(|info| info.config.id == *id);
             ReplicaStatus {
                 name: container.replica.to_string(),
                 container: id.clone(),
                 state: container.state,
+                revision: revisions.clone().find(|r| r.template_hash == container.template_hash).map(|r| r.number),
                 ready: container.state == ContainerState::Running && container.ready_since_boot_ms.is_some(),
                 pid: info.and_then(|info| info.pid),
                 address: container.address.as_ref().map(|(_, address)| *address),
@@ -200,6 +202,10 @@ impl<'a> Page<'a> {
     }
 
     fn held(self, key: &ObjectKey) -> Option<(Phase, String)> {
+        let by_hand = self.view.desired.orders.get(key).filter(|by_hand| by_hand.is_left_alone());
+        if let Some(hold) = by_hand.and_then(|by_hand| by_hand.hold.as_ref()) {
+            return Some((Phase::Held, format!("Held by hand: {}", hold.why)));
+        }
         self.waiting(key).find_map(|on| {
             let WaitingOn::Held { reason } = on else { return None };
             Some((Phase::Held, format!("held: {reason}")))

@@ -171,6 +171,8 @@ pub(crate) fn change(desired: &mut DesiredState, rng: &mut Rng) {
         _ => image(desired, stack, rng),
     }
     depend(desired, rng);
+    let workloads = &desired.workloads;
+    desired.orders.retain(|key, _| workloads.contains_key(key));
     let owners = desired.workloads.keys().chain(desired.jobs.keys());
     desired.roots = owners.map(|key| (key.clone(), root(key))).collect();
 }

@@ -1,5 +1,6 @@
 //! What happens to a host between two looks: deaths, hands of people, reboots, lost files, clocks that jump.
 
+use controller::model::{HoldOrder, ObjectKey, Orders, Revision, RevisionResult, UndoOrder};
 use runtime::image::Digest;
 use runtime::runtime::{Alteration, ContainerState, ExitStatus};
 
@@ -37,6 +38,7 @@ impl Sim {
             18 | 19 => self.world.follow_version = self.rng.small(4),
             21 => self.alter_one(),
             22 => self.hang_one(),
+            23..=26 => self.order_one(),
             20 => self.world.advance(if self.rng.chance(300) { 25 * 3_600_000 } else { 400_000 }),
             _ => {}
         }
@@ -112,6 +114,48 @@ impl Sim {
         if let Some(container) = self.world.containers.get_mut(&id) {
             container.seen.unhealthy = true;
         }
+    }
+
+    /// Somebody says by hand what is to be done with an App: hold, release, scale, pause, resume, undo, retry.
+    fn order_one(&mut self) {
+        let keys: Vec<ObjectKey> = self.desired.workloads.keys().cloned().collect();
+        if keys.is_empty() {
+            return;
+        }
+        let key = self.rng.pick(&keys).clone();
+        let is_exclusive = self.desired.workloads[&key].exclusive;
+        let replicas = if is_exclusive { self.rng.small(2) } else { self.rng.small(5) };
+        let undo = self.an_undo(&key);
+        let by_hand = self.desired.orders.entry(key.clone()).or_default();
+        match self.rng.below(10) {
+            0 | 1 => {
+                let why = "by hand".to_owned();
+                by_hand.hold = Some(HoldOrder { why, since_unix_ms: 0, app: None, job: None });
+            }
+            2 | 3 => *by_hand = Orders::default(),
+            4 => {
+                by_hand.replicas = Some(replicas);
+                if let Some(app) = self.desired.workloads.get_mut(&key) {
+                    app.replicas = replicas;
+                }
+            }
+            5 | 6 => by_hand.paused = true,
+            7 => by_hand.paused = false,
+            8 => by_hand.undo = None,
+            _ => by_hand.undo = undo,
+        }
+        self.desired.orders.retain(|_, by_hand| *by_hand != Orders::default());
+        self.say(|sim| format!("by hand, {key}: {:?}", sim.desired.orders.get(&key)));
+    }
+
+    /// From the newest revision back to one that was ready.
+    pub(crate) fn an_undo(&self, key: &ObjectKey) -> Option<UndoOrder> {
+        let revisions = self.memory.revisions.get(key)?;
+        let (last, before) = revisions.split_last()?;
+        let good =
+            |known: &&Revision| known.result == RevisionResult::Ready && known.template_hash != last.template_hash;
+        let to = before.iter().rev().find(good)?.template_hash.clone();
+        Some(UndoOrder { revision: last.number, of: last.template_hash.clone(), to })
     }
 
     fn reboot(&mut self) {

@@ -62,6 +62,8 @@ pub(crate) fn step(action: &Action, desired: &DesiredState, world: &World, memor
     match action {
         Action::CreateContainer { config } => {
             ours(&config.id, world)?;
+            left_alone(&config.id, config, desired)?;
+            paused(config, desired, world, memory)?;
             ceiling(config, desired, world)?;
             job_once(config, desired, world, memory)
         }
@@ -71,6 +73,9 @@ pub(crate) fn step(action: &Action, desired: &DesiredState, world: &World, memor
         }
         Action::StopContainer { id, .. } | Action::RemoveContainer { id } => {
             ours(id, world)?;
+            if let Some(container) = world.containers.get(id) {
+                left_alone(id, &container.config, desired)?;
+            }
             not_held(id, desired, world)?;
             dependants_first(id, desired, world, memory)
         }
@@ -108,6 +113,33 @@ pub(crate) fn step(action: &Action, desired: &DesiredState, world: &World, memor
         | Action::CreateVolume { .. }
         | Action::PublishEndpoints { .. }
         | Action::RecordRevision { .. } => Ok(()),
+    }
+}
+
+/// What a person holds is left as it is.
+fn left_alone(id: &ContainerId, config: &ContainerConfig, desired: &DesiredState) -> Result<(), String> {
+    let Some(container) = ObservedContainer::from_config(config) else { return Ok(()) };
+    let by_hand = desired.orders.get(&container.replica.workload);
+    let is_held = by_hand.is_some_and(|by_hand| by_hand.is_left_alone());
+    if is_held { Err(format!("{id} is touched although its App is held by hand")) } else { Ok(()) }
+}
+
+/// While a roll-out is paused no slot that had another template gets the newest revision's.
+fn paused(config: &ContainerConfig, desired: &DesiredState, world: &World, memory: &Memory) -> Result<(), String> {
+    let Some(new) = ObservedContainer::from_config(config) else { return Ok(()) };
+    let key = &new.replica.workload;
+    if !desired.orders.get(key).is_some_and(|by_hand| by_hand.paused) {
+        return Ok(());
+    }
+    let ran = |c: &&Container| matches!(c.seen.state, ContainerState::Running | ContainerState::Stopped);
+    let of_slot = world.containers.values().filter(|c| c.seen.replica == new.replica).filter(ran);
+    let before = of_slot.max_by_key(|c| c.seen.attempt).map(|c| &c.seen.template_hash);
+    let newest = memory.revisions.get(key).and_then(|revisions| revisions.last()).map(|r| &r.template_hash);
+    match before {
+        Some(before) if *before != new.template_hash && newest == Some(&new.template_hash) => {
+            Err(format!("{} takes a paused roll-out further", config.id))
+        }
+        Some(_) | None => Ok(()),
     }
 }
 

@@ -1,7 +1,9 @@
 //! The end of a seed: faults stop, and within a bounded number of passes everything is as wanted and nothing is planned
 //! any more (I8), the last good revision serving where the wanted one failed (I13).
 
-use controller::model::{MountWhat, ObjectKey, OnFailure, RevisionResult, TemplateHash, VolumeAccess, Workload};
+use controller::model::{
+    MountWhat, ObjectKey, OnFailure, Orders, RevisionResult, TemplateHash, VolumeAccess, Workload,
+};
 use controller::plan::{network_name, template_hash};
 use runtime::image::Digest;
 use runtime::runtime::ContainerState;
@@ -43,6 +45,11 @@ fn calm(sim: &mut Sim) {
         sim.desired.jobs.clear();
         sim.desired.volumes.clear();
     }
+    // What is undone by hand stays so; a person who holds or pauses is not waited for.
+    sim.desired.orders.retain(|_, by_hand| {
+        *by_hand = Orders { undo: by_hand.undo.take(), ..Orders::default() };
+        by_hand.undo.is_some()
+    });
     sim.desired.jobs.retain(|_, job| job.schedule.as_ref().is_none_or(|schedule| schedule.cron == "0 3 * * *"));
     sim.desired.images.values_mut().for_each(|image| image.follow_ms = None);
     let jobs: Vec<ObjectKey> = sim.desired.jobs.keys().cloned().collect();
@@ -62,7 +69,17 @@ fn calm(sim: &mut Sim) {
         }
         if is_good && sim.rng.chance(400) {
             push_bad(sim, &key);
+        } else if is_good && sim.rng.chance(300) {
+            take_back(sim, &key);
         }
+    }
+}
+
+/// Somebody takes a good revision back by hand: the one before has to serve in the end.
+fn take_back(sim: &mut Sim, key: &ObjectKey) {
+    if let Some(undo) = sim.an_undo(key) {
+        sim.say(|_| format!("{key} is undone by hand: {undo:?}"));
+        sim.desired.orders.entry(key.clone()).or_default().undo = Some(undo);
     }
 }
 
@@ -144,6 +161,14 @@ fn expected(sim: &Sim, key: &ObjectKey, app: &Workload) -> Option<TemplateHash> 
         .is_some_and(|last| last.template_hash == wanted && matches!(last.result, RevisionResult::Failed { .. }));
     let present =
         |digest: &Digest| sim.world.images.values().any(|i| i.digest == *digest || i.previous.contains(digest));
+    let undo = sim.desired.orders.get(key).and_then(|by_hand| by_hand.undo.as_ref());
+    let undo = undo.filter(|undo| {
+        revisions.last().is_some_and(|last| (last.number, &last.template_hash) == (undo.revision, &undo.of))
+    });
+    let back = undo.and_then(|undo| revisions.iter().rev().find(|r| r.template_hash == undo.to));
+    if let Some(back) = back.filter(|back| present(&back.image)) {
+        return Some(back.template_hash.clone());
+    }
     let mut good = revisions.iter().filter(|r| r.result == RevisionResult::Ready && r.template_hash != wanted);
     let good = good.next_back().filter(|good| present(&good.image));
     match good {

@@ -67,6 +67,7 @@ pub async fn serve(api: Arc<Api>, socket: UnixListener, mut stop: watch::Receive
         .route("/v1/plan", get(sources::plan))
         .route("/v1/sources", post(sources::apply).delete(sources::remove))
         .route("/v1/objects/{stack}/{kind}/{name}", get(objects::describe).delete(objects::remove))
+        .route("/v1/objects/{stack}/{kind}/{name}/order", post(objects::order))
         .route("/v1/logs", get(logs::get))
         .route("/v1/exec", post(exec::post))
         .route("/v1/containers", post(containers::act))

@@ -8,7 +8,7 @@ use runtime::image::{Digest, ImageRef};
 use runtime::runtime::{ContainerState, ExitStatus, PullPhase};
 use serde::{Deserialize, Serialize};
 
-use crate::model::{ExitRecord, ObjectKey, SourceRef};
+use crate::model::{ExitRecord, ObjectKey, Orders, SourceRef};
 use crate::plan::Plan;
 use crate::plan::change::Change;
 
@@ -99,6 +99,9 @@ pub struct ReplicaStatus {
     pub state: ContainerState,
     /// Its gate passes.
     pub ready: bool,
+    /// Of which revision it is, as far as is remembered.
+    #[serde(default)]
+    pub revision: Option<u32>,
     /// Host pid of its first process.
     pub pid: Option<i32>,
     /// Its address.
@@ -224,6 +227,45 @@ pub struct PlanView {
     /// What each image to pull costs, where its registry says so.
     #[serde(default)]
     pub pulls: Vec<PullView>,
+    /// Objects that people hold, with their reasons.
+    #[serde(default)]
+    pub held: Vec<(ObjectKey, String)>,
+}
+
+/// What a person asks of one object, over what its manifest says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Order {
+    /// Leave it as it is.
+    Hold {
+        /// For those who wonder later.
+        why: String,
+    },
+    /// No longer.
+    Release,
+    /// So many replicas.
+    Scale {
+        /// How many.
+        replicas: u32,
+    },
+    /// Take no roll-out further.
+    Pause,
+    /// No longer.
+    Resume,
+    /// Run an earlier revision.
+    Undo {
+        /// Which; `None`: the last one before that was ready.
+        to: Option<u32>,
+    },
+    /// Try the newest revision again, and wait for nothing.
+    Retry,
+}
+
+/// What came of an [`Order`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ordered {
+    /// One line.
+    pub said: String,
 }
 
 /// An image that is to be pulled.
@@ -248,6 +290,9 @@ pub struct Description {
     pub exits: Vec<(String, ExitRecord)>,
     /// `number, image, result` of each revision, oldest first.
     pub revisions: Vec<RevisionView>,
+    /// What people asked of it.
+    #[serde(default)]
+    pub orders: Orders,
     /// What is waited for, one line each.
     pub waiting: Vec<String>,
     /// What people should know about the host and its sources, as in [`Status`].
@@ -268,6 +313,12 @@ pub struct RevisionView {
     pub result: String,
     /// Wall clock.
     pub created_unix_ms: u64,
+    /// Fields that differ from the revision before.
+    #[serde(default)]
+    pub changed: Vec<String>,
+    /// Its roll-out is paused.
+    #[serde(default)]
+    pub paused: bool,
 }
 
 /// Something that happened.

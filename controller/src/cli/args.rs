@@ -4,9 +4,11 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+mod direct;
 mod hand;
 mod image;
 
+pub(crate) use direct::{HoldArgs, ReleaseArgs, RolloutArgs, RolloutStatusArgs, RolloutVerb, ScaleArgs};
 pub(crate) use hand::{
     CreateArgs, KillArgs, MakeArgs, NamesArgs, PsArgs, Pull, RenameArgs, RestartArgs, RmArgs, RunArgs, StartArgs,
     StopArgs,
@@ -118,6 +120,14 @@ pub enum Verb {
     Exec(ExecArgs),
     /// Print what happened
     Events(EventsArgs),
+    /// Watch, list, undo, retry and pause the roll-outs of an App
+    Rollout(RolloutArgs),
+    /// Run so many replicas of an App
+    Scale(ScaleArgs),
+    /// Leave an object as it is, whatever its manifest says
+    Hold(HoldArgs),
+    /// End a hold
+    Release(ReleaseArgs),
     /// Delete an object that no followed manifest declares (volumes with their data)
     Delete(DeleteArgs),
     /// Remove what no manifest declares any more, after showing it (for images: boxship image prune)

@@ -42,6 +42,7 @@ pub(super) async fn run(context: &Context, args: &ObjectArgs) -> Result<ExitCode
             anstream::println!("             probe: {probe}");
         }
     }
+    by_hand(&described, now);
     for revision in &described.revisions {
         let when = age(now, revision.created_unix_ms);
         anstream::println!("   Revision: {:3} {} {} ({when} ago)", revision.number, revision.image, revision.result);
@@ -49,6 +50,20 @@ pub(super) async fn run(context: &Context, args: &ObjectArgs) -> Result<ExitCode
     timeline(&described);
     logs(&described);
     Ok(ExitCode::SUCCESS)
+}
+
+/// What people asked of it.
+fn by_hand(described: &Description, now: u64) {
+    let asked = &described.orders;
+    if let Some(hold) = &asked.hold {
+        anstream::println!("   Held:     {} ({} ago)", hold.why, age(now, hold.since_unix_ms));
+    }
+    if let Some(replicas) = asked.replicas {
+        anstream::println!("   Scaled:   to {replicas} by hand");
+    }
+    if asked.paused {
+        anstream::println!("   Paused:   roll-outs go no further");
+    }
 }
 
 pub(super) async fn why(context: &Context, args: &ObjectArgs) -> Result<ExitCode, Failure> {

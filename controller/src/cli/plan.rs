@@ -51,6 +51,9 @@ fn print(view: &PlanView, args: &PlanArgs) {
             anstream::println!("{}", line(number, step));
         }
     }
+    for (object, why) in &view.held {
+        anstream::println!("  {YELLOW}= held{YELLOW:#}     {}: {why}", short(object));
+    }
     for waiting in &view.plan.waiting {
         let object = waiting.object.as_ref().map_or_else(|| "the host".to_owned(), short);
         anstream::println!("  {YELLOW}! waits{YELLOW:#}    {object}: {}", waiting_text(&waiting.on));

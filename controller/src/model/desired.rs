@@ -10,7 +10,7 @@ use runtime::runtime::HostPort;
 use runtime::runtime::{Resources, SecurityConfig};
 use serde::{Deserialize, Serialize};
 
-use super::{ObjectKey, SourceRef};
+use super::{ObjectKey, Orders, SourceRef};
 
 /// Everything the host should run and hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +30,9 @@ pub struct DesiredState {
     pub networks: BTreeMap<ObjectKey, DesiredNetwork>,
     /// What must not be removed although no object names it.
     pub holds: Vec<Hold>,
+    /// What people asked of objects by hand.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub orders: BTreeMap<ObjectKey, Orders>,
     /// The root of the source that each App and Job comes from; where files are named relative to it, they are only
     /// told apart with it. Empty until sources are merged.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]

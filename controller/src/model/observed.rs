@@ -274,6 +274,9 @@ pub struct Revision {
     pub progress_boot_ms: u64,
     /// When it was accepted, wall clock.
     pub created_unix_ms: u64,
+    /// Its roll-out is paused: no deadline runs.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub paused: bool,
 }
 
 /// How a revision went.
@@ -291,6 +294,11 @@ pub enum RevisionResult {
     },
     /// Replaced by another before it was complete.
     Superseded,
+    /// Taken back by hand.
+    Undone {
+        /// The revision that runs instead.
+        to: u32,
+    },
 }
 
 /// How a job went. Runs are numbered from 1; the number is the ordinal of the run's replica (`sweep-17`), and each try

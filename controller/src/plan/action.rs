@@ -241,6 +241,8 @@ pub enum Reason {
     Progressed,
     /// The revision's outcome is known.
     RevisionDecided,
+    /// A person took the revision back, wants it tried again, paused or resumed it.
+    AskedByHand,
     /// The schedule says now.
     Scheduled,
     /// A run of a job failed and may be tried again.
@@ -273,6 +275,7 @@ impl Reason {
             Self::NewRevision => "NewRevision",
             Self::Progressed => "Progressed",
             Self::RevisionDecided => "RevisionDecided",
+            Self::AskedByHand => "AskedByHand",
             Self::Scheduled => "Scheduled",
             Self::Retry => "Retry",
             Self::JobDecided => "JobDecided",
@@ -280,7 +283,7 @@ impl Reason {
     }
 
     /// Every [`Self::name`], so that a test can prove each occurs.
-    pub const NAMES: [&'static str; 21] = [
+    pub const NAMES: [&'static str; 22] = [
         "Missing",
         "TemplateChanged",
         "Surplus",
@@ -299,6 +302,7 @@ impl Reason {
         "NewRevision",
         "Progressed",
         "RevisionDecided",
+        "AskedByHand",
         "Scheduled",
         "Retry",
         "JobDecided",

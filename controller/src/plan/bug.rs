@@ -25,11 +25,14 @@ pub enum Bug {
     JobRunTwice,
     AlterationIgnored,
     UnhealthyLeftAlone,
+    HoldByHandIgnored,
+    PauseIgnored,
+    UndoByHandIgnored,
 }
 
 impl Bug {
     /// Every one.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 23] = [
         Self::StopWithoutDrain,
         Self::FloorIgnored,
         Self::CeilingIgnored,
@@ -50,5 +53,8 @@ impl Bug {
         Self::JobRunTwice,
         Self::AlterationIgnored,
         Self::UnhealthyLeftAlone,
+        Self::HoldByHandIgnored,
+        Self::PauseIgnored,
+        Self::UndoByHandIgnored,
     ];
 }

@@ -12,6 +12,7 @@ use super::container::Make;
 use super::cron::{Cron, time_zone};
 use super::pass::{Found, Pass};
 use super::template_hash::template_hash;
+use super::workload::is_left_alone;
 use super::{Action, Reason, StepId, WaitingOn, dependency};
 use crate::model::{
     ConcurrencyPolicy, DesiredJob, ExitRecord, JobOutcome, JobRecord, ObjectKey, ReplicaKey, Schedule, TemplateHash,
@@ -46,6 +47,9 @@ struct End {
 
 /// Plans one Job.
 pub(super) fn plan_job<'a>(pass: &mut Pass<'a>, key: &'a ObjectKey, job: &'a DesiredJob) {
+    if is_left_alone(pass, key) {
+        return;
+    }
     clear(pass, key, job);
     stop_unhealthy(pass, key, job);
     let Some((digest, image_config)) = pass.image(&job.template.image.reference, key, &job.template.image.source)

@@ -84,9 +84,17 @@ fn undone<'a>(
     target: Target<'a>,
     revision: &Revision,
 ) -> Target<'a> {
+    if let Some(back) = asked_back(pass, key, revision)
+        && let Some(image_config) = pass.images.get(&back.image).copied()
+    {
+        return way_back(Good { revision: back, image_config });
+    }
     let failed = match revision.result {
         RevisionResult::Failed { .. } => !pass.has_bug(Bug::FailedRevisionRetried),
-        RevisionResult::Rolling | RevisionResult::Ready | RevisionResult::Superseded => false,
+        RevisionResult::Rolling
+        | RevisionResult::Ready
+        | RevisionResult::Superseded
+        | RevisionResult::Undone { .. } => false,
     };
     if !failed || app.strategy.on_failure == OnFailure::Hold {
         return target;
@@ -99,6 +107,11 @@ fn undone<'a>(
         }
         return target;
     };
+    way_back(good)
+}
+
+/// The target that leads back to a revision which was good.
+pub(super) fn way_back(good: Good<'_>) -> Target<'_> {
     Target {
         hash: good.revision.template_hash.clone(),
         template: &good.revision.template,
@@ -109,6 +122,48 @@ fn undone<'a>(
         was_available: true,
         good: None,
     }
+}
+
+/// The revision that somebody wants instead of this one, as long as it is known and its image is there.
+fn asked_back<'a>(pass: &Pass<'a>, key: &ObjectKey, of: &Revision) -> Option<&'a Revision> {
+    let undo = pass.desired.orders.get(key)?.undo.as_ref()?;
+    if undo.revision != of.number || undo.of != of.template_hash || pass.has_bug(Bug::UndoByHandIgnored) {
+        return None;
+    }
+    let known = pass.observed.revisions.get(key).into_iter().flatten();
+    let mut known =
+        known.filter(|revision| revision.template_hash == undo.to && pass.images.contains_key(&revision.image));
+    known.next_back()
+}
+
+/// A revision that ran, to be run again in the slots that had it.
+pub(super) fn revision_of<'a>(pass: &Pass<'a>, key: &ObjectKey, hash: &TemplateHash) -> Option<Target<'a>> {
+    let known = pass.observed.revisions.get(key)?;
+    let revision = known.iter().rfind(|revision| revision.template_hash == *hash)?;
+    let image_config = *pass.images.get(&revision.image)?;
+    Some(way_back(Good { revision, image_config }))
+}
+
+/// Records what people asked of the newest revision: taken back, tried again, paused, resumed.
+pub(super) fn record_by_hand(pass: &mut Pass<'_>, key: &ObjectKey, app: &Workload) {
+    let observed = pass.observed;
+    let Some(last) = observed.revisions.get(key).and_then(|revisions| revisions.last()) else { return };
+    let paused = is_paused(pass, key);
+    let to = asked_back(pass, key, last).map(|back| back.number);
+    let result = match (to, &last.result) {
+        (Some(to), _) => RevisionResult::Undone { to },
+        (None, RevisionResult::Undone { .. }) => RevisionResult::Rolling,
+        (None, other) => other.clone(),
+    };
+    if (&result, paused) != (&last.result, last.paused) {
+        let revision = Revision { result, paused, progress_boot_ms: pass.now(), ..last.clone() };
+        put(pass, key, app, revision, Reason::AskedByHand);
+    }
+}
+
+/// Whether a roll-out is to go no further.
+pub(super) fn is_paused(pass: &Pass<'_>, key: &ObjectKey) -> bool {
+    pass.desired.orders.get(key).is_some_and(|by_hand| by_hand.paused) && !pass.has_bug(Bug::PauseIgnored)
 }
 
 fn good_before<'a>(pass: &Pass<'a>, revisions: &'a [Revision], hash: &TemplateHash) -> Option<Good<'a>> {
@@ -151,6 +206,7 @@ pub(super) fn record(
             available_max: progress.available,
             progress_boot_ms: pass.now(),
             created_unix_ms: observed.now_unix_ms,
+            paused: is_paused(pass, key),
         };
         put(pass, key, app, revision, Reason::NewRevision);
         pass.wake(pass.now().saturating_add(app.strategy.progress_deadline_ms));
@@ -166,7 +222,8 @@ pub(super) fn record(
             };
             put(pass, key, app, revision, Reason::RevisionDecided);
         }
-        RevisionResult::Failed { .. } => {}
+        // An undo that was asked for and cannot be: `record_by_hand` says what becomes of it.
+        RevisionResult::Failed { .. } | RevisionResult::Undone { .. } => {}
         // Superseded and wanted again without another between: a record was lost. Go on as with a new one.
         RevisionResult::Rolling | RevisionResult::Superseded => go_on(pass, key, app, current, progress, found),
     }
@@ -193,6 +250,9 @@ fn go_on(
         };
         put(pass, key, app, revision, Reason::Progressed);
         pass.wake(now.saturating_add(app.strategy.progress_deadline_ms));
+        return;
+    }
+    if current.paused {
         return;
     }
     let deadline = current.progress_boot_ms.saturating_add(app.strategy.progress_deadline_ms);

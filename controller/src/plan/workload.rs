@@ -41,6 +41,10 @@ struct App<'a> {
 /// Plans one App.
 pub(super) fn plan_workload<'a>(pass: &mut Pass<'a>, key: &'a ObjectKey, wanted: &'a Workload) {
     let found = pass.owned.get(key).cloned().unwrap_or_default();
+    if is_left_alone(pass, key) {
+        return;
+    }
+    rollout::record_by_hand(pass, key, wanted);
     let target = rollout::target(pass, key, wanted);
     let mut app = App::new(pass, key, wanted, &found, target.as_ref());
     app.clear_ended(pass);
@@ -61,6 +65,12 @@ pub(super) fn plan_workload<'a>(pass: &mut Pass<'a>, key: &'a ObjectKey, wanted:
         let progress = app.progress(pass, &target);
         rollout::record(pass, key, wanted, &target, &progress, &found);
     }
+}
+
+/// Whether a person holds it, so that nothing is done for it.
+pub(super) fn is_left_alone(pass: &Pass<'_>, key: &ObjectKey) -> bool {
+    let is_held = pass.desired.orders.get(key).is_some_and(|by_hand| by_hand.is_left_alone());
+    is_held && !pass.has_bug(Bug::HoldByHandIgnored)
 }
 
 impl<'a> App<'a> {

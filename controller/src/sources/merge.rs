@@ -24,6 +24,7 @@ pub(super) fn merge(saved: &Saved, hold: Option<Hold>) -> (DesiredState, Vec<Not
         }
     }
     all.holds.extend(hold);
+    saved.apply_orders(&mut all);
     let notice = |key: &ObjectKey| Notice {
         code: codes::SAME_NAME.to_owned(),
         message: format!("two sources define {key}; the first one counts"),

@@ -74,7 +74,9 @@ impl Sources {
         let seal = seal(&desired, &plan);
         let hash = seal.hash.clone();
         self.lock().seals.remember(seal);
-        PlanView { unchanged, diagnostics, errors, changes, hash, pulls: Vec::new(), plan }
+        let held = desired.orders.iter().filter_map(|(key, by_hand)| Some((key.clone(), by_hand.hold.clone()?.why)));
+        let held = held.collect();
+        PlanView { unchanged, diagnostics, errors, changes, hash, held, pulls: Vec::new(), plan }
     }
 
     /// Puts a source in force if what follows is the plan with this hash. Blocks.
@@ -120,6 +122,7 @@ impl Sources {
             let entry = Entry { request: request.clone(), accepted, role: Role::Asked };
             saved.entries.insert(request.path.clone(), entry);
             saved.forget_what_moved();
+            saved.read_again(&request.path);
         }
         let desired = merge::merge(&saved, hold_of(lost)).0;
         let plan = (self.planner)(&desired, observed);

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::api::types::SourceRequest;
-use crate::model::Accepted;
+use crate::model::{Accepted, ObjectKey, Orders};
 use crate::store::write_durably;
 
 const VERSION: u32 = 1;
@@ -22,6 +22,9 @@ pub(super) struct Saved {
     pub(super) generation: u64,
     /// By path.
     pub(super) entries: BTreeMap<PathBuf, Entry>,
+    /// What people asked of objects.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) orders: BTreeMap<ObjectKey, Orders>,
 }
 
 /// One source.
@@ -48,7 +51,7 @@ pub(super) enum Role {
 
 impl Default for Saved {
     fn default() -> Self {
-        Self { version: VERSION, generation: 0, entries: BTreeMap::new() }
+        Self { version: VERSION, generation: 0, entries: BTreeMap::new(), orders: BTreeMap::new() }
     }
 }
 

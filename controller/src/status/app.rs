@@ -27,7 +27,18 @@ pub(super) fn phase(page: Page<'_>, key: &ObjectKey, app: &Workload, base: &Obje
     if let Some(over) = over(page, key, app, base) {
         return over;
     }
-    let rev = base.revision.map_or_else(String::new, |number| format!(" rev {number}"));
+    let (rev, aside) = match revision.map(|revision| (revision.number, &revision.result)) {
+        Some((number, RevisionResult::Undone { to })) => {
+            (format!(" rev {to}"), format!(" (rev {number} undone by hand)"))
+        }
+        Some((number, _)) => (format!(" rev {number}"), String::new()),
+        None => (String::new(), String::new()),
+    };
+    if revision.is_some_and(|revision| revision.paused && revision.result == RevisionResult::Rolling)
+        && !page.has_steps(key)
+    {
+        return (Phase::Held, format!("Paused at{rev} {}/{}", base.ready, app.replicas));
+    }
     let rolling = revision.is_none_or(|revision| revision.result == RevisionResult::Rolling) && app.replicas > 0;
     let unready = base.ready < app.replicas;
     if page.has_steps(key) || rolling || unready || page.waiting(key).next().is_some() {
@@ -35,9 +46,13 @@ pub(super) fn phase(page: Page<'_>, key: &ObjectKey, app: &Workload, base: &Obje
         let verb = if unready || rolling { verb } else { "Changing" };
         let probe = base.replicas.iter().find_map(|replica| replica.probe.as_deref());
         let probe = probe.filter(|_| unready).map_or_else(String::new, |said| format!(": {}", text::short(said)));
-        return (Phase::Progressing, format!("{verb}{rev} {}/{}{probe}", base.ready, app.replicas));
+        return (Phase::Progressing, format!("{verb}{rev} {}/{}{probe}{aside}", base.ready, app.replicas));
     }
-    if app.replicas == 0 { (Phase::Ready, "Scaled to 0".to_owned()) } else { (Phase::Ready, format!("Running{rev}")) }
+    if app.replicas == 0 {
+        (Phase::Ready, "Scaled to 0".to_owned())
+    } else {
+        (Phase::Ready, format!("Running{rev}{aside}"))
+    }
 }
 
 /// Programs that have ended and are left so, when nothing else is under way.

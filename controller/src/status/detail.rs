@@ -6,6 +6,7 @@ use runtime::runtime::ContainerState;
 use super::{Live, Page, waiting_text};
 use crate::api::types::{Description, Event, ObjectStatus, RevisionView};
 use crate::model::{ObjectKey, Revision, RevisionResult};
+use crate::plan::changed_fields;
 use crate::reconcile::View;
 
 /// Events shown of one object.
@@ -33,7 +34,10 @@ pub fn describe(view: &View, live: &Live, events: &[Event], key: &ObjectKey) -> 
         let mut exits: Vec<_> =
             exits.flat_map(|(replica, all)| all.iter().map(|exit| (replica.to_string(), exit.clone()))).collect();
         exits.sort_by_key(|(_, exit)| exit.finished_unix_ms);
-        let revisions = state.revisions.get(key).map(|all| all.iter().map(revision_view).collect());
+        let revisions = state.revisions.get(key).map(|all| {
+            let before = std::iter::once(None).chain(all.iter().map(Some));
+            all.iter().zip(before).map(|(revision, before)| revision_view(revision, before)).collect()
+        });
         let telling = telling(&status);
         let waiting = page.waiting(key).map(waiting_text).collect();
         let description = Description {
@@ -41,6 +45,7 @@ pub fn describe(view: &View, live: &Live, events: &[Event], key: &ObjectKey) -> 
             events,
             exits,
             revisions: revisions.unwrap_or_default(),
+            orders: view.desired.orders.get(key).cloned().unwrap_or_default(),
             waiting,
             notices: Vec::new(),
             log_tail: Vec::new(),
@@ -49,7 +54,9 @@ pub fn describe(view: &View, live: &Live, events: &[Event], key: &ObjectKey) -> 
     })
 }
 
-fn revision_view(revision: &Revision) -> RevisionView {
+fn revision_view(revision: &Revision, before: Option<&Revision>) -> RevisionView {
+    let changed =
+        before.map(|before| changed_fields((&before.template, &before.image), (&revision.template, &revision.image)));
     RevisionView {
         number: revision.number,
         image: revision.template.image.reference.clone(),
@@ -58,8 +65,11 @@ fn revision_view(revision: &Revision) -> RevisionView {
             RevisionResult::Ready => "ready".to_owned(),
             RevisionResult::Failed { why } => format!("failed: {why}"),
             RevisionResult::Superseded => "superseded".to_owned(),
+            RevisionResult::Undone { to } => format!("undone by hand: rev {to} runs"),
         },
         created_unix_ms: revision.created_unix_ms,
+        changed: changed.unwrap_or_default(),
+        paused: revision.paused,
     }
 }
 

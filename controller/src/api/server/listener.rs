@@ -43,6 +43,13 @@ impl Connected<IncomingStream<'_, Peers>> for Peer {
     }
 }
 
+impl Peer {
+    /// `uid 1000`, for events.
+    pub(super) fn name(self) -> String {
+        self.0.map_or_else(|| "somebody".to_owned(), |peer| format!("uid {}", peer.uid()))
+    }
+}
+
 /// Logs who asks for what: changes always, reads when asked to be loud.
 pub(super) async fn log_peer(ConnectInfo(Peer(peer)): ConnectInfo<Peer>, request: Request, next: Next) -> Response {
     let (pid, uid, gid) = (peer.and_then(|p| p.pid()), peer.map(|p| p.uid()), peer.map(|p| p.gid()));

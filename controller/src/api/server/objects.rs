@@ -1,14 +1,15 @@
-//! One object over the socket: described, or deleted where no manifest holds it.
+//! One object over the socket: described, directed by hand, or deleted where no manifest holds it.
 
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::{ConnectInfo, Path, State};
 
 use super::Api;
+use super::listener::Peer;
 use super::logs::tail;
 use super::refusal::{Answer, Refusal, blocking};
-use crate::api::types::{Applied, Description};
+use crate::api::types::{Applied, Description, Order, Ordered};
 use crate::model::{Kind, ObjectKey};
 use crate::status::{Live, describe as describe_object};
 
@@ -35,6 +36,20 @@ pub(super) async fn describe(
         description.log_tail = blocking(move || tail(&dir, &replica, LOG_LINES)).await?;
     }
     Ok(Json(description))
+}
+
+/// Something asked of an object by hand.
+pub(super) async fn order(
+    State(api): State<Arc<Api>>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    Path((stack, kind, name)): Path<(String, String, String)>,
+    Json(order): Json<Order>,
+) -> Answer<Ordered> {
+    let key = key(&stack, &kind, &name)?;
+    let (view, sources) = (api.views.borrow().clone(), Arc::clone(&api.sources));
+    let said = blocking(move || sources.order(&key, &order, &view.seen.state, &peer.name())).await??;
+    api.bell.notify_one();
+    Ok(Json(Ordered { said }))
 }
 
 pub(super) async fn remove(

@@ -5,6 +5,7 @@ use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 
 use crate::api::types::ApiError;
+use crate::sources::Refused;
 
 /// Why a request is refused.
 pub(super) struct Refusal(pub(super) StatusCode, pub(super) ApiError);
@@ -35,6 +36,13 @@ impl Refusal {
     /// Something broke here.
     pub(super) fn internal(message: impl Into<String>) -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "BX0900", message, None)
+    }
+}
+
+impl From<Refused> for Refusal {
+    fn from(refused: Refused) -> Self {
+        let status = if refused.code == "BX0903" { StatusCode::NOT_FOUND } else { StatusCode::CONFLICT };
+        Self::new(status, refused.code, refused.message, refused.help)
     }
 }
 

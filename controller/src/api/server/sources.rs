@@ -55,7 +55,7 @@ pub(super) async fn apply(
 }
 
 pub(super) async fn remove(State(api): State<Arc<Api>>, Query(query): Query<Of>) -> Answer<Applied> {
-    api.sources.remove(query.path).await.map(Json).map_err(Refusal::not_found)
+    Ok(Json(api.sources.remove(query.path).await?))
 }
 
 pub(super) async fn plan(State(api): State<Arc<Api>>, Query(query): Query<Of>) -> Answer<PlanView> {

@@ -8,7 +8,7 @@ use crate::plan::backoff::streak;
 use crate::plan::bug::Bug;
 use crate::plan::container::Make;
 use crate::plan::pass::{Found, Obstacle, Pass};
-use crate::plan::rollout::{Target, change_reason};
+use crate::plan::rollout::{Target, change_reason, is_paused, revision_of, way_back};
 use crate::plan::{Reason, StepId, WaitingOn};
 use runtime::runtime::{ContainerState, ExitStatus};
 
@@ -36,21 +36,13 @@ impl<'a> App<'a> {
                 vacant.push((is_claimed, ordinal));
             }
         }
-        let allowed = usize::try_from(self.wanted.replicas - self.floor).unwrap_or(usize::MAX);
+        // A paused roll-out tries no further slot, so that none is left to it.
+        let allowed = if is_paused(pass, self.key) { 0 } else { self.wanted.replicas - self.floor };
+        let allowed = usize::try_from(allowed).unwrap_or(usize::MAX);
         let excess = vacant.len().saturating_sub(allowed);
         vacant.sort_unstable();
         for (_, ordinal) in vacant.into_iter().take(excess) {
-            let target = Target {
-                hash: hash.clone(),
-                template: &good.revision.template,
-                image: &good.revision.image,
-                image_config: good.image_config,
-                undo: Some(good.revision.number),
-                is_wanted: false,
-                was_available: true,
-                good: None,
-            };
-            self.create(pass, ordinal, &target, &[]);
+            self.create(pass, ordinal, &way_back(good.clone()), &[]);
         }
     }
 
@@ -81,9 +73,38 @@ impl<'a> App<'a> {
                 continue;
             }
             let live = self.slots.get(&ordinal).map(|slot| slot.live.clone()).unwrap_or_default();
-            let taken = self.create(pass, ordinal, target, &live);
+            let Some(target) = self.target_of_slot(pass, ordinal, target, is_proven) else { continue };
+            if self.is_over(pass, ordinal, &target) {
+                continue;
+            }
+            let taken = self.create(pass, ordinal, &target, &live);
             trying += u32::from(is_new_try && taken);
         }
+    }
+
+    /// The target; while the roll-out is paused, what the slot had before. `None`: nothing, or what [`Self::fill`] gave it.
+    fn target_of_slot(
+        &self,
+        pass: &Pass<'a>,
+        ordinal: u32,
+        target: &Target<'a>,
+        is_proven: bool,
+    ) -> Option<Target<'a>> {
+        if !is_paused(pass, self.key) {
+            return Some(target.clone());
+        }
+        let Some(slot) = self.slots.get(&ordinal).filter(|slot| !(slot.live.is_empty() && slot.ended.is_empty()))
+        else {
+            // What is leaving is known by how it ends.
+            let mut found = pass.owned.get(self.key).into_iter().flatten();
+            let is_vacant = !found.any(|(id, c)| c.replica.ordinal == ordinal && pass.leaving.contains(id));
+            return (is_vacant && (is_proven || target.good.is_none())).then(|| target.clone());
+        };
+        if is_claimed(slot, target) && slot.live.is_empty() {
+            return Some(target.clone());
+        }
+        let before = slot.newest_ended().filter(|_| slot.live.is_empty());
+        before.and_then(|(_, container)| revision_of(pass, self.key, &container.template_hash))
     }
 
     /// Makes a container in a slot, beside the old ones in it where surge allows, else in their place. Says whether it
