@@ -330,9 +330,13 @@ impl Runtime for LinuxRuntime {
     fn ensure_network(&self, config: &NetworkConfig) -> Result<()> {
         let containers = self.containers.list()?;
         let attached = containers.iter().filter_map(|c| Some((c, c.network.interface_on(&config.name)?)));
-        let links = attached.map(|(c, n)| (c.id.clone(), network::link_name(&self.layout, &c.id, n)));
-        let (ids, links): (Vec<_>, Vec<_>) = links.unzip();
-        network::ensure(&self.layout, config, &links)?;
+        let ports = attached.filter_map(|(c, n)| {
+            let (_, address) = c.network.addresses().nth(n)?;
+            let name = network::link_name(&self.layout, &c.id, n);
+            Some((c.id.clone(), network::Port { name, mac: network::mac_of(address) }))
+        });
+        let (ids, ports): (Vec<_>, Vec<_>) = ports.unzip();
+        network::ensure(&self.layout, config, &ports)?;
         self.inspector.forget(&ids);
         Ok(())
     }

@@ -12,15 +12,18 @@ pub mod link;
 mod netlink;
 mod nftables;
 mod record;
+pub mod resolver;
 pub mod ruleset;
 pub(crate) mod transparent;
 
 use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use sha2::{Digest as _, Sha256};
 
 pub use findings::findings;
+pub use ruleset::ports::mac_of;
 
 use crate::error::{Doing, chain};
 use crate::id::{ContainerId, NetworkName};
@@ -51,14 +54,26 @@ pub fn link_name(layout: &Layout, container: &ContainerId, n: usize) -> String {
     format!("bv-{}{}", tag(layout), hash(&kind, container.as_str(), 7))
 }
 
+/// The host's end of a container's link, a port of a bridge.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Port {
+    /// Its name, see [`link_name`].
+    pub name: String,
+    /// The container's hardware address.
+    pub mac: [u8; 6],
+}
+
+/// The kernel did not take the rules of bridge ports when they were last loaded: nobody is to wait for them.
+static NO_PORT_RULES: AtomicBool = AtomicBool::new(false);
+
 /// Makes a network present with exactly this configuration: record, bridge with address, rules, forwarding, and the links
-/// of its containers (host ends, by name) attached and up. Idempotent. Where the host has no nf_tables the network works without a way out;
+/// of its containers attached and up. Idempotent. Where the host has no nf_tables the network works without a way out;
 /// [`findings`] says so.
 ///
 /// # Errors
 /// `Unsupported` names the missing right or kernel feature; `Conflict` when another interface has the bridge's name, or
 /// the subnet of a new network (nothing was changed then).
-pub fn ensure(layout: &Layout, config: &NetworkConfig, links: &[String]) -> Result<()> {
+pub fn ensure(layout: &Layout, config: &NetworkConfig, ports: &[Port]) -> Result<()> {
     let _lock = lock(layout)?;
     let mut netlink = Netlink::open()?;
     if !record::exists(layout, &config.name) {
@@ -70,7 +85,7 @@ pub fn ensure(layout: &Layout, config: &NetworkConfig, links: &[String]) -> Resu
     }
     record::write(layout, config)?;
     bridge::ensure(&mut netlink, &bridge_of(layout, config))?;
-    bridge::attach(&mut netlink, &bridge_name(layout, &config.name), links)?;
+    bridge::attach(&mut netlink, &bridge_name(layout, &config.name), ports)?;
     if let Err(e) = transparent::ensure(&mut netlink) {
         tracing::debug!("containers will not see the addresses of clients: {}", chain(&e));
     }
@@ -115,7 +130,7 @@ pub fn list(layout: &Layout) -> Result<Vec<NetworkInfo>> {
         return Ok(Vec::new());
     }
     let snapshot = bridge::Snapshot::take(&mut Netlink::open()?)?;
-    let rules = match nftables::holds(&ruleset_of(layout, &records)) {
+    let rules = match holds_rules(layout, &records) {
         Ok(holds) => holds && (forward::is_on()? || records.iter().all(|n| n.internal)),
         Err(Error::Unsupported(_)) => true,
         Err(other) => return Err(other),
@@ -189,7 +204,28 @@ fn apply_rules(layout: &Layout) -> Result<()> {
     if !nftables::holds(&ruleset)? {
         nftables::replace(&[ruleset])?;
     }
+    guard_ports(layout);
     if records.iter().any(|n| !n.internal) { forward::switch_on() } else { Ok(()) }
+}
+
+/// Loads the filter of the bridges' ports. Where the kernel has no tables for bridges, hardware addresses are all that is
+/// fixed, and nobody is kept from running.
+fn guard_ports(layout: &Layout) {
+    let ports = ruleset::ports::ports(&tag(layout));
+    let loaded = nftables::holds(&ports).and_then(|holds| if holds { Ok(()) } else { nftables::replace(&[ports]) });
+    let failed = loaded.is_err();
+    // Told once: it is tried again with each network.
+    if let (Err(error), false) = (loaded, NO_PORT_RULES.swap(failed, Ordering::Relaxed)) {
+        tracing::warn!("containers may forge addresses of their neighbours: {}", chain(&error));
+    }
+}
+
+/// Whether the rules are loaded; of a kernel without tables for bridges only those it can have.
+fn holds_rules(layout: &Layout, records: &[NetworkConfig]) -> Result<bool> {
+    if !nftables::holds(&ruleset_of(layout, records))? {
+        return Ok(false);
+    }
+    Ok(NO_PORT_RULES.load(Ordering::Relaxed) || nftables::holds(&ruleset::ports::ports(&tag(layout)))?)
 }
 
 /// After removals: rules without what went; nothing at all when nothing is left.
@@ -199,7 +235,11 @@ fn tidy(layout: &Layout, netlink: &mut Netlink) -> Result<()> {
         if !others && let Err(e) = transparent::remove(netlink) {
             tracing::debug!("what brought answers to clients may stay: {}", chain(&e));
         }
-        nftables::delete(&[&ruleset::table_name(&tag(layout))])
+        let table = ruleset::table_name(&tag(layout));
+        if let Err(error) = nftables::delete(&[(ruleset::Family::Bridge, &table)]) {
+            tracing::debug!("no tables for bridges: {}", chain(&error));
+        }
+        nftables::delete(&[(ruleset::Family::Inet, &table)])
             .and_then(|()| if others { Ok(()) } else { forward::switch_off() })
     } else {
         apply_rules(layout)

@@ -148,14 +148,13 @@ fn attachments(input: &LowerInput<'_>) -> Result<Vec<BridgeAttachment>> {
         let bridge = input.bridges.get(n);
         let bridge =
             bridge.ok_or_else(|| Error::BadContainer(format!("network `{network}` is not there to attach to")))?;
-        let [a, b, c, d] = address.octets();
         Ok(BridgeAttachment {
             bridge: bridge.interface.clone(),
             host_interface: network::link_name(input.layout, &input.config.id, n),
             address,
             prefix_len: bridge.prefix_len,
             gateway: bridge.gateway,
-            mac: [0x02, 0x42, a, b, c, d],
+            mac: network::mac_of(address),
         })
     };
     addresses.into_iter().enumerate().map(of).collect()

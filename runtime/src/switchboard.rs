@@ -175,7 +175,7 @@ impl Switchboard {
             Kind::Upstream => self.dns.upstream_event(&mut self.poller, id),
             Kind::Signal => self.end_soon(),
             Kind::UdpPort => self.datagrams.arrived(&mut self.poller, id),
-            Kind::UdpFlow => self.datagrams.answered(&self.poller, id),
+            Kind::UdpFlow => self.datagrams.answered(&mut self.poller, id),
         }
     }
 

@@ -14,6 +14,7 @@ use super::lab::{Lab, shell};
 pub(crate) const CASES: &[Case] = &[
     ("containers_reach_each_other_over_a_bridge", containers_reach_each_other_over_a_bridge),
     ("the_resolvers_sockets_are_handed_out", the_resolvers_sockets_are_handed_out),
+    ("port_53_is_left_to_the_program", port_53_is_left_to_the_program),
     ("without_a_network_there_is_only_loopback", without_a_network_there_is_only_loopback),
     ("the_hosts_network_is_the_hosts", the_hosts_network_is_the_hosts),
     ("a_missing_bridge_is_named", a_missing_bridge_is_named),
@@ -60,8 +61,8 @@ fn the_resolvers_sockets_are_handed_out(lab: &Lab) {
     let [udp, tcp] = running.dns.take().unwrap();
     let udp = UdpSocket::from(udp);
     let tcp = TcpListener::from(tcp);
-    assert_eq!(udp.local_addr().unwrap().to_string(), "127.0.0.11:53");
-    assert_eq!(tcp.local_addr().unwrap().to_string(), "127.0.0.11:53");
+    assert_eq!(udp.local_addr().unwrap().to_string(), "127.0.0.11:61053");
+    assert_eq!(tcp.local_addr().unwrap().to_string(), "127.0.0.11:61053");
     let resolv = running.exec(&shell("cat /etc/resolv.conf")).unwrap().output;
     assert_eq!(resolv, "search stack\nnameserver 127.0.0.11\noptions ndots:0\n");
     // A question asked inside arrives at the descriptor outside.
@@ -76,6 +77,42 @@ fn the_resolvers_sockets_are_handed_out(lab: &Lab) {
     assert!(String::from_utf8_lossy(&question[..count]).contains("web"));
     drop(tcp.as_fd().try_clone_to_owned());
     running.kill();
+}
+
+/// A program may listen on port 53 of every address, as dnsmasq does, while 127.0.0.11 is asked by UDP and TCP.
+fn port_53_is_left_to_the_program(lab: &Lab) {
+    let script = "echo own | nc -l -p 53 &
+        for i in $(seq 100); do grep -q ':0035 00000000:0000 0A' /proc/net/tcp && break; sleep 0.05; done
+        grep -c ':0035 ' /proc/net/udp
+        nc 10.201.0.7 53 < /dev/null; echo asked | nc 127.0.0.11 53; exec sleep 1000";
+    let config = on_bridge(lab, script, 7);
+    let mut running = lab.start_on(&config, Some(bridge())).unwrap();
+    let [udp, tcp] = running.dns.take().unwrap();
+    let tcp = TcpListener::from(tcp);
+    let (mut peer, _) = tcp.accept().unwrap();
+    let mut heard = [0; 6];
+    std::io::Read::read_exact(&mut peer, &mut heard).unwrap();
+    assert_eq!(&heard, b"asked\n");
+    // The answer comes from the port that was asked.
+    let udp = UdpSocket::from(udp);
+    udp.set_read_timeout(Some(std::time::Duration::from_secs(20))).unwrap();
+    let ask = ExecConfig {
+        args: ["sh", "-c", "nslookup -type=a web 127.0.0.11 > /tmp/answer 2>&1 &"].map(Into::into).to_vec(),
+        ..shell("")
+    };
+    running.exec(&ask).unwrap();
+    let mut question = [0; 512];
+    let (count, from) = udp.recv_from(&mut question).unwrap();
+    // An answer without a record: the same question, marked as an answer with "no such name".
+    question[2] |= 0x80;
+    question[3] = 0x83;
+    udp.send_to(&question[..count], from).unwrap();
+    super::lab::wait_until("nslookup takes the answer", || {
+        running.exec(&shell("cat /tmp/answer")).is_ok_and(|heard| heard.output.contains("NXDOMAIN"))
+    });
+    drop(peer);
+    let outcome = running.kill();
+    assert!(outcome.output.starts_with("0\nown\n"), "{outcome:?}");
 }
 
 fn without_a_network_there_is_only_loopback(lab: &Lab) {

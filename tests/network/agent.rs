@@ -33,6 +33,11 @@ pub(crate) fn run() {
             ["connect", target] => connect(target, CONNECT_TIMEOUT),
             ["connect-patiently", target] => connect(target, Duration::from_secs(5)),
             ["address", address] => add_address(address),
+            ["mac", mac] => set_mac(mac),
+            ["tag", address] => tag(address),
+            ["shout-v6"] => shout_v6(),
+            ["received", protocol] => received(protocol),
+            ["neighbour", address] => neighbour(address),
             ["connect-from", source, target] => connect_from(source, target),
             ["dns", run_dir, id] => hand_over_dns(run_dir, id),
             ["resolve", via, name, kind] => resolve(via, name, kind),
@@ -62,6 +67,58 @@ fn add_address(address: &str) -> String {
     let link = netlink.link("eth0").expect("links are listed").expect("eth0 is there");
     netlink.add_address(link.index, address.parse().expect("an address"), 32).expect("an address can be added");
     "ok".into()
+}
+
+/// Another hardware address: the frames of a container that forges it.
+fn set_mac(mac: &str) -> String {
+    ip(&["link", "set", "eth0", "address", mac])
+}
+
+/// An interface whose frames bear a tag, which hides them from rules that look for IP.
+fn tag(address: &str) -> String {
+    let made = ip(&["link", "add", "link", "eth0", "name", "eth0.5", "type", "vlan", "id", "5"]);
+    let addressed = ip(&["addr", "add", address, "dev", "eth0.5"]);
+    let up = ip(&["link", "set", "eth0.5", "up"]);
+    if [&made, &addressed, &up].iter().all(|answer| *answer == "ok") { "ok".into() } else { made + &addressed + &up }
+}
+
+fn ip(args: &[&str]) -> String {
+    match std::process::Command::new("ip").args(args).output() {
+        Ok(output) if output.status.success() => "ok".into(),
+        Ok(output) => String::from_utf8_lossy(&output.stderr).trim().replace('\n', " "),
+        Err(error) => error.to_string(),
+    }
+}
+
+/// A datagram to every IPv6 host on the link, as a router advertisement goes.
+fn shout_v6() -> String {
+    let index =
+        Netlink::open().and_then(|mut n| n.link("eth0")).expect("links are listed").expect("eth0 is there").index;
+    let everybody = std::net::SocketAddrV6::new("ff02::1".parse().expect("an address"), 9, 0, index);
+    let sent = UdpSocket::bind("[::]:0").and_then(|socket| socket.send_to(b"x", everybody));
+    sent.map_or_else(|error| error.to_string(), |_| "ok".into())
+}
+
+/// How many packets have arrived here so far.
+fn received(protocol: &str) -> String {
+    if protocol == "v6" {
+        let text = std::fs::read_to_string("/proc/net/dev_snmp6/eth0").expect("the kernel has IPv6");
+        let line = text.lines().find_map(|line| line.strip_prefix("Ip6InReceives"));
+        return line.expect("it counts").trim().to_owned();
+    }
+    let text = std::fs::read_to_string("/proc/net/snmp").expect("the kernel counts");
+    let mut lines = text.lines().filter_map(|line| line.strip_prefix("Ip: "));
+    let names = lines.next().expect("names").split(' ');
+    let values = lines.next().expect("values").split(' ');
+    let mut pairs = names.zip(values);
+    pairs.find(|(name, _)| *name == "InReceives").expect("it is there").1.to_owned()
+}
+
+/// The hardware address that is believed to be a neighbour's.
+fn neighbour(address: &str) -> String {
+    let table = std::fs::read_to_string("/proc/net/arp").expect("the kernel tells");
+    let line = table.lines().find(|line| line.split_whitespace().next() == Some(address));
+    line.and_then(|line| line.split_whitespace().nth(3)).unwrap_or("nobody").to_owned()
 }
 
 /// A server that says `NAME PEER_ADDRESS`, echoes until the peer is done, says `bye NAME` and closes.
@@ -154,12 +211,11 @@ fn outcome(stream: std::io::Result<TcpStream>, patience: Duration) -> String {
     })
 }
 
-/// What a container's init does: sockets at 127.0.0.11:53 in here, handed to the switchboard.
+/// What a container's init does: sockets that are asked at 127.0.0.11:53 in here, handed to the switchboard.
 fn hand_over_dns(run_dir: &str, id: &str) -> String {
-    let udp = UdpSocket::bind("127.0.0.11:53").expect("the port is free in here");
-    let tcp = TcpListener::bind("127.0.0.11:53").expect("the port is free in here");
+    let [udp, tcp] = runtime::network::resolver::open(Ipv4Addr::new(127, 0, 0, 11)).expect("sockets open");
     let client = SwitchboardClient::new(&Layout::new("/nowhere", run_dir));
-    let outcome = client.add_dns(&id.parse().expect("a name"), &udp.into(), &tcp.into());
+    let outcome = client.add_dns(&id.parse().expect("a name"), &udp, &tcp);
     outcome.map_or_else(|e| runtime::error::chain(&e), |()| "ok".into())
 }
 

@@ -147,6 +147,8 @@ pub(crate) fn waits_for_a_backend() {
     clients.iter().for_each(|client| assert_eq!(client.send(b"first").unwrap(), 5));
     // read by now: the table's answer comes after what was there before it
     switchboard.set(&table(&[]));
+    // and kept by its successor
+    switchboard.upgrade();
     switchboard.set(&table(&[old]));
     for client in &clients {
         let mut buffer = [0; 100];

@@ -31,8 +31,13 @@ pub(crate) fn names_by_udp_and_tcp_for_each_view() {
     let switchboard = Switchboard::start(&lab);
     let (shop, blog) = (lab.network("shop", 1, false), lab.network("blog", 2, true));
     let (buyer, author) = (lab.container(&shop, 2), lab.container(&blog, 2));
+    // One that is a name server itself, on every address; and one where the door's port is somebody's already.
+    assert_eq!(author.ask("serve 61053 other"), "ok");
     hand_over(&lab, &buyer);
     hand_over(&lab, &author);
+    assert_eq!((buyer.ask("serve 53 own"), buyer.ask("serve-udp 53 own")), ("ok".into(), "ok".into()));
+    assert_eq!(buyer.ask("ask-udp 10.77.1.2:53 hello"), "own hello");
+    assert_eq!(buyer.ask("connect 10.77.1.2:53"), "own 10.77.1.2");
     assert_eq!(buyer.ask("resolve udp web. A"), "ServFail");
     switchboard.set(&table(&[(&shop, &[10, 11], &buyer, false), (&blog, &[20], &author, false)]));
     for via in ["udp", "tcp"] {

@@ -92,7 +92,8 @@ impl Lab {
         let id: ContainerId = format!("c-{c}-{last}").parse().expect("a legal name");
         let bridge = bridge_name(&self.layout, &network.name);
         let master = Netlink::open().and_then(|mut n| n.link(&bridge)).expect("links are listed").expect("it exists");
-        let agent = Agent::attach(&veth_name(&self.layout, &id), Some(master.index), id);
+        let port = Some((master.index, runtime::network::mac_of(address)));
+        let agent = Agent::attach(&veth_name(&self.layout, &id), port, id);
         agent.up(address, network.prefix_len, network.gateway)
     }
 
@@ -182,7 +183,8 @@ pub(crate) struct Agent {
 }
 
 impl Agent {
-    fn attach(veth: &str, master: Option<u32>, id: ContainerId) -> Self {
+    /// `port`: the bridge it is attached to, and the one hardware address that may come in there.
+    fn attach(veth: &str, port: Option<(u32, [u8; 6])>, id: ContainerId) -> Self {
         let mut child = Command::new("/proc/self/exe")
             .arg("agent")
             .stdin(Stdio::piped())
@@ -194,8 +196,14 @@ impl Agent {
         let agent = Self { child, stdin, stdout, veth: veth.into(), id, address: Ipv4Addr::UNSPECIFIED };
         agent.answer();
         let netns = std::fs::File::open(format!("/proc/{}/ns/net", agent.child.id())).expect("its namespace is there");
-        let pair = Veth { name: veth, master, peer_name: "eth0", peer_netns: netns.as_fd(), peer_mac: None };
-        Netlink::open().and_then(|mut n| n.add_veth(&pair)).expect("a veth pair can be made");
+        let (master, peer_mac) = port.unzip();
+        let pair = Veth { name: veth, master, peer_name: "eth0", peer_netns: netns.as_fd(), peer_mac };
+        let mut netlink = Netlink::open().expect("rtnetlink opens");
+        netlink.add_veth(&pair).expect("a veth pair can be made");
+        if let Some(mac) = peer_mac {
+            let link = netlink.link(veth).expect("links are listed").expect("it was just made");
+            netlink.lock_port(link.index, mac).expect("a port can be locked");
+        }
         agent
     }
 

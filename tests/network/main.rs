@@ -9,6 +9,7 @@ mod datagrams;
 mod dns;
 mod lab;
 mod ports;
+mod spoof;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -18,6 +19,8 @@ type Case = (&'static str, fn());
 const CASES: &[Case] = &[
     ("bridge_comes_and_goes_whole", bridge::comes_and_goes_whole),
     ("rules_keep_networks_apart_and_let_them_out", bridge::rules_keep_networks_apart_and_let_them_out),
+    ("forged_addresses_stop_at_the_port", spoof::forged_addresses_stop_at_the_port),
+    ("internal_networks_send_nothing_out", spoof::internal_networks_send_nothing_out),
     ("drift_is_noticed_and_repaired", bridge::drift_is_noticed_and_repaired),
     ("sweep_takes_what_has_no_owner", bridge::sweep_takes_what_has_no_owner),
     ("what_stands_in_the_way_is_named", bridge::what_stands_in_the_way_is_named),

@@ -2,9 +2,10 @@
 //!
 //! Must not know records or rules. Every name is the caller's.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
+use super::Port;
 use super::ipam::Subnet;
 use super::link::{Link, LinkAddress, Netlink};
 use super::netlink::{DUMP, Message, REQUEST, Socket, attribute};
@@ -97,15 +98,18 @@ pub(super) fn ensure(netlink: &mut Netlink, bridge: &Bridge) -> Result<()> {
 ///
 /// # Errors
 /// `Io`.
-pub(super) fn attach(netlink: &mut Netlink, bridge: &str, links: &[String]) -> Result<()> {
-    if links.is_empty() {
+pub(super) fn attach(netlink: &mut Netlink, bridge: &str, ports: &[Port]) -> Result<()> {
+    if ports.is_empty() {
         return Ok(());
     }
     let snapshot = Snapshot::take(netlink)?;
     let master = snapshot.links.iter().find(|link| link.name == bridge).map(|link| link.index);
-    for link in snapshot.links.iter().filter(|link| links.contains(&link.name)) {
+    let ports: BTreeMap<&str, [u8; 6]> = ports.iter().map(|port| (port.name.as_str(), port.mac)).collect();
+    for link in &snapshot.links {
+        let Some(mac) = ports.get(link.name.as_str()) else { continue };
         if link.master != master {
             netlink.set_master(link.index, master)?;
+            netlink.lock_port(link.index, *mac)?;
         }
         if !link.up {
             netlink.set_up(link.index)?;

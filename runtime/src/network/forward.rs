@@ -5,7 +5,7 @@
 //! before the switch is on, and goes after it is off, so a crash never leaves a host that forwards for everybody.
 
 use super::nftables;
-use super::ruleset::{FORWARD_GUARD_TABLE, forward_guard};
+use super::ruleset::{FORWARD_GUARD_TABLE, Family, forward_guard};
 use crate::Result;
 use crate::error::Doing;
 
@@ -32,7 +32,7 @@ pub(super) fn switch_off() -> Result<()> {
         return Ok(());
     }
     std::fs::write(SWITCH, "0").doing(|| format!("write {SWITCH}"))?;
-    nftables::delete(&[FORWARD_GUARD_TABLE])
+    nftables::delete(&[(Family::Inet, FORWARD_GUARD_TABLE)])
 }
 
 /// Whether the host forwards.

@@ -205,6 +205,21 @@ impl Netlink {
         self.request(message, |_, _| {}).doing(|| format!("set the bridge of interface {index}"))
     }
 
+    /// Lets only frames with this hardware address in by a bridge's port: nothing is learned there (`bridge(8)`, "locked").
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn lock_port(&mut self, index: u32, mac: [u8; 6]) -> Result<()> {
+        const NLA_F_NESTED: u16 = 0x8000;
+        let doing = || format!("lock the bridge port of interface {index}");
+        let station = Message::station(libc::RTM_NEWNEIGH, index).replace().bytes(libc::NDA_LLADDR, &mac);
+        self.request(station, |_, _| {}).doing(doing)?;
+        let message = Message::port(libc::RTM_SETLINK, index).nested(message::IFLA_PROTINFO | NLA_F_NESTED, |port| {
+            port.bytes(message::BRPORT_LEARNING, &[0]).bytes(message::BRPORT_LOCKED, &[1])
+        });
+        self.request(message, |_, _| {}).doing(doing)
+    }
+
     /// Deletes an interface. One that is gone already is no error.
     ///
     /// # Errors

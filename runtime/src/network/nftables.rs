@@ -6,12 +6,14 @@ use rustix::net::netlink::NETFILTER;
 
 use super::ipam::Subnet;
 use super::netlink::{self, ACK, APPEND, CREATE, DUMP, Message, REQUEST, Socket, attribute, text};
-use super::ruleset::{Chain, Interface, Match, Rule, Ruleset, Verdict};
+use super::ruleset::{Chain, Family, Header, Interface, Match, Place, Rule, Ruleset, SAME, Set, Verdict};
+use crate::runtime::Protocol;
 use crate::{Error, Result};
 
 const NFPROTO_UNSPEC: u8 = 0;
 const NFPROTO_INET: u8 = 1;
 const NFPROTO_IPV4: u8 = 2;
+const NFPROTO_BRIDGE: u8 = 7;
 const NFPROTO_IPV6: u8 = 10;
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
@@ -22,9 +24,13 @@ const NEWCHAIN: u16 = 3;
 const GETCHAIN: u16 = 4;
 const NEWRULE: u16 = 6;
 const GETRULE: u16 = 7;
+const NEWSET: u16 = 9;
+const NEWSETELEM: u16 = 12;
 /// Bytes of `struct nfgenmsg` in front of the attributes.
 const GENERIC_BYTES: usize = 4;
 const REGISTER: u32 = 1;
+/// The second four bytes of [`REGISTER`], `NFT_REG32_01`.
+const REGISTER_NEXT: u32 = 9;
 const CMP_EQ: u32 = 0;
 const CMP_NEQ: u32 = 1;
 /// `NF_CT_STATE_BIT` of established and related.
@@ -52,8 +58,12 @@ pub(super) struct ForeignChain {
 pub(super) fn replace(rulesets: &[Ruleset]) -> Result<()> {
     let mut batch = Batch::new();
     for ruleset in rulesets {
+        batch.family = family(ruleset.family);
         batch.delete_table(&ruleset.table);
         batch.table(&ruleset.table);
+        for set in &ruleset.sets {
+            batch.set(&ruleset.table, set);
+        }
         for chain in &ruleset.chains {
             batch.chain(&ruleset.table, chain);
         }
@@ -65,9 +75,10 @@ pub(super) fn replace(rulesets: &[Ruleset]) -> Result<()> {
 ///
 /// # Errors
 /// As [`replace`].
-pub(super) fn delete(tables: &[&str]) -> Result<()> {
+pub(super) fn delete(tables: &[(Family, &str)]) -> Result<()> {
     let mut batch = Batch::new();
-    for table in tables {
+    for (of, table) in tables {
+        batch.family = family(*of);
         batch.delete_table(table);
     }
     batch.commit().map_err(|source| unsupported("delete the firewall table", source))
@@ -79,7 +90,7 @@ pub(super) fn delete(tables: &[&str]) -> Result<()> {
 /// As [`replace`].
 pub(super) fn holds(ruleset: &Ruleset) -> Result<bool> {
     let mut loaded = Vec::new();
-    let mut request = message(GETRULE, REQUEST | DUMP, 1, NFPROTO_INET);
+    let mut request = message(GETRULE, REQUEST | DUMP, 1, family(ruleset.family));
     request.string(1, &ruleset.table);
     let answer = dump(request, |_, attrs| {
         let of = |kind| attribute(attrs, kind);
@@ -108,7 +119,7 @@ pub(super) fn filter_chains() -> Result<Vec<ForeignChain>> {
             NFPROTO_INET => "inet",
             NFPROTO_IPV4 => "ip",
             NFPROTO_IPV6 => "ip6",
-            7 => "bridge",
+            NFPROTO_BRIDGE => "bridge",
             _ => return,
         };
         let number = |bytes: &[u8]| bytes.first_chunk().map(|b| u32::from_be_bytes(*b));
@@ -158,6 +169,8 @@ fn message(kind: u16, flags: u16, sequence: u32, family: u8) -> Message {
 /// One transaction. Only its last message asks for an acknowledgement (errors come anyway): 400 of them would not fit
 /// into the socket's receive buffer.
 struct Batch {
+    /// Of the messages that follow.
+    family: u8,
     bytes: Vec<u8>,
     sequence: u32,
     last_at: usize,
@@ -165,7 +178,7 @@ struct Batch {
 
 impl Batch {
     fn new() -> Self {
-        let mut batch = Self { bytes: Vec::new(), sequence: 0, last_at: 0 };
+        let mut batch = Self { family: NFPROTO_INET, bytes: Vec::new(), sequence: 0, last_at: 0 };
         batch.boundary(BATCH_BEGIN);
         batch
     }
@@ -178,7 +191,7 @@ impl Batch {
 
     fn push(&mut self, kind: u16, flags: u16, fill: impl FnOnce(&mut Message)) {
         self.sequence += 1;
-        let mut message = message(kind, REQUEST | flags, self.sequence, NFPROTO_INET);
+        let mut message = message(kind, REQUEST | flags, self.sequence, self.family);
         fill(&mut message);
         self.last_at = self.bytes.len();
         self.bytes.extend(message.finish());
@@ -206,11 +219,40 @@ impl Batch {
         });
     }
 
+    /// Pairs of bytes, each byte in a register of its own. To `nft` they are pairs of protocol numbers, the one type of
+    /// its types that has one byte and is good for any of them.
+    fn set(&mut self, table: &str, set: &Set) {
+        const CONSTANT: u32 = 2;
+        const INET_PROTO: u32 = 12;
+        let len = u32::try_from(set.pairs.len()).expect("a set of ours has at most some hundreds of members");
+        self.push(NEWSET, CREATE, |m| {
+            m.string(1, table).string(2, set.name).be32(3, CONSTANT).be32(4, (INET_PROTO << 6) | INET_PROTO).be32(5, 8);
+            m.nested(9, |m| {
+                m.be32(1, len);
+            });
+            m.be32(10, 1);
+        });
+        self.push(NEWSETELEM, CREATE, |m| {
+            m.string(1, table).string(2, set.name);
+            m.nested(3, |m| {
+                for [a, b] in &set.pairs {
+                    m.nested(1, |m| {
+                        m.nested(1, |m| {
+                            m.attribute(1, &[*a, 0, 0, 0, *b, 0, 0, 0]);
+                        });
+                    });
+                }
+            });
+            m.be32(4, 1);
+        });
+    }
+
     fn chain(&mut self, table: &str, chain: &Chain) {
         let hook = match chain.hook {
-            super::ruleset::Hook::Prerouting => 0,
+            super::ruleset::Hook::Prerouting | super::ruleset::Hook::Port => 0,
             super::ruleset::Hook::Input => 1,
             super::ruleset::Hook::Forward => 2,
+            super::ruleset::Hook::Output => 3,
             super::ruleset::Hook::Postrouting => 4,
         };
         self.push(NEWCHAIN, CREATE, |m| {
@@ -254,6 +296,21 @@ fn encode_match(m: &mut Message, condition: &Match) {
         Match::Source { subnet, inside } => encode_address(m, 12, *subnet, *inside),
         Match::Destination(subnet) => encode_address(m, 16, *subnet, true),
         Match::Ipv6 => encode_family(m, NFPROTO_IPV6),
+        Match::Transport(protocol) => {
+            encode_meta(m, 16);
+            encode_compare(m, CMP_EQ, &[transport(*protocol)]);
+        }
+        Match::Bytes { at, value } => {
+            encode_payload(m, *at, REGISTER);
+            encode_compare(m, CMP_EQ, value);
+        }
+        Match::Same(a, b) => {
+            encode_payload(m, *a, REGISTER);
+            encode_payload(m, *b, REGISTER_NEXT);
+            expression(m, "lookup", |m| {
+                m.string(1, SAME).be32(2, REGISTER).be32(4, 1);
+            });
+        }
         Match::Transparent => {
             expression(m, "socket", |m| {
                 m.be32(1, 0).be32(2, REGISTER);
@@ -288,6 +345,45 @@ fn encode_address(m: &mut Message, offset: u32, subnet: Subnet, inside: bool) {
     });
     encode_mask(m, &subnet.mask().octets());
     encode_compare(m, if inside { CMP_EQ } else { CMP_NEQ }, &subnet.base().octets());
+}
+
+fn encode_payload(m: &mut Message, at: Place, register: u32) {
+    let base = match at.header {
+        Header::Link => 0,
+        Header::Network => 1,
+        Header::Transport => 2,
+    };
+    expression(m, "payload", |m| {
+        m.be32(1, register).be32(2, base).be32(3, at.offset.into()).be32(4, at.len.into());
+    });
+}
+
+/// Two bytes of the transport header, with the checksum made right (`NFT_PAYLOAD_CSUM_INET`).
+fn encode_port(m: &mut Message, offset: u8, port: u16, protocol: Protocol) {
+    let checksum_at = if protocol.is_tcp() { 16 } else { 6 };
+    expression(m, "immediate", |m| {
+        m.be32(1, REGISTER);
+        m.nested(2, |m| {
+            m.attribute(1, &port.to_be_bytes());
+        });
+    });
+    expression(m, "payload", |m| {
+        m.be32(5, REGISTER).be32(2, 2).be32(3, offset.into()).be32(4, 2).be32(6, 1).be32(7, checksum_at);
+    });
+}
+
+fn transport(protocol: Protocol) -> u8 {
+    match protocol {
+        Protocol::Tcp => 6,
+        Protocol::Udp => 17,
+    }
+}
+
+fn family(family: Family) -> u8 {
+    match family {
+        Family::Inet => NFPROTO_INET,
+        Family::Bridge => NFPROTO_BRIDGE,
+    }
 }
 
 fn encode_family(m: &mut Message, family: u8) {
@@ -326,6 +422,7 @@ fn encode_verdict(m: &mut Message, verdict: Verdict) {
     let code = match verdict {
         Verdict::Masquerade => return expression(m, "masq", |_| {}),
         Verdict::Mark(mark) => return encode_mark(m, mark),
+        Verdict::Port { offset, port, protocol } => return encode_port(m, offset, port, protocol),
         Verdict::Drop => 0,
         Verdict::Accept => 1,
     };

@@ -10,6 +10,10 @@ use std::fmt;
 use std::net::Ipv4Addr;
 
 use super::ipam::Subnet;
+use crate::runtime::Protocol;
+
+pub mod door;
+pub mod ports;
 
 /// Every bridge of every data root begins with this.
 const BRIDGES: &str = "bx-";
@@ -38,13 +42,26 @@ pub struct RuleNetwork {
     pub internal: bool,
 }
 
-/// One table of family `inet`.
+/// One table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ruleset {
+    /// Which packets it sees.
+    pub family: Family,
     /// Its name.
     pub table: String,
+    /// What its rules look things up in.
+    pub sets: Vec<Set>,
     /// In order of printing.
     pub chains: Vec<Chain>,
+}
+
+/// Which packets a table sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    /// IPv4 and IPv6.
+    Inet,
+    /// Frames between the ports of a bridge.
+    Bridge,
 }
 
 /// One base chain with policy accept.
@@ -65,8 +82,12 @@ pub enum Hook {
     Input,
     /// Through the host: type filter, priority 0.
     Forward,
+    /// From this host: type filter, priority -150 (mangle).
+    Output,
     /// Leaving: type nat, priority 100 (srcnat).
     Postrouting,
+    /// In by a port of a bridge: type filter, priority -300.
+    Port,
 }
 
 /// All matches hold → the verdict.
@@ -102,7 +123,60 @@ pub enum Match {
     Established,
     /// A socket of this host with IP_TRANSPARENT waits for it.
     Transparent,
+    /// Its transport.
+    Transport(Protocol),
+    /// Bytes of it are these.
+    Bytes {
+        /// Which.
+        at: Place,
+        /// What they are, as many as there are in the place.
+        value: Vec<u8>,
+    },
+    /// Two bytes of it are the same: looked up in [`Set::same_bytes`].
+    Same(Place, Place),
 }
+
+/// Bytes of a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// Counted from the beginning of which header.
+    pub header: Header,
+    /// From where on.
+    pub offset: u8,
+    /// How many, at most 4.
+    pub len: u8,
+}
+
+/// A header of a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Header {
+    /// Of the frame.
+    Link,
+    /// Of IP or ARP.
+    Network,
+    /// Of TCP or UDP.
+    Transport,
+}
+
+/// Texts of equal length.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Set {
+    /// Its name in the table.
+    pub name: &'static str,
+    /// Its members: two bytes each.
+    pub pairs: Vec<[u8; 2]>,
+}
+
+impl Set {
+    /// All pairs of equal bytes: the kernel compares bytes of a packet with each other only through a set.
+    #[must_use]
+    pub fn same_bytes() -> Self {
+        Self { name: SAME, pairs: (0..=u8::MAX).map(|byte| [byte, byte]).collect() }
+    }
+}
+
+/// The name of [`Set::same_bytes`].
+pub const SAME: &str = "same";
 
 /// An interface, or a family of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -126,6 +200,15 @@ pub enum Verdict {
     Masquerade,
     /// Gets this mark and goes on.
     Mark(u32),
+    /// Gets these two bytes of its transport header, checksum included, and goes on.
+    Port {
+        /// From where on in the header: 0 is the source port, 2 the destination port.
+        offset: u8,
+        /// What it gets.
+        port: u16,
+        /// Tells where the checksum is.
+        protocol: Protocol,
+    },
 }
 
 /// The name of a data root's table. `tag` is the data root's mark in interface names.
@@ -139,7 +222,9 @@ pub fn table_name(tag: &str) -> String {
 pub fn render(tag: &str, networks: &[RuleNetwork]) -> Ruleset {
     let mine = Interface { name: format!("{BRIDGES}{tag}"), prefix: true, is: true };
     Ruleset {
+        family: Family::Inet,
         table: table_name(tag),
+        sets: Vec::new(),
         chains: vec![
             Chain { hook: Hook::Input, rules: input(&mine, networks) },
             Chain { hook: Hook::Forward, rules: forward(&mine, networks) },
@@ -154,7 +239,8 @@ pub fn forward_guard() -> Ruleset {
     let not_ours = Interface { name: BRIDGES.to_owned(), prefix: true, is: false };
     let matches = vec![Match::Input(not_ours.clone()), Match::Output(not_ours)];
     let rules = vec![rule(matches, Verdict::Drop, "boxship switched ip_forward on, only for its own networks")];
-    Ruleset { table: FORWARD_GUARD_TABLE.to_owned(), chains: vec![Chain { hook: Hook::Forward, rules }] }
+    let chains = vec![Chain { hook: Hook::Forward, rules }];
+    Ruleset { family: Family::Inet, table: FORWARD_GUARD_TABLE.to_owned(), sets: Vec::new(), chains }
 }
 
 /// The table behind the switchboard's borrowed source addresses: what a container answers to a client's address, and a
@@ -164,7 +250,8 @@ pub fn transparent() -> Ruleset {
     let ours = Interface { name: BRIDGES.to_owned(), prefix: true, is: true };
     let matches = vec![Match::Input(ours), Match::Transparent];
     let rules = vec![rule(matches, Verdict::Mark(TRANSPARENT_MARK), "answers to clients of published ports")];
-    Ruleset { table: TRANSPARENT_TABLE.to_owned(), chains: vec![Chain { hook: Hook::Prerouting, rules }] }
+    let chains = vec![Chain { hook: Hook::Prerouting, rules }];
+    Ruleset { family: Family::Inet, table: TRANSPARENT_TABLE.to_owned(), sets: Vec::new(), chains }
 }
 
 fn input(mine: &Interface, networks: &[RuleNetwork]) -> Vec<Rule> {
@@ -240,7 +327,8 @@ impl Hook {
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
-            Self::Prerouting => "prerouting",
+            Self::Prerouting | Self::Port => "prerouting",
+            Self::Output => "output",
             Self::Input => "input",
             Self::Forward => "forward",
             Self::Postrouting => "postrouting",
@@ -251,7 +339,7 @@ impl Hook {
     #[must_use]
     pub fn chain_type(self) -> &'static str {
         match self {
-            Self::Prerouting | Self::Input | Self::Forward => "filter",
+            Self::Prerouting | Self::Input | Self::Forward | Self::Output | Self::Port => "filter",
             Self::Postrouting => "nat",
         }
     }
@@ -260,7 +348,8 @@ impl Hook {
     #[must_use]
     pub fn priority(self) -> i32 {
         match self {
-            Self::Prerouting => -150,
+            Self::Prerouting | Self::Output => -150,
+            Self::Port => -300,
             Self::Input | Self::Forward => 0,
             Self::Postrouting => 100,
         }
@@ -269,7 +358,10 @@ impl Hook {
 
 impl fmt::Display for Ruleset {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "table inet {} {{", self.table)?;
+        writeln!(f, "table {} {} {{", self.family.name(), self.table)?;
+        for set in &self.sets {
+            writeln!(f, "\tset {} {{ {} pairs of bytes }}", set.name, set.pairs.len())?;
+        }
         for chain in &self.chains {
             let (hook, kind) = (chain.hook.name(), chain.hook.chain_type());
             writeln!(f, "\tchain {hook} {{")?;
@@ -293,6 +385,7 @@ impl fmt::Display for Rule {
             Verdict::Drop => f.write_str("drop")?,
             Verdict::Masquerade => f.write_str("masquerade")?,
             Verdict::Mark(mark) => write!(f, "meta mark set {mark:#x}")?,
+            Verdict::Port { offset, port, .. } => write!(f, "@th,{},16 set {port}", u16::from(offset) * 8)?,
         }
         write!(f, " comment \"{}\"", self.comment)
     }
@@ -309,6 +402,35 @@ impl fmt::Display for Match {
             Self::Ipv6 => f.write_str("meta nfproto ipv6"),
             Self::Established => f.write_str("ct state established,related"),
             Self::Transparent => f.write_str("socket transparent 1"),
+            Self::Transport(Protocol::Tcp) => f.write_str("meta l4proto tcp"),
+            Self::Transport(Protocol::Udp) => f.write_str("meta l4proto udp"),
+            Self::Bytes { at, value } => {
+                write!(f, "{at} 0x")?;
+                value.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+            }
+            Self::Same(a, b) => write!(f, "{a} . {b} @{SAME}"),
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let header = match self.header {
+            Header::Link => "ll",
+            Header::Network => "nh",
+            Header::Transport => "th",
+        };
+        write!(f, "@{header},{},{}", u16::from(self.offset) * 8, u16::from(self.len) * 8)
+    }
+}
+
+impl Family {
+    /// As `nft` calls it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Inet => "inet",
+            Self::Bridge => "bridge",
         }
     }
 }

@@ -5,7 +5,7 @@
 
 use super::ipam::Subnet;
 use super::link::Netlink;
-use super::ruleset::{TRANSPARENT_MARK, TRANSPARENT_TABLE, transparent};
+use super::ruleset::{Family, TRANSPARENT_MARK, TRANSPARENT_TABLE, transparent};
 use super::{nftables, record};
 use crate::Result;
 use crate::layout::Layout;
@@ -27,7 +27,7 @@ pub(super) fn ensure(netlink: &mut Netlink) -> Result<()> {
 pub(super) fn remove(netlink: &mut Netlink) -> Result<()> {
     netlink.delete_mark_rule(TRANSPARENT_MARK, ROUTES)?;
     netlink.delete_local_route(LOOPBACK, ROUTES)?;
-    nftables::delete(&[TRANSPARENT_TABLE])
+    nftables::delete(&[(Family::Inet, TRANSPARENT_TABLE)])
 }
 
 /// The subnets whose containers can be dialled with foreign source addresses now: none unless the rule is loaded, and

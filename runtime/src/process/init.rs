@@ -2,7 +2,7 @@
 //!
 //! Runs as root of the container's user namespace, never with the host's rights: whatever goes wrong here stays inside.
 
-use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use oci_spec::runtime::{LinuxNamespaceType as Type, Process, Spec};
@@ -24,7 +24,7 @@ use crate::sys::mount::{self, Attr};
 use crate::sys::{clone, fdpass, privilege};
 
 /// Where the container's resolver is asked; `spec` writes the same address into resolv.conf.
-const RESOLVER: (Ipv4Addr, u16) = (Ipv4Addr::new(127, 0, 0, 11), 53);
+const RESOLVER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
 
 /// Init's ends of the two conversations.
 pub(super) struct Ends<'a> {
@@ -217,10 +217,7 @@ fn configure_network(spec: &Spec, launch: &Launch, ends: &Ends<'_>) -> Result<Op
                 configure_interface(&mut netlink, &stage::interface(n), bridge)?;
             }
             netlink.add_default_route(first.gateway)?;
-            let doing = || "open the resolver's sockets";
-            let udp = UdpSocket::bind(RESOLVER).doing(doing)?;
-            let tcp = TcpListener::bind(RESOLVER).doing(doing)?;
-            Ok(Some([udp.into(), tcp.into()]))
+            crate::network::resolver::open(RESOLVER).map(Some)
         }
     }
 }

@@ -202,10 +202,13 @@ fn attach_network(
         // The pair of an earlier start whose namespace is not quite gone: its name is ours by right.
         Err(Error::Io { source, .. }) if source.raw_os_error() == Some(libc::EEXIST) => {
             netlink.delete_link(&bridge.host_interface)?;
-            netlink.add_veth(&veth)
+            netlink.add_veth(&veth)?;
         }
-        other => other,
+        other => other?,
     }
+    let port = netlink.link(&bridge.host_interface)?;
+    let port = port.ok_or_else(|| Error::Conflict(format!("interface {} vanished", bridge.host_interface)))?;
+    netlink.lock_port(port.index, bridge.mac)
 }
 
 /// Cgroups, resource limits and the out-of-memory score: what another process may set only from outside. Into the v1

@@ -53,6 +53,8 @@ struct Flow {
     used: u64,
     /// Its backend has left the table.
     leaving: bool,
+    /// The deadline that is set for it.
+    armed: u64,
 }
 
 impl Flow {
@@ -138,7 +140,7 @@ impl Datagrams {
     }
 
     /// A backend has answered, or its host says that nobody is there.
-    pub(super) fn answered(&mut self, poller: &Poller, id: u64) {
+    pub(super) fn answered(&mut self, poller: &mut Poller, id: u64) {
         for _ in 0..TURN {
             let Some(flow) = self.flows.get_mut(&id) else { return };
             match rustix::net::recv(&flow.socket, &mut self.buffer[..], RecvFlags::DONTWAIT) {
@@ -157,24 +159,32 @@ impl Datagrams {
 
     /// A client may have been silent for long enough.
     pub(super) fn expired(&mut self, poller: &mut Poller, id: u64) {
-        let Some(flow) = self.flows.get(&id) else { return };
+        let Some(flow) = self.flows.get_mut(&id) else { return };
         let at = flow.ends_at();
         if at <= boot_ms() {
             self.drop_flow(poller, id);
         } else {
+            flow.armed = at;
             poller.arm(at, Token { kind: Kind::UdpFlow, id });
         }
     }
 
-    /// All clients, for the next switchboard; none is left here. The ports' sockets hold what arrives meanwhile.
+    /// All clients and all that waits, for the next switchboard; none is left here. The ports' sockets hold what arrives
+    /// meanwhile.
     pub(super) fn pack(&mut self) -> Vec<Parcel> {
         let (ports, flows) = (&self.ports, self.flows.drain());
         let parcel = |flow: Flow| {
             let at = ports.get(&flow.port)?.spec.at;
             Some(Parcel::Datagrams(format!("{at} {} {}", flow.backend, flow.client.to_text()), flow.socket))
         };
-        let parcels = flows.filter(|(_, flow)| !flow.leaving).filter_map(|(_, flow)| parcel(flow)).collect();
+        let mut parcels: Vec<Parcel> =
+            flows.filter(|(_, flow)| !flow.leaving).filter_map(|(_, flow)| parcel(flow)).collect();
         self.by_client.clear();
+        for port in self.ports.values_mut() {
+            let at = port.spec.at;
+            let waiting = std::mem::take(&mut port.waiting).into_iter();
+            parcels.extend(waiting.filter_map(|(packet, until)| parked(at, &packet, until)));
+        }
         parcels
     }
 
@@ -185,13 +195,27 @@ impl Datagrams {
             let mut words = state.splitn(3, ' ');
             let at =
                 words.next().and_then(|text| text.parse().ok()).and_then(|at: HostPort| self.ids.get(&at).copied());
-            let backend = words.next().and_then(|text| text.parse().ok());
+            let backend = words.next().unwrap_or_default();
             let client = words.next().and_then(Packet::from_text);
-            if let (Some(port), Some(backend), Some(client)) = (at, backend, client) {
+            let (Some(port), Some(client)) = (at, client) else { continue };
+            if let Ok(backend) = backend.parse() {
                 self.begin(poller, port, client, backend, socket);
+            } else if let Some(until) = backend.strip_prefix(PARKED).and_then(|until| until.parse().ok()) {
+                self.unpark(port, client, until, &socket);
             }
         }
         self.let_leave();
+        let ids: Vec<u64> = self.ports.keys().copied().collect();
+        ids.into_iter().for_each(|id| self.send_waiting(poller, id));
+    }
+
+    /// A datagram that waited under an earlier switchboard; its bytes are in the file.
+    fn unpark(&mut self, port: u64, client: Packet, until: u64, file: &OwnedFd) {
+        let Some(port) = self.ports.get_mut(&port) else { return };
+        let Ok(len) = rustix::io::pread(file, &mut self.buffer[..], 0) else { return };
+        let packet = Packet { bytes: self.buffer[..len].to_vec(), ..client };
+        let later = port.waiting.iter().position(|(_, other)| *other > until).unwrap_or(port.waiting.len());
+        port.waiting.insert(later, (packet, until));
     }
 
     fn add(&mut self, poller: &mut Poller, store: &mut dyn FdStore, spec: &Listener) -> Result<(), Response> {
@@ -208,7 +232,7 @@ impl Datagrams {
         Ok(())
     }
 
-    fn remove(&mut self, poller: &Poller, store: &mut dyn FdStore, at: HostPort, id: u64) {
+    fn remove(&mut self, poller: &mut Poller, store: &mut dyn FdStore, at: HostPort, id: u64) {
         forget_stored(store, at);
         self.ids.remove(&at);
         if let Some(port) = self.ports.remove(&id) {
@@ -272,8 +296,9 @@ impl Datagrams {
         let token = Token { kind: Kind::UdpFlow, id };
         poller.watch(&socket, token, Interest::Read).ok()?;
         self.by_client.insert((port, client.peer), id);
-        let flow = Flow { port, client, backend, socket, moved: 0, used: boot_ms(), leaving: false };
-        poller.arm(flow.ends_at(), token);
+        let mut flow = Flow { port, client, backend, socket, moved: 0, used: boot_ms(), leaving: false, armed: 0 };
+        flow.armed = flow.ends_at();
+        poller.arm(flow.armed, token);
         self.flows.insert(id, flow);
         Some(id)
     }
@@ -299,13 +324,25 @@ impl Datagrams {
         }
     }
 
-    fn drop_flow(&mut self, poller: &Poller, id: u64) {
+    fn drop_flow(&mut self, poller: &mut Poller, id: u64) {
         let Some(flow) = self.flows.remove(&id) else { return };
         poller.forget(&flow.socket);
+        // Else a flood of short flows would be remembered until each of their deadlines.
+        poller.disarm(flow.armed, Token { kind: Kind::UdpFlow, id });
         if !flow.leaving {
             self.by_client.remove(&(flow.port, flow.client.peer));
         }
     }
+}
+
+/// In the place of a backend: the datagram waits for one until this time.
+const PARKED: &str = "parked:";
+
+/// A datagram that waits, for the next switchboard: its bytes go into a file in memory.
+fn parked(at: HostPort, packet: &Packet, until: u64) -> Option<Parcel> {
+    let file = rustix::fs::memfd_create("datagram", rustix::fs::MemfdFlags::CLOEXEC).ok()?;
+    rustix::io::pwrite(&file, &packet.bytes, 0).ok()?;
+    Some(Parcel::Datagrams(format!("{at} {PARKED}{until} {}", packet.to_text()), file))
 }
 
 /// A socket on a host port that tells where each datagram was sent to.

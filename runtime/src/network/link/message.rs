@@ -6,6 +6,12 @@ use std::io;
 
 /// The far end of a veth pair (`linux/veth.h`).
 pub(super) const VETH_INFO_PEER: u16 = 1;
+/// `IFLA_PROTINFO` of `linux/if_link.h`.
+pub(super) const IFLA_PROTINFO: u16 = 12;
+/// `IFLA_BRPORT_LEARNING` of `linux/if_link.h`.
+pub(super) const BRPORT_LEARNING: u16 = 8;
+/// `IFLA_BRPORT_LOCKED` of `linux/if_link.h`.
+pub(super) const BRPORT_LOCKED: u16 = 39;
 /// The mark a rule matches (`linux/fib_rules.h`).
 pub(super) const FRA_FWMARK: u16 = 10;
 /// `FRA_PRIORITY` of `linux/fib_rules.h`.
@@ -33,6 +39,24 @@ impl Message {
     /// `struct ifinfomsg`; `change` says which of `flags` are meant.
     pub(super) fn link(kind: u16, index: u32, flags: u32, change: u32) -> Self {
         Self::new(kind, &ifinfomsg(index, flags, change))
+    }
+
+    /// `struct ifinfomsg` of a bridge's port.
+    pub(super) fn port(kind: u16, index: u32) -> Self {
+        let mut fixed = ifinfomsg(index, 0, 0);
+        fixed[0] = libc::AF_BRIDGE as u8;
+        Self::new(kind, &fixed)
+    }
+
+    /// `struct ndmsg` of an entry that a bridge looks up on one of its ports and never forgets (`linux/neighbour.h`).
+    pub(super) fn station(kind: u16, index: u32) -> Self {
+        const NTF_MASTER: u8 = 4;
+        let mut fixed = [0; 12];
+        fixed[0] = libc::AF_BRIDGE as u8;
+        fixed[4..8].copy_from_slice(&index.to_ne_bytes());
+        fixed[8..10].copy_from_slice(&libc::NUD_NOARP.to_ne_bytes());
+        fixed[10] = NTF_MASTER;
+        Self::new(kind, &fixed)
     }
 
     /// `struct ifaddrmsg` for IPv4.
@@ -63,6 +87,12 @@ impl Message {
     /// Asks for all objects of a kind. The end of the dump is the acknowledgement.
     pub(super) fn dump(mut self) -> Self {
         self.flags = (libc::NLM_F_REQUEST | libc::NLM_F_DUMP) as u16;
+        self
+    }
+
+    /// Makes the object, or changes the one that exists.
+    pub(super) fn replace(mut self) -> Self {
+        self.flags |= (libc::NLM_F_CREATE | libc::NLM_F_REPLACE) as u16;
         self
     }
 
