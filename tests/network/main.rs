@@ -8,6 +8,7 @@ mod bridge;
 mod datagrams;
 mod dns;
 mod lab;
+mod matrix;
 mod ports;
 mod spoof;
 
@@ -23,6 +24,7 @@ const CASES: &[Case] = &[
     ("internal_networks_send_nothing_out", spoof::internal_networks_send_nothing_out),
     ("drift_is_noticed_and_repaired", bridge::drift_is_noticed_and_repaired),
     ("sweep_takes_what_has_no_owner", bridge::sweep_takes_what_has_no_owner),
+    ("every_foreign_firewall_is_endured_or_named", matrix::each_cell_works_or_names_its_cause),
     ("what_stands_in_the_way_is_named", bridge::what_stands_in_the_way_is_named),
     ("port_relays_both_ways_and_half_closes", ports::relays_both_ways_and_half_closes),
     ("port_passes_resets_on", ports::passes_resets_on),

@@ -10,6 +10,11 @@ use crate::lab::{Lab, Switchboard, wait_until};
 
 const CLOSED: &str = "timeout";
 
+/// Nobody answered: in time, or the sender's own kernel has given up to look for the neighbour.
+fn is_closed(answer: &str) -> bool {
+    [CLOSED, "HostUnreachable"].contains(&answer)
+}
+
 /// Frames with a neighbour's address, in Ethernet, IP or ARP, tagged frames and IPv6 do not come through the port; honest
 /// ones do, before and after.
 pub(crate) fn forged_addresses_stop_at_the_port() {
@@ -26,7 +31,7 @@ pub(crate) fn forged_addresses_stop_at_the_port() {
 
     // It calls itself 10.77.1.3 and tells everybody who listens: ARP with an address that is not its own.
     assert_eq!(thief.ask("address 10.77.1.3"), "ok");
-    assert_eq!(thief.ask("connect-from 10.77.1.3 10.77.1.2:80"), CLOSED);
+    assert!(is_closed(&thief.ask("connect-from 10.77.1.3 10.77.1.2:80")));
     assert_eq!(web.ask("neighbour 10.77.1.3"), mac_of_db);
     // An address of nobody, but not its own either: towards a neighbour, the host and the outside.
     let outside = lab.outside();
@@ -34,25 +39,27 @@ pub(crate) fn forged_addresses_stop_at_the_port() {
     assert_eq!(thief.ask("connect 198.51.100.2:80"), "outside 198.51.100.1");
     assert_eq!(thief.ask("address 10.77.1.99"), "ok");
     for target in ["10.77.1.2:80", "10.77.1.1:80", "198.51.100.2:80"] {
-        assert_eq!(thief.ask(&format!("connect-from 10.77.1.99 {target}")), CLOSED, "{target}");
+        assert!(is_closed(&thief.ask(&format!("connect-from 10.77.1.99 {target}"))), "{target}");
     }
     // Frames that hide what they carry.
     // Not every kernel has tags.
     if web.ask("tag 10.78.0.2/24") == "ok" && thief.ask("tag 10.78.0.4/24") == "ok" {
-        assert_eq!(thief.ask("connect 10.78.0.2:80"), CLOSED);
+        assert!(is_closed(&thief.ask("connect 10.78.0.2:80")));
     }
     // Router advertisements go to every IPv6 host on the link.
     let before = web.ask("received v6");
     assert_eq!(thief.ask("shout-v6"), "ok");
-    assert_eq!(thief.ask("connect 10.77.1.2:80"), "web 10.77.1.4", "honest frames still come through");
+    // Its own kernel asks for a neighbour in the name of the packet that waits longest: a forged one, for some seconds.
+    let is_honest = || thief.ask("connect 10.77.1.2:80") == "web 10.77.1.4";
+    wait_until("honest frames come through again", is_honest);
     assert_eq!(web.ask("received v6"), before);
 
     // A neighbour's hardware address: the port is locked to its own.
     assert_eq!(thief.ask("mac 02:42:0a:4d:01:03"), "ok");
-    assert_eq!(thief.ask("connect 10.77.1.2:80"), CLOSED);
+    assert!(is_closed(&thief.ask("connect 10.77.1.2:80")));
     assert_eq!(web.ask("connect 10.77.1.3:80"), "db 10.77.1.2", "nothing of the neighbour's went astray");
     assert_eq!(thief.ask("mac 02:42:0a:4d:01:04"), "ok");
-    wait_until("its own address is good again", || thief.ask("connect 10.77.1.2:80") == "web 10.77.1.4");
+    wait_until("its own address is good again", is_honest);
     drop((web, db, thief, outside));
     network::remove(&lab.layout, &shop.name).unwrap();
 }
