@@ -13,6 +13,7 @@
 //! | GET `/v1/logs?stack=S&kind=K&name=N&replica=R&tail=T&follow=B` (or `container=C` for one alone) | | NDJSON of [`types::LogLine`] |
 //! | POST `/v1/exec` | [`types::ExecRequest`], `Upgrade: boxship-exec` | 101, then frames of [`types::ExecFrame`] |
 //! | POST `/v1/containers` | [`crate::hand::HandRequest`] | [`crate::hand::HandAnswer`] |
+//! | GET `/v1/containers/wait?container=C` | | the same, once it has ended |
 //! | POST `/v1/containers/attach` | [`types::AttachRequest`], `Upgrade: boxship-attach` | 101, then frames of [`types::ExecFrame`] |
 //! | GET `/v1/images` | | `Vec<`[`types::ImageView`]`>` |
 //! | POST `/v1/images/save` | [`images::SaveRequest`] | a tar |

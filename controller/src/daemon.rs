@@ -142,6 +142,11 @@ async fn live(options: Options, runtime: Arc<LinuxRuntime>, store: Arc<dyn State
     if asked && options.kept {
         // The keeper is our parent and ends the other two; its death would have ended us.
         let keeper = nix::unistd::getppid();
+        let looked = Arc::clone(&linux);
+        let needed = tokio::task::spawn_blocking(move || crate::hand::is_any_live(&looked)).await;
+        if needed.unwrap_or(false) {
+            return Ok(runtime::keeper::dismiss_controller(keeper.as_raw())?);
+        }
         if let Err(error) = nix::sys::signal::kill(keeper, nix::sys::signal::Signal::SIGTERM) {
             tracing::error!(%error, %keeper, "the keeper could not be told to end");
         }

@@ -16,7 +16,7 @@ use runtime::Result;
 use runtime::runtime::{HostPort, Protocol, Resources, SecurityConfig, Ulimit};
 use serde::{Deserialize, Serialize};
 
-pub use act::{Waiter, after_end, attach_and_start, launch_code, tidy, waiter};
+pub use act::{Waiter, after_end, attach_and_start, ended, is_any_live, launch_code, tidy, waiter};
 pub use list::{ContainerView, command_text, how_long, status_text};
 pub use tend::tend;
 
@@ -197,8 +197,8 @@ pub enum HandRequest {
         /// Freeze.
         frozen: bool,
     },
-    /// Wait for the end.
-    Wait(String),
+    /// How it ended, if it has.
+    Ended(String),
     /// What containers there are.
     List {
         /// With the size of the writable layer.
@@ -221,8 +221,8 @@ pub enum HandAnswer {
     },
     /// It is as asked for.
     Done,
-    /// How it ended, as a shell tells it.
-    Ended(u8),
+    /// How it ended, as a shell tells it; `None`: it runs.
+    Ended(Option<u8>),
     /// All containers, latest first.
     Listed(Vec<ContainerView>),
 }
@@ -241,7 +241,7 @@ pub fn perform(linux: &LinuxRuntime, request: &HandRequest) -> Result<HandAnswer
         HandRequest::Remove { name, force } => act::remove(linux, name, *force).map(|()| HandAnswer::Done),
         HandRequest::Rename { name, new } => act::rename(linux, name, new).map(|()| HandAnswer::Done),
         HandRequest::Pause { name, frozen } => act::pause(linux, name, *frozen).map(|()| HandAnswer::Done),
-        HandRequest::Wait(name) => act::wait(linux, name).map(HandAnswer::Ended),
+        HandRequest::Ended(name) => act::ended(linux, name).map(HandAnswer::Ended),
         HandRequest::List { sizes } => list::list(linux, *sizes).map(HandAnswer::Listed),
     }
 }

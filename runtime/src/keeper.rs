@@ -47,7 +47,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<()> {
     rustix::process::set_child_subreaper(Some(rustix::process::getpid())).doing(|| "become subreaper")?;
     crate::sys::daemon::raise_fd_limit();
     let mut mask = SigSet::empty();
-    for signal in [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGUSR1] {
+    for signal in [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGUSR2] {
         mask.add(signal);
     }
     mask.thread_block().doing(|| "block signals")?;
@@ -104,6 +104,15 @@ pub fn hand_controller(layout: &Layout, args: &[OsString]) -> Result<Option<i32>
     let told = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGUSR1);
     told.doing(|| "tell the keeper to start a controller")?;
     Ok(Some(pid))
+}
+
+/// Lets a keeper end its controller and nothing else; it then runs alone.
+///
+/// # Errors
+/// `Io`.
+pub fn dismiss_controller(keeper: i32) -> Result<()> {
+    let told = nix::sys::signal::kill(nix::unistd::Pid::from_raw(keeper), Signal::SIGUSR2);
+    told.doing(|| "tell the keeper to let go of the controller")
 }
 
 /// Ends a keeper that runs without a controller, with supervisor and switchboard; containers that run would go on.
@@ -204,6 +213,7 @@ impl Keeper {
                 Ok(libc::SIGTERM | libc::SIGINT) => self.stopping = true,
                 Ok(libc::SIGHUP) => self.upgrade(),
                 Ok(libc::SIGUSR1) => self.take_controller(),
+                Ok(libc::SIGUSR2) => self.dismiss_controller(),
                 _ => {}
             }
         }
@@ -233,6 +243,13 @@ impl Keeper {
         }
     }
 
+    /// The controller ends and does not come back: what it does not know goes on with supervisor and switchboard.
+    fn dismiss_controller(&mut self) {
+        for child in self.children.iter_mut().filter(|child| child.is_called(CONTROLLER)) {
+            child.dismiss();
+        }
+    }
+
     fn reap(&mut self) {
         while let Ok(Some(exit)) = crate::sys::daemon::peek_exited() {
             let child = self.children.iter_mut().find(|child| child.pid == Some(exit.pid));
@@ -243,6 +260,13 @@ impl Keeper {
             if let Some(pid) = rustix::process::Pid::from_raw(exit.pid) {
                 let _ = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::NOHANG);
             }
+        }
+        let before = self.children.len();
+        self.children.retain(|child| !child.has_left());
+        if self.children.len() < before
+            && let Err(error) = sign(&mut self.lock, false)
+        {
+            tracing::warn!(error = %crate::error::chain(&error), "others will take the controller for running");
         }
     }
 }

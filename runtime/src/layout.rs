@@ -87,7 +87,7 @@ impl Layout {
         self.data_root.join("containers")
     }
 
-    /// `containers/<id>/`: `config.json`, `spec.json`, `upper/`, `work/`, `logs/`, `files/`.
+    /// `containers/<id>/`: `config.json`, `spec.json`, `upper/`, `work/`, `logs/`, `files/`; of kept ones `life.json`.
     #[must_use]
     pub fn container_dir(&self, id: &ContainerId) -> PathBuf {
         self.containers_dir().join(id.as_str())

@@ -71,6 +71,7 @@ pub async fn serve(api: Arc<Api>, socket: UnixListener, mut stop: watch::Receive
         .route("/v1/logs", get(logs::get))
         .route("/v1/exec", post(exec::post))
         .route("/v1/containers", post(containers::act))
+        .route("/v1/containers/wait", get(containers::wait))
         .route("/v1/containers/attach", post(containers::attach))
         .route("/v1/images", get(images::list).post(images::act))
         .route("/v1/images/save", post(images::save))

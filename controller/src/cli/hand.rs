@@ -14,6 +14,7 @@ use super::args::{KillArgs, NamesArgs, RenameArgs, RestartArgs, RmArgs, StartArg
 use super::context::{Context, Failure};
 use super::image::desk::Desk;
 use super::processes::{end_if_idle, ensure_supervisor};
+use crate::api::client::query;
 use crate::hand::{self, ContainerView, HandAnswer, HandRequest};
 
 pub(super) use ps::ps;
@@ -53,8 +54,7 @@ pub(super) async fn views(desk: &Desk<'_>, sizes: bool) -> Result<Vec<ContainerV
 
 /// Whether somebody is called so.
 pub(super) async fn is_known(desk: &Desk<'_>, name: &str) -> Result<bool, Failure> {
-    let is_it = |view: &ContainerView| view.name == name || view.id.starts_with(name);
-    Ok(views(desk, false).await?.iter().any(is_it))
+    Ok(views(desk, false).await?.iter().any(|view| view.is_called(name)))
 }
 
 fn nonsense(answer: &HandAnswer) -> Failure {
@@ -94,6 +94,12 @@ async fn each_at(
 }
 
 pub(super) async fn start(context: &Context, args: &StartArgs) -> Result<ExitCode, Failure> {
+    if args.attach {
+        let [name] = args.containers.as_slice() else {
+            return Err(Failure::Usage("one terminal is in front of one container: name one with --attach".to_owned()));
+        };
+        return run::start_in_front(context, name, args.interactive).await;
+    }
     each(context, "start", &args.containers, HandRequest::Start).await
 }
 
@@ -180,8 +186,9 @@ async fn wait_one(context: &Context, name: &str) -> Result<u8, Failure> {
         Desk::Here { linux, .. } => Some(hand::waiter(linux, name)?),
     };
     let Some(waiter) = waiter else {
-        return match ask(&desk, &HandRequest::Wait(name.to_owned())).await? {
-            HandAnswer::Ended(code) => Ok(code),
+        let path = format!("/v1/containers/wait?container={}", query(name));
+        return match context.client.get(&path).await? {
+            HandAnswer::Ended(Some(code)) => Ok(code),
             other => Err(nonsense(&other)),
         };
     };

@@ -135,7 +135,8 @@ fn spawn_keeper(context: &Context, more: &[OsString]) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Ends the processes; containers that still run go on without a controller. Returns when the keeper is gone.
+/// Ends the processes, but for those that containers made by hand need; containers that still run go on without a
+/// controller. Returns when the keeper is gone or has let go of the controller.
 ///
 /// # Errors
 /// When the controller refuses.
@@ -143,6 +144,10 @@ pub(crate) async fn shut_down(context: &Context) -> Result<(), Failure> {
     let _: serde_json::Value = context.client.post("/v1/shutdown", &serde_json::json!({})).await?;
     let deadline = boot_ms() + START_MS_MAX;
     while boot_ms() < deadline {
+        // One that containers made by hand need stays, without a controller.
+        if runtime::keeper::alone(&context.layout)?.is_some() {
+            return Ok(());
+        }
         // The keeper's lock ends with it.
         if runtime::keeper::lock(&context.layout.run_dir.join("keeper.lock"), "keeper").is_ok() {
             return Ok(());

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use runtime::id::{ContainerId, NetworkName};
 use runtime::linux::AttachedStdio;
-use runtime::runtime::{ContainerConfig, ContainerState, ExitStatus};
+use runtime::runtime::{ContainerConfig, ContainerInfo, ContainerState, ExitStatus};
 use runtime::supervisor::client::SupervisorClient;
 use runtime::{Error, LinuxRuntime, Result, Runtime as _};
 
@@ -118,6 +118,13 @@ pub fn after_end(linux: &LinuxRuntime, config: &ContainerConfig) -> Result<()> {
         return take_away(linux, config);
     }
     Ok(())
+}
+
+/// Whether any container made by hand runs; what cannot be known counts as no.
+#[must_use]
+pub fn is_any_live(linux: &LinuxRuntime) -> bool {
+    let is_live = |info: &ContainerInfo| info.pid.is_some() && by_hand::name_of(&info.config.labels).is_some();
+    linux.list_containers().is_ok_and(|all| all.iter().any(is_live))
 }
 
 /// What a controller does as things happen, done at once for whatever ended while none ran.
@@ -238,8 +245,23 @@ pub(super) fn pause(linux: &LinuxRuntime, name: &str, frozen: bool) -> Result<()
     linux.freeze_container(&config.id, frozen)
 }
 
-pub(super) fn wait(linux: &LinuxRuntime, name: &str) -> Result<u8> {
-    waiter(linux, name)?.wait()
+/// How a container ended, as a shell tells it; `None` while it runs.
+///
+/// # Errors
+/// `NotFound`; `Conflict` when it was never started.
+pub fn ended(linux: &LinuxRuntime, name: &str) -> Result<Option<u8>> {
+    let config = find(linux, name)?;
+    let all = linux.list_containers()?;
+    let found = all.iter().find(|info| info.config.id == config.id);
+    match found.map(|info| (info.state, info.exit)) {
+        Some((ContainerState::Running, _)) => Ok(None),
+        Some((ContainerState::Stopped, exit)) => Ok(Some(shell_code(exit.unwrap_or(ExitStatus::Unknown)))),
+        Some((ContainerState::Creating | ContainerState::Created, _)) if !config.extras.kept => Ok(None),
+        Some((ContainerState::Creating | ContainerState::Created, _)) => {
+            Err(Error::Conflict(format!("container `{name}` was never started")))
+        }
+        None => Err(Error::NotFound { what: "container", name: name.to_owned() }),
+    }
 }
 
 /// Something that waits for a container's end without holding the data root.

@@ -28,6 +28,10 @@ pub struct ContainerView {
     pub image_id: String,
     /// Program and arguments.
     pub command: Vec<String>,
+    /// It has a terminal.
+    pub tty: bool,
+    /// It goes when it has ended.
+    pub auto_remove: bool,
     /// Where it is in its life.
     pub state: ContainerState,
     /// All its processes are frozen.
@@ -48,6 +52,15 @@ pub struct ContainerView {
     pub labels: BTreeMap<String, String>,
     /// Bytes of the writable layer, and with the image's layers; where they were asked for.
     pub sizes: Option<(u64, u64)>,
+}
+
+impl ContainerView {
+    /// Whether a person who says `name` may mean it: its name, with or without the stack, or the beginning of its id.
+    #[must_use]
+    pub fn is_called(&self, name: &str) -> bool {
+        let in_stack = self.name.rsplit('/').next().is_some_and(|last| last == name);
+        self.name == name || in_stack || (!name.is_empty() && self.id.starts_with(name))
+    }
 }
 
 /// Everything there is, latest first.
@@ -90,6 +103,8 @@ fn view(info: &ContainerInfo, image: Option<&ImageInfo>, table: &EndpointTable) 
         image: named.unwrap_or_else(|| config.image.short().to_owned()),
         image_id: image.map(|image| image.id.to_string()).unwrap_or_default(),
         command: command(config, image),
+        tty: config.tty,
+        auto_remove: config.labels.contains_key(by_hand::AUTO_REMOVE),
         state: info.state,
         paused: false,
         exit: info.exit,
@@ -199,6 +214,8 @@ mod tests {
             image: "busybox".into(),
             image_id: String::new(),
             command: vec!["sh".into()],
+            tty: false,
+            auto_remove: false,
             state,
             paused: false,
             exit,

@@ -47,11 +47,34 @@ pub(super) struct Child {
     /// A stop was asked for; `kill_at_ms` once SIGTERM is out.
     stop_asked: bool,
     kill_at_ms: Option<u64>,
+    /// It is not started again.
+    dismissed: bool,
 }
 
 impl Child {
     pub(super) fn new(name: &'static str) -> Self {
-        Self { name, pid: None, started_ms: 0, start_at_ms: 0, backoff_ms: 0, stop_asked: false, kill_at_ms: None }
+        let (started_ms, start_at_ms, backoff_ms) = (0, 0, 0);
+        Self {
+            name,
+            pid: None,
+            started_ms,
+            start_at_ms,
+            backoff_ms,
+            stop_asked: false,
+            kill_at_ms: None,
+            dismissed: false,
+        }
+    }
+
+    /// Stops it for good.
+    pub(super) fn dismiss(&mut self) {
+        self.dismissed = true;
+        self.stop_asked = true;
+    }
+
+    /// It was dismissed and is gone.
+    pub(super) fn has_left(&self) -> bool {
+        self.dismissed && self.pid.is_none()
     }
 
     pub(super) fn is_called(&self, name: &str) -> bool {

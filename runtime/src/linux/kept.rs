@@ -4,7 +4,9 @@
 //! Mechanism only: who may do what is decided above.
 
 use std::collections::BTreeSet;
+use std::net::Shutdown;
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
@@ -197,7 +199,13 @@ impl LinuxRuntime {
         let input = fds.next();
         let terminal = input.as_ref().filter(|_| tty).map(|fd| fd.as_fd().try_clone_to_owned());
         let terminal = terminal.transpose().doing(|| "copy a terminal")?;
-        let session = Box::new(Attached { client: self.supervisor.clone(), events, id: id.clone(), terminal });
+        let session = Box::new(Attached {
+            client: self.supervisor.clone(),
+            events,
+            id: id.clone(),
+            terminal,
+            over: Arc::default(),
+        });
         Ok(AttachedStdio { outputs, input, session })
     }
 
@@ -253,6 +261,8 @@ struct Attached {
     events: SupervisorWatch,
     id: ContainerId,
     terminal: Option<OwnedFd>,
+    /// Nobody waits any more.
+    over: Arc<AtomicBool>,
 }
 
 impl ExecSession for Attached {
@@ -263,7 +273,7 @@ impl ExecSession for Attached {
     fn wait(&mut self) -> Result<ExitStatus> {
         match self.events.end_of(&self.id) {
             // the supervisor was replaced: its successor knows
-            Err(Error::Unreachable { .. }) => self.client.wait(&self.id),
+            Err(Error::Unreachable { .. }) if !self.over.load(Ordering::Acquire) => self.client.wait(&self.id),
             other => other,
         }
     }
@@ -272,9 +282,15 @@ impl ExecSession for Attached {
         Ok(())
     }
 
-    /// Who looks on does not end what he looks at.
+    /// Who looks on does not end what he looks at: only the wait is over.
     fn killer(&self) -> Box<dyn Fn() + Send + Sync> {
-        Box::new(|| {})
+        let (over, stream) = (Arc::clone(&self.over), self.events.closer());
+        Box::new(move || {
+            over.store(true, Ordering::Release);
+            if let Some(stream) = &stream {
+                let _ = stream.shutdown(Shutdown::Both);
+            }
+        })
     }
 }
 

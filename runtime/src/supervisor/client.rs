@@ -280,6 +280,11 @@ impl ExecSession for SupervisedExec {
 pub(crate) struct SupervisorWatch(Connection);
 
 impl SupervisorWatch {
+    /// Its connection, to be shut down while somebody waits on it; `None` when that cannot be had.
+    pub(crate) fn closer(&self) -> Option<UnixStream> {
+        self.0.socket.try_clone().ok()
+    }
+
     /// Waits until a container ends, or (`None`) something else may have happened to it.
     fn exit_of(&mut self, id: &ContainerId) -> Result<Option<ExitStatus>> {
         loop {

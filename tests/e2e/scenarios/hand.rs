@@ -261,6 +261,10 @@ fn a_shell_in_a_terminal(lab: &mut Lab) -> Result {
         in_terminal(lab, &["exec", "-it", "box", "sh"], "echo inside $((2 + 3)); touch /was-here; exit 4\n")?;
     ensure!(code == 4 && seen.contains("inside 5"), "{code}: {seen}");
     lab.ok(&["exec", "box", "ls", "/was-here"])?;
+    // one that has ended is entered again, as it was left
+    lab.ok(&["stop", "-t", "0", "box"])?;
+    let (code, seen) = in_terminal(lab, &["start", "-ai", "box"], "ls /was-here; exit 3\n")?;
+    ensure!(code == 3 && !seen.contains("No such file"), "{code}: {seen}");
     // a signal reaches the program
     let program = "trap 'echo heard; exit 6' TERM; echo up; while :; do sleep 1 & wait $!; done";
     let mut command = lab.command(&["run", "--rm", "--name", "sig", "--network", "none", &image, "sh", "-c", program]);

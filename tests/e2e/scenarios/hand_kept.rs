@@ -92,8 +92,14 @@ fn a_controller_comes_and_goes(lab: &mut Lab) -> Result {
     ensure!(pid_of(lab, "first")? == pid, "the container was touched");
     lab.ok(&["down"])?;
     ensure!(std::path::Path::new(&format!("/proc/{pid}")).exists(), "it went with the controller");
+    ensure!(lab.daemon("keeper")? == keeper && lab.daemon("controller").is_err(), "the keeper of what is left went");
     status(lab, "first", "Up ")?;
     ensure!(pid_of(lab, "first")? == pid, "the container was touched");
+    lab.up()?;
+    ensure!(lab.daemon("keeper")? == keeper, "another keeper");
+    lab.ok(&["down"])?;
+    kill(i32::try_from(pid).unwrap_or(0))?;
+    wait_for("its end is known", PATIENCE, || status(lab, "first", "Exited (137)"))?;
     lab.ok(&["rm", "-f", "first", "later", "crash"])?;
     lab.nothing_is_left()
 }

@@ -2,11 +2,13 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
-use axum::extract::{FromRequest as _, Request, State};
+use axum::extract::{FromRequest as _, Query, Request, State};
 use axum::response::Response;
 use runtime::{LinuxRuntime, Result};
+use serde::Deserialize;
 
 use super::Api;
 use super::exec::{ATTACH_PROTOCOL, Begun, switch, wants};
@@ -14,9 +16,34 @@ use super::refusal::{Answer, Refusal, blocking};
 use crate::api::types::AttachRequest;
 use crate::hand::{self, HandAnswer, HandRequest};
 
+/// Between two looks of a wait that nothing rang for.
+const WAIT_LOOK_EVERY: Duration = Duration::from_secs(1);
+
 pub(super) async fn act(State(api): State<Arc<Api>>, Json(request): Json<HandRequest>) -> Answer<HandAnswer> {
     let linux = linux(&api)?;
     Ok(Json(blocking(move || hand::perform(&linux, &request)).await??))
+}
+
+/// Answers once the container has ended. Holds no thread meanwhile, since whoever asked may have left.
+pub(super) async fn wait(State(api): State<Arc<Api>>, Query(which): Query<Which>) -> Answer<HandAnswer> {
+    let linux = linux(&api)?;
+    let mut views = api.views.clone();
+    let request = HandRequest::Ended(which.container);
+    loop {
+        let (linux, request) = (Arc::clone(&linux), request.clone());
+        let answer = blocking(move || hand::perform(&linux, &request)).await??;
+        if answer != HandAnswer::Ended(None) {
+            return Ok(Json(answer));
+        }
+        // an exit leads to a look at everything
+        let _ = tokio::time::timeout(WAIT_LOOK_EVERY, views.changed()).await;
+    }
+}
+
+/// Query of a wait.
+#[derive(Debug, Deserialize)]
+pub(super) struct Which {
+    container: String,
 }
 
 pub(super) async fn attach(

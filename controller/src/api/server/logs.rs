@@ -1,12 +1,12 @@
 //! Logs over the socket, read from the containers' files in CRI format: `TIME STREAM F|P LINE`.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::extract::{Query, State};
@@ -27,6 +27,9 @@ const LINES_MAX: usize = 256;
 
 /// How often a followed log and the list of replicas are looked at.
 const FOLLOW_EVERY: Duration = Duration::from_millis(100);
+
+/// Looks at a followed file of one container for each look whether that still runs.
+const LOOKS_PER_STATE: u32 = 5;
 
 /// Longest line handed on in one piece, in bytes. The pump splits at 16 KiB itself.
 const LINE_BYTES_MAX: usize = 64 << 10;
@@ -85,18 +88,18 @@ pub(crate) fn one_container(
 ) {
     let name = by_hand::name_of(&config.labels).unwrap_or(config.id.as_str()).to_owned();
     let dir = linux.log_dir(&config.id);
-    let over = Arc::new(AtomicBool::new(false));
-    if how.follow {
-        let (supervisor, id, over) = (linux.supervisor().clone(), config.id.clone(), Arc::clone(&over));
-        let wait = move || {
-            let _ = supervisor.wait(&id);
-            over.store(true, Ordering::Release);
-        };
-        if std::thread::Builder::new().name("log end".to_owned()).spawn(wait).is_err() {
-            return;
-        }
-    }
-    send_all(&|| vec![(name.clone(), dir.clone())], &|| over.load(Ordering::Acquire), how, send);
+    // a look at every container: not each time the file is looked at
+    let looks = Cell::new(0_u32);
+    let over = || {
+        looks.set(looks.get() + 1);
+        looks.get() % LOOKS_PER_STATE == 1 && !is_live(linux, config)
+    };
+    send_all(&|| vec![(name.clone(), dir.clone())], &over, how, send);
+}
+
+/// Whether a container may still write. While nobody can tell, it may.
+fn is_live(linux: &LinuxRuntime, config: &ContainerConfig) -> bool {
+    linux.list_containers().map_or(true, |all| all.iter().any(|info| info.config.id == config.id && info.pid.is_some()))
 }
 
 /// The log files of the containers asked for, oldest container first.

@@ -157,8 +157,14 @@ pub enum Pull {
 
 /// Arguments of `start`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:  boxship start brave_euler")]
+#[command(after_help = "Example:  boxship start brave_euler   ·   boxship start -ai brave_euler")]
 pub struct StartArgs {
+    /// Stay in front of it, as run does
+    #[arg(short, long)]
+    pub attach: bool,
+    /// Pass stdin on (with --attach)
+    #[arg(short, long, requires = "attach")]
+    pub interactive: bool,
     /// Names or ids
     #[arg(required = true, value_name = "CONTAINER")]
     pub containers: Vec<String>,

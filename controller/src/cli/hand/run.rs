@@ -7,11 +7,13 @@ use tokio::io::DuplexStream;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
-use super::{ask, close, nonsense, open, options};
+use runtime::runtime::ContainerState;
+
+use super::{ask, close, nonsense, open, options, views};
 use crate::api::images::ImageRequest;
 use crate::api::server::{Begun, begin_attach, carry};
 use crate::api::types::AttachRequest;
-use crate::cli::args::{CreateArgs, MakeArgs, Pull, RunArgs};
+use crate::cli::args::{CreateArgs, Pull, RunArgs};
 use crate::cli::context::{Context, Failure};
 use crate::cli::exec::converse;
 use crate::cli::image::desk::Desk;
@@ -68,18 +70,57 @@ async fn run_or_fail(context: &Context, args: &RunArgs) -> Result<ExitCode, Fail
     }
     if args.detach {
         let started = ask(&desk, &HandRequest::Start(id.clone())).await;
-        let started = undo_unless(&desk, started, &spec, &id).await;
+        let started = undo_unless(&desk, started, spec.auto_remove, &id).await;
         close(context, desk);
         started?;
         anstream::println!("{id}");
         return Ok(ExitCode::SUCCESS);
     }
-    in_front(context, desk, &args.make, &spec, (id, name)).await
+    let front = Front { id, name, tty: spec.tty, stdin: spec.stdin, auto_remove: spec.auto_remove };
+    in_front(context, desk, &front).await
+}
+
+/// What stands before this terminal.
+struct Front {
+    id: String,
+    name: String,
+    tty: bool,
+    stdin: bool,
+    auto_remove: bool,
+}
+
+/// Starts one that is there, with this process in front of it.
+pub(super) async fn start_in_front(context: &Context, name: &str, stdin: bool) -> Result<ExitCode, Failure> {
+    let desk = open(context, "start").await?;
+    let found = views(&desk, false).await.map(|views| views.into_iter().find(|view| view.is_called(name)));
+    let front = match found {
+        Ok(Some(view)) if view.state == ContainerState::Running => {
+            Err(Failure::new("BX0900", format!("container `{name}` runs already"), Some("boxship exec NAME COMMAND")))
+        }
+        Ok(Some(view)) => {
+            let (tty, auto_remove) = (view.tty, view.auto_remove);
+            Ok(Front { id: view.id, name: view.name, tty, stdin, auto_remove })
+        }
+        Ok(None) => Err(Failure::new("BX0903", format!("container `{name}` does not exist"), Some("boxship ps -a"))),
+        Err(failure) => Err(failure),
+    };
+    match front {
+        Ok(front) => in_front(context, desk, &front).await,
+        Err(failure) => {
+            close(context, desk);
+            Err(failure)
+        }
+    }
 }
 
 /// One that cannot be started and was to go after its end goes now.
-async fn undo_unless<T>(desk: &Desk<'_>, started: Result<T, Failure>, spec: &RunSpec, id: &str) -> Result<T, Failure> {
-    if started.is_err() && spec.auto_remove {
+async fn undo_unless<T>(
+    desk: &Desk<'_>,
+    started: Result<T, Failure>,
+    auto_remove: bool,
+    id: &str,
+) -> Result<T, Failure> {
+    if started.is_err() && auto_remove {
         let _ = ask(desk, &HandRequest::Remove { name: id.to_owned(), force: true }).await;
     }
     started
@@ -124,15 +165,10 @@ fn is_missing_image(failure: &Failure) -> bool {
 }
 
 /// Runs it with this process in front of it.
-async fn in_front(
-    context: &Context,
-    desk: Desk<'_>,
-    args: &MakeArgs,
-    spec: &RunSpec,
-    (id, name): (String, String),
-) -> Result<ExitCode, Failure> {
-    let request =
-        AttachRequest { name: id.clone(), start: true, stdin: spec.stdin || spec.tty, tty: args.tty.then(window_size) };
+async fn in_front(context: &Context, desk: Desk<'_>, front: &Front) -> Result<ExitCode, Failure> {
+    let Front { id, tty, stdin, auto_remove, .. } = front;
+    let size = tty.then(window_size);
+    let request = AttachRequest { name: id.clone(), start: true, stdin: *stdin || *tty, tty: size };
     let signals = listen()?;
     let here = match &desk {
         Desk::Controller(_) => None,
@@ -141,13 +177,12 @@ async fn in_front(
     let outcome = match here {
         None => {
             let stream = context.client.upgrade("/v1/containers/attach", "boxship-attach", &request).await;
-            let stream = undo_unless(&desk, stream.map_err(Failure::from), spec, &id).await?;
+            let stream = undo_unless(&desk, stream.map_err(Failure::from), *auto_remove, id).await?;
             drop(desk);
-            meanwhile(context, &id, signals, converse(stream, args.tty, spec.stdin)).await
+            meanwhile(context, id, signals, converse(stream, *tty, *stdin)).await
         }
         Some(begun) => {
-            let begun = undo_unless(&desk, begun, spec, &id).await;
-            let begun = match begun {
+            let begun = match undo_unless(&desk, begun, *auto_remove, id).await {
                 Ok(begun) => begun,
                 Err(failure) => {
                     close(context, desk);
@@ -156,14 +191,13 @@ async fn in_front(
             };
             // others may work with the data root while it runs
             drop(desk);
-            let outcome = meanwhile(context, &id, signals, converse(local(begun), args.tty, spec.stdin)).await;
-            let desk = open(context, "run").await?;
-            close(context, desk);
+            let outcome = meanwhile(context, id, signals, converse(local(begun), *tty, *stdin)).await;
+            close(context, open(context, "run").await?);
             outcome
         }
     };
     if matches!(outcome, Err(Failure::Client(_))) {
-        anstream::eprintln!("note: the container may go on: boxship ps   ·   boxship logs -f {name}");
+        anstream::eprintln!("note: the container may go on: boxship ps   ·   boxship logs -f {}", front.name);
     }
     outcome
 }
