@@ -1,6 +1,6 @@
 //! The start path of one container: from a [`Spec`] and a [`Launch`] to a running program.
 //!
-//! [`spawn`] clones two children and returns: *init*, which becomes the program, and *stage*, a short-lived helper
+//! [`spawn`] clones two children (or one, see [`SpawnOptions::alone`]) and returns: *init*, which becomes the program, and *stage*, a short-lived helper
 //! that does with host credentials what init may not do (id maps, cgroups, idmapped mounts, veth) and then ends.
 //! The caller (the supervisor) polls three descriptors: the [`Channel`], init's pidfd and stage's pidfd. It must be
 //! single threaded, must reap both children, must kill stage when it outlives its deadline, and must not reap init
@@ -52,11 +52,14 @@ pub struct SpawnOptions {
     pub rendezvous: Option<OwnedFd>,
     /// How many descriptors from 3 on the program inherits. They must be open, and were before anything else was.
     pub preserved_fds: u32,
+    /// The caller lives for this container alone and may hang with it: where it can, it does the stage helper's work
+    /// itself before it clones init, which saves a process and all conversation.
+    pub alone: bool,
 }
 
 impl From<Stdio> for SpawnOptions {
     fn from(stdio: Stdio) -> Self {
-        Self { stdio, rendezvous: None, preserved_fds: 0 }
+        Self { stdio, rendezvous: None, preserved_fds: 0, alone: false }
     }
 }
 
@@ -69,8 +72,8 @@ pub struct Spawned {
     pub pidfd: OwnedFd,
     /// What init and stage have to say.
     pub channel: Channel,
-    /// The helper, to be reaped, and killed when it takes too long.
-    pub stage: StageChild,
+    /// The helper, to be reaped, and killed when it takes too long. Without one, the caller was `alone`.
+    pub stage: Option<StageChild>,
 }
 
 /// A short-lived helper child of the caller.

@@ -1,15 +1,13 @@
 //! Kills in the middle of everything, and what must be true afterwards.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use runtime::runtime::{ContainerState, ExitStatus, LogConfig, NetworkMode};
-use runtime::{Error, Runtime as _};
+use runtime::Runtime as _;
+use runtime::runtime::{ContainerState, ExitStatus, LogConfig};
 
 use crate::lab::{DEADLINE, Lab, end_keeper, ok, open, start_keeper, wait_for};
 
@@ -17,7 +15,7 @@ use crate::lab::{DEADLINE, Lab, end_keeper, ok, open, start_keeper, wait_for};
 const KILLS: usize = 25;
 
 /// Pid of one of the keeper's children.
-fn child_pid(lab: &Lab, name: &str) -> Pid {
+pub(crate) fn child_pid(lab: &Lab, name: &str) -> Pid {
     let keeper = lab.own().keeper.id();
     wait_for(name, || {
         let children = std::fs::read_to_string(format!("/proc/{keeper}/task/{keeper}/children")).ok()?;
@@ -30,7 +28,7 @@ fn child_pid(lab: &Lab, name: &str) -> Pid {
 }
 
 /// Kills the supervisor and returns when the next one answers; how long that took.
-fn kill_supervisor(lab: &Lab) -> Duration {
+pub(crate) fn kill_supervisor(lab: &Lab) -> Duration {
     let pid = child_pid(lab, "supervisor");
     let begun = Instant::now();
     kill(pid, Signal::SIGKILL).unwrap();
@@ -132,50 +130,6 @@ pub(crate) fn an_exit_waits_for_a_busy_keeper(lab: &Lab) {
 
 fn is_zombie(pid: i32) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, |stat| stat.contains(") Z "))
-}
-
-/// Threads make and remove containers: no kill makes a call fail, and afterwards nothing is left.
-pub(crate) fn kills_during_creations_make_no_call_fail(lab: &Lab) {
-    let over = AtomicBool::new(false);
-    let done = AtomicU32::new(0);
-    let work = |thread: u8| {
-        for n in 0_u32.. {
-            if over.load(Ordering::Relaxed) {
-                return;
-            }
-            let mut config = lab.config(&format!("storm-{thread}-{n}"), &["/bin/sleep"]);
-            let address = Ipv4Addr::new(10, 79, 0, 20 + thread);
-            config.network = NetworkMode::on(lab.network.name.clone(), address);
-            let runtime = lab.runtime();
-            ok("create", runtime.create_container(&config));
-            ok("start", runtime.start_container(&config.id));
-            ok("stop", runtime.stop_container(&config.id, Duration::ZERO));
-            // a removal cut after its work finds nothing the second time, as its callers know
-            let removed = runtime.remove_container(&config.id);
-            assert!(removed.as_ref().is_err_and(Error::is_not_found) || removed.is_ok(), "remove: {removed:?}");
-            done.fetch_add(1, Ordering::Relaxed);
-        }
-    };
-    std::thread::scope(|scope| {
-        for thread in 0..3 {
-            let work = &work;
-            scope.spawn(move || work(thread));
-        }
-        for _ in 0..15 {
-            kill_supervisor(lab);
-            let before = done.load(Ordering::Relaxed);
-            let begun = Instant::now();
-            while done.load(Ordering::Relaxed) < before + 2 && begun.elapsed() < Duration::from_secs(2) {
-                std::thread::yield_now();
-            }
-        }
-        over.store(true, Ordering::Relaxed);
-    });
-    println!("  {} lives", done.load(Ordering::Relaxed));
-    assert_eq!(ok("list", lab.runtime().list_containers()), []);
-    let empty = |dir: std::path::PathBuf| std::fs::read_dir(dir).map_or(0, Iterator::count);
-    assert_eq!(empty(lab.own().layout.run_dir.join("containers")), 0);
-    assert_eq!(empty(lab.own().layout.containers_dir()), 0);
 }
 
 pub(crate) fn a_created_container_survives_its_supervisor(lab: &Lab) {

@@ -9,6 +9,7 @@ use runtime::clock;
 use runtime::runtime::{ContainerState, ExecConfig, ExecStdio, ExitStatus, LogConfig, NetworkMode};
 
 use crate::Case;
+use crate::campaign;
 use crate::crash;
 use crate::lab::{DEADLINE, Lab, exec_stdio, ok, wait_for};
 
@@ -30,7 +31,8 @@ pub(crate) const CASES: &[Case] = &[
     ("a_killed_supervisor_loses_no_line_and_no_exit", crash::a_killed_supervisor_loses_no_line_and_no_exit),
     ("an_exit_nobody_was_there_for_is_true", crash::an_exit_nobody_was_there_for_is_true),
     ("an_exit_waits_for_a_busy_keeper", crash::an_exit_waits_for_a_busy_keeper),
-    ("kills_during_creations_make_no_call_fail", crash::kills_during_creations_make_no_call_fail),
+    ("kills_during_creations_make_no_call_fail", campaign::kills_during_creations_make_no_call_fail),
+    ("idle_containers_cost_little", campaign::idle_containers_cost_little),
     ("a_created_container_survives_its_supervisor", crash::a_created_container_survives_its_supervisor),
     ("a_killed_keeper_leaves_containers_running", crash::a_killed_keeper_leaves_containers_running),
     ("an_upgrade_loses_nothing", crash::an_upgrade_loses_nothing),

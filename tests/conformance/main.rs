@@ -4,6 +4,7 @@
 //! Brings its own runner, since the same program is also the keeper, the supervisor, the switchboard, the unpacker and,
 //! inside containers, every program. It runs in a network namespace of its own.
 
+mod campaign;
 mod contract;
 mod crash;
 mod guest;

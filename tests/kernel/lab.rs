@@ -195,12 +195,12 @@ impl Lab {
         match running.event() {
             InitEvent::Created { dns, terminal } => {
                 (running.dns, running.terminal) = (dns, terminal);
-                let code = wait_for(&running.spawned.stage.pidfd);
+                let code = wait_for(&running.spawned.stage.as_ref().expect("a helper").pidfd);
                 assert_eq!(code, 0, "stage");
                 Ok(running)
             }
             InitEvent::Failed { error } => {
-                wait_for(&running.spawned.stage.pidfd);
+                wait_for(&running.spawned.stage.as_ref().expect("a helper").pidfd);
                 running.finish();
                 Err(error)
             }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, symlink};
+use std::path::Path;
 
 use serde_json::json;
 
@@ -9,6 +10,8 @@ use super::Case;
 use super::lab::{Peer, add_mount};
 
 pub(crate) const CASES: &[Case] = &[
+    // Whether they are fooled depends on luck.
+    ("links_swapped_meanwhile_lead_nowhere", &["runc", "crun"], links_swapped_meanwhile_lead_nowhere),
     ("binds_show_files_and_directories", &[], binds_show_files_and_directories),
     ("binds_take_attributes", &[], binds_take_attributes),
     ("recursive_binds_show_what_is_below", &[], recursive_binds_show_what_is_below),
@@ -251,4 +254,41 @@ fn a_relative_source_counts_from_the_bundle(peer: &Peer) {
     fs::create_dir(bundle.dir.join("beside")).unwrap();
     fs::write(bundle.dir.join("beside/file"), "beside\n").unwrap();
     assert_eq!(bundle.run().out, "beside\n");
+}
+
+/// A neighbour with a hand in the same volume swaps a directory for a link, again and again, while mounts are made
+/// below it (CVE-2021-30465, CVE-2023-27561).
+fn links_swapped_meanwhile_lead_nowhere(peer: &Peer) {
+    use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+    const STARTS: usize = 30;
+    let outside = tempfile::tempdir().unwrap();
+    let bundle = peer.script_bundle("true", |spec| {
+        add_mount(spec, "/a/b", "tmpfs", Path::new("tmpfs"), &["size=64k"]);
+        add_mount(spec, "/a/c", "bind", Path::new("/etc"), &["rbind", "ro"]);
+        spec["linux"]["maskedPaths"] = json!(["/a/d"]);
+    });
+    let root = bundle.dir.join("rootfs");
+    fs::create_dir_all(root.join("a/d")).unwrap();
+    symlink(outside.path(), root.join("link")).unwrap();
+    let over = std::sync::atomic::AtomicBool::new(false);
+    let ran = std::thread::scope(|scope| {
+        let racer = scope.spawn(|| {
+            let mut swaps = 0_u64;
+            while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                let (a, link) = (root.join("a"), root.join("link"));
+                renameat2(AT_FDCWD, &a, AT_FDCWD, &link, RenameFlags::RENAME_EXCHANGE).unwrap();
+                swaps += 1;
+            }
+            swaps
+        });
+        let ran = (0..STARTS).filter(|_| bundle.run().code == 0).count();
+        over.store(true, std::sync::atomic::Ordering::Relaxed);
+        println!("  {ran} of {STARTS} starts worked beside {} swaps", racer.join().unwrap());
+        ran
+    });
+    assert!(ran > 0, "no start worked: nothing was raced with");
+    let made: Vec<_> = fs::read_dir(outside.path()).unwrap().flatten().map(|entry| entry.file_name()).collect();
+    assert!(made.is_empty(), "made outside: {made:?}");
+    let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    assert!(!table.contains(outside.path().to_str().unwrap()), "mounted outside");
 }

@@ -3,6 +3,7 @@
 
 mod args;
 mod print;
+mod short;
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -23,8 +24,8 @@ const EXIT_EXEC_FAILED: u8 = 255;
 
 /// Runs one verb.
 pub(super) fn main(arguments: &[OsString]) -> ExitCode {
-    let named = std::iter::once(OsString::from("boxship oci")).chain(arguments.iter().cloned());
-    let oci = match Oci::try_parse_from(named) {
+    let named = || std::iter::once(OsString::from("boxship oci")).chain(arguments.iter().cloned());
+    let oci = match short::parse(arguments).map_or_else(|| Oci::try_parse_from(named()), Ok) {
         Ok(oci) => oci,
         Err(error) => {
             let asked = !error.use_stderr();

@@ -83,16 +83,15 @@ impl Runtime {
 
 fn spawn(mut container: Container, options: &CreateOptions, leaves: bool) -> Result<Created> {
     let _lock = container.lock()?;
-    container.save()?;
     let terminal = container.spec().process().as_ref().and_then(oci_spec::runtime::Process::terminal).unwrap_or(false);
     let stdio = if terminal { Stdio::Terminal } else { Stdio::Fds(own_stdio()?) };
     let rendezvous = if leaves { Some(container.listen()?) } else { None };
-    let options_of_init = SpawnOptions { stdio, rendezvous, preserved_fds: options.preserve_fds };
+    let options_of_init = SpawnOptions { stdio, rendezvous, preserved_fds: options.preserve_fds, alone: true };
     let record = &container.record;
     let Spawned { pid, pidfd, mut channel, stage } = process::spawn(&record.spec, &record.launch, options_of_init)?;
     (container.record.pid, container.record.start_time) = (pid, start_time(pid).unwrap_or_default());
     let outcome = follow(&mut container, &mut channel);
-    let helper = reap(&stage.pidfd);
+    let helper = stage.map_or(Ok(()), |stage| reap(&stage.pidfd));
     let finished = outcome.and_then(|terminal| {
         helper?;
         finish(&mut container, options, terminal.as_ref())?;

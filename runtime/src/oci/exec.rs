@@ -68,7 +68,7 @@ impl Runtime {
         }
         let target = ExecTarget { pid: container.record.pid, pidfd: init.as_fd(), spec: &spec, launch: &launch };
         let stdio = if terminal { Stdio::Terminal } else { Stdio::Fds(own_stdio()?) };
-        let spawn = SpawnOptions { stdio, rendezvous: None, preserved_fds: options.preserve_fds };
+        let spawn = SpawnOptions { stdio, rendezvous: None, preserved_fds: options.preserve_fds, alone: true };
         let mut spawned = process::exec(&target, &as_the_spec_says(&options.process), spawn)?;
         let mut program: Option<(OwnedFd, Option<OwnedFd>)> = None;
         let outcome = loop {

@@ -64,8 +64,8 @@ impl Runtime {
     pub fn delete(&self, id: &str, force: bool) -> Result<Vec<String>> {
         let container = match self.container(id) {
             Err(error) if error.is_not_found() && force => {
-                // Left by a `create` that was killed before it wrote anything.
-                let _ = std::fs::remove_dir(self.root.join(id));
+                // Left by a `create` that was killed before its record was whole.
+                let _ = std::fs::remove_dir_all(self.root.join(id));
                 return Ok(Vec::new());
             }
             other => other?,

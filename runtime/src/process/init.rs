@@ -160,14 +160,18 @@ fn own_pid() -> i32 {
 /// Takes the standard files, lets go of everything else that was the caller's.
 fn clear_up(options: &SpawnOptions, ends: &Ends<'_>) -> Result<()> {
     let doing = || "set up standard files";
+    let mut keep = vec![ends.report, ends.supplies];
+    keep.extend(options.rendezvous.as_ref().map(AsFd::as_fd));
+    if let Stdio::Fds(stdio) = &options.stdio {
+        keep.extend(stdio.iter().map(AsFd::as_fd));
+    }
+    // First: a caller of many containers has more open than the program's limit, which may be in force already, allows.
+    // SAFETY: whatever else is open belongs to the caller's copy of the state, which this child never touches.
+    unsafe { clone::close_others(3 + options.preserved_fds, &keep) }.doing(doing)?;
     if let Stdio::Fds([stdin, stdout, stderr]) = &options.stdio {
         clone::set_stdio([stdin.as_fd(), stdout.as_fd(), stderr.as_fd()]).doing(doing)?;
         program::share_pipes();
     }
-    let mut keep = vec![ends.report, ends.supplies];
-    keep.extend(options.rendezvous.as_ref().map(AsFd::as_fd));
-    // SAFETY: whatever else is open belongs to the caller's copy of the state, which this child never touches.
-    unsafe { clone::close_others(3 + options.preserved_fds, &keep) }.doing(doing)?;
     clone::reset_signals().doing(doing)?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
     Ok(())

@@ -56,6 +56,10 @@ fn spawn_in(spec: &Spec, launch: &Launch, options: &SpawnOptions, cgroup: Borrow
     let doing = || format!("start container {}", launch.id);
     let (ours, reports) = fdpass::pair().doing(doing)?;
     let (supply, supplied) = fdpass::pair().doing(doing)?;
+    let ahead = options.alone && stage::needs_no_init(spec, launch);
+    if ahead {
+        stage::serve_ahead(spec, launch, &stage::Ends { report: reports.as_fd(), supplies: supply.as_fd() })?;
+    }
     let init = || {
         let ends = init::Ends { report: reports.as_fd(), supplies: supplied.as_fd() };
         run_child(|| init::run(spec, launch, options, &ends), reports.as_fd())
@@ -64,6 +68,13 @@ fn spawn_in(spec: &Spec, launch: &Launch, options: &SpawnOptions, cgroup: Borrow
         Some(given) => clone_joined(&given, spec, cgroup, init)?,
         None => clone_init(namespaces::new_flags(spec), cgroup, init).doing(doing)?,
     };
+    if ahead {
+        if let Err(error) = stage::limit(spec, launch, pid) {
+            kill_and_reap(pidfd.as_fd());
+            return Err(error);
+        }
+        return Ok(Spawned { pid, pidfd, channel: Channel::new(ours), stage: None });
+    }
     // SAFETY: single threaded by the check in spawn; run_child never returns.
     let cloned = unsafe { clone::clone3(0, None) };
     let stage = match cloned {
@@ -77,7 +88,7 @@ fn spawn_in(spec: &Spec, launch: &Launch, options: &SpawnOptions, cgroup: Borrow
             return Err(Error::io(doing(), error));
         }
     };
-    Ok(Spawned { pid, pidfd, channel: Channel::new(ours), stage })
+    Ok(Spawned { pid, pidfd, channel: Channel::new(ours), stage: Some(stage) })
 }
 
 fn clone_init(flags: u64, cgroup: BorrowedFd<'_>, init: impl FnOnce()) -> io::Result<(i32, OwnedFd)> {

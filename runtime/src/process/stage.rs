@@ -41,9 +41,26 @@ pub(super) fn run(spec: &Spec, launch: &Launch, init: i32, ends: &Ends<'_>) -> R
     let _ = rustix::thread::set_name(c"boxship-stage");
     rustix::process::umask(Mode::from_raw_mode(0o022));
     prepare(spec, launch, init, ends)?;
-    let doors = limit(spec, launch, init)?;
-    let doors: Vec<BorrowedFd<'_>> = doors.iter().map(AsFd::as_fd).collect();
-    send(ends, &Supply::Ready, &doors)
+    limit(spec, launch, init)?;
+    open_doors(spec, launch, ends)
+}
+
+/// Whether nothing of this helper's work needs an init to be there: then a caller that may do it, can do it ahead.
+pub(super) fn needs_no_init(spec: &Spec, launch: &Launch) -> bool {
+    let devices = spec.linux().as_ref().and_then(|linux| linux.net_devices().as_ref());
+    !namespaces::has(spec, Type::User)
+        && devices.is_none_or(std::collections::HashMap::is_empty)
+        && matches!(launch.network, Attachment::None | Attachment::Host)
+}
+
+/// Does the helper's work before init is cloned: what it will ask for waits in the socket. [`limit`] is left for after.
+pub(super) fn serve_ahead(spec: &Spec, launch: &Launch, ends: &Ends<'_>) -> Result<()> {
+    let before = rustix::process::umask(Mode::from_raw_mode(0o022));
+    let served = send(ends, &Supply::Mapped, &[])
+        .and_then(|()| supply_mounts(spec, launch, None, ends))
+        .and_then(|()| open_doors(spec, launch, ends));
+    rustix::process::umask(before);
+    served
 }
 
 fn prepare(spec: &Spec, launch: &Launch, init: i32, ends: &Ends<'_>) -> Result<()> {
@@ -211,13 +228,18 @@ fn attach_network(
     netlink.lock_port(port.index, bridge.mac)
 }
 
-/// Cgroups, resource limits and the out-of-memory score: what another process may set only from outside. Into the v1
-/// cgroups init goes by itself, through the doors returned.
-fn limit(spec: &Spec, launch: &Launch, init: i32) -> Result<Vec<OwnedFd>> {
+/// Cgroups and their limits. Into the v1 ones init goes by itself, through the doors that are handed over.
+fn open_doors(spec: &Spec, launch: &Launch, ends: &Ends<'_>) -> Result<()> {
     let cgroup = Cgroup::new(Hierarchies::of_launch(launch)?, &launch.cgroup);
     cgroup.prepare(spec.linux().as_ref().and_then(|linux| linux.resources().as_ref()))?;
     let doors = cgroup.doors()?;
-    let Some(process) = spec.process() else { return Ok(doors) };
+    let doors: Vec<BorrowedFd<'_>> = doors.iter().map(AsFd::as_fd).collect();
+    send(ends, &Supply::Ready, &doors)
+}
+
+/// Resource limits and the out-of-memory score: what another process may set only from outside.
+pub(super) fn limit(spec: &Spec, launch: &Launch, init: i32) -> Result<()> {
+    let Some(process) = spec.process() else { return Ok(()) };
     if let Some(score) = process.oom_score_adj() {
         let path = format!("/proc/{init}/oom_score_adj");
         match fs::write(&path, score.to_string()) {
@@ -226,8 +248,7 @@ fn limit(spec: &Spec, launch: &Launch, init: i32) -> Result<Vec<OwnedFd>> {
             other => other.doing(|| format!("write {path}"))?,
         }
     }
-    limit_resources(init, process, launch)?;
-    Ok(doors)
+    limit_resources(init, process, launch)
 }
 
 /// Sets the limits of a spec. One of a foreign bundle that no process of this host can have is an error (OCI config,

@@ -104,7 +104,7 @@ impl Supervisor {
     }
 
     /// A creation that did not come to its first record: its child ended by itself, its channel being closed.
-    fn undo_unborn(&mut self, id: &ContainerId) -> Result<()> {
+    pub(super) fn undo_unborn(&mut self, id: &ContainerId) -> Result<()> {
         let dir = self.layout.container_run_dir(id);
         if let Ok(bundle) = read_record::<Create>(&dir.join("bundle.json")) {
             super::cgroups::Cgroup::new(&bundle.launch.cgroup).kill().ok();

@@ -37,6 +37,11 @@ impl Supervisor {
         if self.containers.contains_key(&id) {
             return Err(Error::Conflict(format!("container `{id}` exists already")));
         }
+        if self.layout.container_run_dir(&id).exists() {
+            // Of a creation that was cut off: its processes were still dying when the next supervisor undid it.
+            let _ = self.undo_unborn(&id);
+            self.forget_files(&id);
+        }
         let result = self.spawn(client, &create);
         if result.is_err() {
             self.forget_files(&id);
@@ -70,7 +75,7 @@ impl Supervisor {
         let mut container = Container::new(id.clone(), dir, logs_dir, record);
         container.init = Some(self.poller.watch(pidfd, Source::Init(id.clone()))?);
         container.channel = Some(self.poller.watch(channel, Source::Channel(id.clone()))?);
-        container.helper = Some(self.add_helper(stage, Owner::Container(id.clone()))?);
+        container.helper = stage.map(|stage| self.add_helper(stage, Owner::Container(id.clone()))).transpose()?;
         container.streams = streams;
         container.stdin = stdin;
         container.waiting.created = Some(client);
@@ -228,10 +233,12 @@ impl Supervisor {
             (state, ..) => return Err(Error::Conflict(format!("container `{id}` is {state:?}, not Created"))),
         }
         // written first: a supervisor that takes over in between must not take the program for one that never ran
-        container.record.start_asked = true;
+        let asked = std::mem::replace(&mut container.record.start_asked, true);
         container.save()?;
-        if let Some(channel) = &container.channel {
-            channel.start()?;
+        match container.channel.as_ref().map_or(Ok(()), |channel| channel.start()) {
+            // A supervisor that was killed before it could answer had said the word: the end of the channel tells the rest.
+            Err(Error::Io { source, .. }) if asked && source.kind() == std::io::ErrorKind::BrokenPipe => {}
+            other => other?,
         }
         container.waiting.started = Some(client);
         self.timers.add(clock::boot_ms() + START_MS, Timer::Start(id.clone()));
