@@ -18,11 +18,16 @@
 //! | GET `/v1/images` | | `Vec<`[`types::ImageView`]`>` |
 //! | POST `/v1/images/save` | [`images::SaveRequest`] | a tar |
 //! | POST `/v1/images` | [`images::ImageRequest`] | NDJSON of [`images::ImageLine`] |
+//! | POST `/v1/look` | [`look::LookRequest`] | [`look::LookAnswer`] |
+//! | POST `/v1/copy` | [`copy::CopyRequest`], `Upgrade: boxship-copy` | 101, then frames of [`types::ExecFrame`] |
 //! | POST `/v1/shutdown` | | `{}`; the keeper and all it started end, containers go on |
 //!
 //! Errors are [`types::ApiError`] with a 4xx or 5xx status.
 
 pub mod client;
+pub mod copy;
 pub mod images;
+pub mod look;
+pub mod lookup;
 pub mod server;
 pub mod types;

@@ -6,9 +6,11 @@
 //! `exec` the program's own (128 + signal).
 
 pub(crate) mod args;
+mod attach;
 mod check;
 mod context;
 mod convert;
+mod copy;
 mod daemons;
 mod delete;
 mod describe;
@@ -22,6 +24,7 @@ mod get;
 mod hand;
 mod image;
 mod logs;
+mod look;
 mod oci;
 mod plan;
 mod processes;
@@ -67,6 +70,7 @@ pub fn main() -> ExitCode {
         Verb::Switchboard => daemons::switchboard(&cli.place),
         Verb::Controller(ref args) => daemons::controller(&cli.place, args),
         Verb::Unpack(ref args) => daemons::unpack(args),
+        Verb::Copy(ref args) => daemons::copy(args),
         Verb::DemoGuest(ref args) => crate::demo::guest(args),
         Verb::Oci(ref args) => oci::main(&args.args),
         _ => client(cli),
@@ -130,11 +134,19 @@ async fn dispatch(context: &Context, verb: Verb) -> Result<ExitCode, Failure> {
         Verb::Delete(args) => delete::run(context, &args).await,
         Verb::Prune(args) => prune::run(context, &args).await,
         Verb::Image(args) => image::run(context, &args.verb).await,
+        Verb::Attach(args) => attach::run(context, &args).await,
+        Verb::Cp(args) => copy::run(context, &args).await,
+        Verb::Inspect(args) => look::inspect(context, &args).await,
+        Verb::Top(args) => look::top(context, &args).await,
+        Verb::Stats(args) => look::stats(context, &args).await,
+        Verb::Commit(args) => image::run(context, &args::ImageVerb::Commit(args)).await,
+        Verb::Diff(args) => image::diff_container(context, &args).await,
         Verb::Keeper(_)
         | Verb::Supervisor
         | Verb::Switchboard
         | Verb::Controller(_)
         | Verb::Unpack(_)
+        | Verb::Copy(_)
         | Verb::Oci(_)
         | Verb::DemoGuest(_) => unreachable!("main() runs the daemons before the client starts"),
     }

@@ -7,6 +7,7 @@
 pub mod devices;
 pub mod hierarchy;
 pub mod resources;
+pub mod usage;
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};

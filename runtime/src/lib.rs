@@ -6,6 +6,7 @@
 //! `network` and `switchboard` carry names and ports, `cgroup` and `security` limit, and `sys`
 //! wraps the raw system calls. All of it is blocking code.
 
+pub mod archive;
 pub mod cgroup;
 pub mod clock;
 pub mod error;
@@ -13,6 +14,7 @@ mod exit;
 pub mod fake;
 mod fd_store;
 pub mod id;
+mod ids;
 pub mod image;
 pub mod keeper;
 pub mod layout;

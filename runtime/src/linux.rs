@@ -6,13 +6,16 @@
 
 mod alone;
 mod containers;
+mod copy;
 mod durable;
 mod images;
 mod inspect;
 mod kept;
+mod look;
 mod own_endpoints;
 pub(crate) mod signal;
 mod volumes;
+mod writable;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -42,6 +45,7 @@ use containers::Containers;
 pub use images::Removed;
 use inspect::Inspector;
 pub use kept::{AttachedStdio, Life};
+pub use look::{Process, Sample};
 use signal::signal_number;
 pub use volumes::list as list_volumes;
 

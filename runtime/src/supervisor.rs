@@ -38,6 +38,7 @@ use crate::spec::NOFILE_MAX;
 use attach::Attached;
 use clients::Client;
 pub(crate) use container::write_record;
+pub(crate) use logs::format::rfc3339_nano;
 
 use container::Container;
 use event_loop::{Poller, Source, Timer, Timers, Watched};

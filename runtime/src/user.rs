@@ -67,6 +67,12 @@ pub fn lookup(user: Option<&str>, passwd: &str, group: &str) -> Result<User> {
     Ok(User { uid, gid, groups, home })
 }
 
+/// The first name of a user id; `None` where passwd has no line.
+#[must_use]
+pub fn name_of(uid: u32, passwd: &str) -> Option<&str> {
+    passwd_lines(passwd).find(|line| line.uid == uid).map(|line| line.name)
+}
+
 fn group_id(group: &str, wanted: &str) -> Result<u32> {
     if let Some(line) = group_lines(group).find(|line| line.name == wanted) {
         return Ok(line.gid);

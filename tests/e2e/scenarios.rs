@@ -11,6 +11,7 @@ mod hand_kept;
 mod health;
 mod input;
 mod logs;
+mod look;
 mod networks;
 mod owners;
 mod plans;
@@ -36,6 +37,7 @@ pub(crate) const ALL: &[&[Scenario]] = &[
     drift::ALL,
     upgrade::ALL,
     logs::ALL,
+    look::ALL,
     scale::ALL,
     demo::ALL,
 ];

@@ -9,6 +9,8 @@ mod desk;
 mod fake;
 #[expect(dead_code, reason = "shared with the other half of these tests")]
 mod lab;
+#[path = "cli/made.rs"]
+mod made;
 #[path = "cli/names.rs"]
 mod names;
 #[path = "cli/remote.rs"]
@@ -20,7 +22,7 @@ use std::process::ExitCode;
 /// A test: its name and what it does. `Err` is the reason it was skipped.
 type Case = (&'static str, fn() -> Result<(), String>);
 
-const CASES: &[&[Case]] = &[names::CASES, desk::CASES, archives::CASES, remote::CASES];
+const CASES: &[&[Case]] = &[names::CASES, made::CASES, desk::CASES, archives::CASES, remote::CASES];
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();

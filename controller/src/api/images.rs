@@ -6,7 +6,8 @@ use std::path::PathBuf;
 
 use runtime::Runtime as _;
 use runtime::image::{
-    Digest, HistoryStep, ImageRef, PruneRequest, Pruned, Pushed, RefError, SaveFormat, SaveImage, Scrubbed,
+    Change, Digest, HistoryStep, ImageRef, Notes, PruneRequest, Pruned, Pushed, RefError, SaveFormat, SaveImage,
+    Scrubbed,
 };
 use runtime::linux::{LinuxRuntime, Removed};
 use runtime::runtime::{ImageInfo, PullProgress, PullRequest};
@@ -68,6 +69,35 @@ pub enum ImageRequest {
     },
     /// Tags of a repository at its registry.
     RemoteTags(String),
+    /// Save a container's writable layer as an image.
+    Commit {
+        /// Which container.
+        container: String,
+        /// What to call the image.
+        name: Option<String>,
+        /// What else is said about it.
+        notes: Notes,
+        /// A running one stands still meanwhile.
+        pause: bool,
+    },
+    /// Make an image of the tar of a root file system.
+    Import {
+        /// Absolute, seen by whoever does it.
+        path: PathBuf,
+        /// What to call the image.
+        name: Option<String>,
+        /// What else is said about it.
+        notes: Notes,
+    },
+    /// What differs between two, or between one and what it was made on.
+    Diff {
+        /// Which.
+        name: String,
+        /// The later one.
+        other: Option<String>,
+    },
+    /// What a container changed of its image.
+    DiffContainer(String),
 }
 
 /// What came of it.
@@ -96,6 +126,10 @@ pub enum ImageAnswer {
     Unpacked(Digest),
     /// Of a registry.
     Tags(Vec<String>),
+    /// Of a commit or an import.
+    Made(Box<ImageInfo>),
+    /// Of a comparison.
+    Changes(Vec<Change>),
 }
 
 /// One line while it is done.
@@ -175,7 +209,31 @@ pub fn perform(
             ImageAnswer::Unpacked(digest)
         }
         ImageRequest::RemoteTags(repository) => ImageAnswer::Tags(store.remote_tags(&parse(repository)?)?),
+        ImageRequest::Commit { container, name, notes, pause } => {
+            let notes = named(notes, name.as_deref())?;
+            let id = super::lookup::find(linux, container)?.id.clone();
+            ImageAnswer::Made(Box::new(linux.commit_container(&id, &notes, *pause)?))
+        }
+        ImageRequest::Import { path, name, notes } => {
+            ImageAnswer::Made(Box::new(store.import(path, &named(notes, name.as_deref())?)?))
+        }
+        ImageRequest::Diff { name, other: None } => ImageAnswer::Changes(store.diff_parent(&store.find(name)?.digest)?),
+        ImageRequest::Diff { name, other: Some(other) } => {
+            ImageAnswer::Changes(store.diff(&store.find(name)?.digest, &store.find(other)?.digest)?)
+        }
+        ImageRequest::DiffContainer(text) => {
+            ImageAnswer::Changes(linux.diff_container(&super::lookup::find(linux, text)?.id)?)
+        }
     })
+}
+
+/// The notes with the name; only a tag can be given.
+fn named(notes: &Notes, name: Option<&str>) -> Result<Notes> {
+    let reference = name.map(parse).transpose()?;
+    if let Some(pinned) = reference.as_ref().filter(|name| name.digest().is_some()) {
+        return Err(Error::Unsupported(format!("`{pinned}` has a digest: a name that is given has only a tag")));
+    }
+    Ok(Notes { reference, ..notes.clone() })
 }
 
 /// The images to save, under the names they were asked for by.

@@ -3,10 +3,12 @@
 //! Reads never wait for a pass, a pull or a container: they answer from the last pass. Knows no policy.
 
 mod containers;
+mod copy;
 mod exec;
 mod images;
 mod listener;
 mod logs;
+mod look;
 mod objects;
 mod refusal;
 mod sources;
@@ -75,6 +77,8 @@ pub async fn serve(api: Arc<Api>, socket: UnixListener, mut stop: watch::Receive
         .route("/v1/containers/attach", post(containers::attach))
         .route("/v1/images", get(images::list).post(images::act))
         .route("/v1/images/save", post(images::save))
+        .route("/v1/copy", post(copy::post))
+        .route("/v1/look", post(look::post))
         .route("/v1/shutdown", post(sources::shutdown))
         .fallback(refusal::no_such_path)
         .layer(axum::middleware::from_fn(listener::log_peer))

@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 mod direct;
 mod hand;
 mod image;
+mod look;
 
 pub(crate) use direct::{HoldArgs, ReleaseArgs, RolloutArgs, RolloutStatusArgs, RolloutVerb, ScaleArgs};
 pub(crate) use hand::{
@@ -15,6 +16,9 @@ pub(crate) use hand::{
 };
 pub(crate) use image::{
     ArchiveFormat, ImageArgs, ImageVerb, ListArgs, LoadArgs, LoginArgs, LogoutArgs, PruneArgs, SaveArgs,
+};
+pub(crate) use look::{
+    AttachArgs, CommitArgs, CopyArgs, DiffArgs, ImportArgs, InspectArgs, NoteArgs, StatsArgs, TopArgs,
 };
 
 /// Makes this host run what its manifests say, and keeps it so
@@ -134,6 +138,20 @@ pub enum Verb {
     Prune(VolumePruneArgs),
     /// Work with images
     Image(ImageArgs),
+    /// Show a running container's output as it comes, and pass stdin on to it
+    Attach(AttachArgs),
+    /// Copy files between host and containers
+    Cp(CopyArgs),
+    /// Print everything about containers, or images, as JSON
+    Inspect(InspectArgs),
+    /// List the processes of a container
+    Top(TopArgs),
+    /// Show what containers use: processor, memory, network, disks
+    Stats(StatsArgs),
+    /// Save a container's writable layer as an image (boxship image commit)
+    Commit(CommitArgs),
+    /// List what a container changed of its image's files
+    Diff(DiffArgs),
     /// Run containers from OCI bundles, as runc does (boxship oci --help)
     #[command(disable_help_flag = true)]
     Oci(OciArgs),
@@ -149,6 +167,9 @@ pub enum Verb {
     /// Unpacks a layer, sandboxed
     #[command(hide = true)]
     Unpack(UnpackArgs),
+    /// Copies inside a container
+    #[command(hide = true)]
+    Copy(UnpackArgs),
     /// What the demo's containers run
     #[command(hide = true)]
     DemoGuest(GuestArgs),

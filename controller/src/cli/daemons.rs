@@ -57,6 +57,10 @@ pub(super) fn unpack(args: &UnpackArgs) -> ExitCode {
     runtime::image::unpack_child(&args.args)
 }
 
+pub(super) fn copy(args: &UnpackArgs) -> ExitCode {
+    runtime::archive::copy_child(&args.args)
+}
+
 /// What the keeper is to start the controller with.
 fn controller_args(place: &Place, manifests: Option<&Path>) -> Vec<OsString> {
     let mut args: Vec<OsString> = vec!["--kept".into()];

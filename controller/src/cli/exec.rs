@@ -73,18 +73,32 @@ pub(super) async fn converse(
     tty: bool,
     interactive: bool,
 ) -> Result<ExitCode, Failure> {
+    converse_until(stream, tty, interactive, Vec::new()).await
+}
+
+/// The same, until these keys were typed one after the other: then the program is left to itself.
+pub(super) async fn converse_until(
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    tty: bool,
+    interactive: bool,
+    keys: Vec<u8>,
+) -> Result<ExitCode, Failure> {
     let (mut from, mut to) = tokio::io::split(stream);
     let _raw = if tty { RawTerminal::enter() } else { None };
     let (frames, mut outgoing) = mpsc::channel::<(ExecFrame, Vec<u8>)>(16);
     if interactive {
-        read_stdin(frames.clone());
+        read_stdin(frames.clone(), Keys::new(keys));
     }
     if tty {
         follow_window(frames.clone());
     }
     drop(frames);
-    tokio::spawn(async move {
+    let mut sending = tokio::spawn(async move {
         while let Some((kind, payload)) = outgoing.recv().await {
+            // the sign to leave comes behind everything that was typed before
+            if kind == ExecFrame::Exit {
+                return;
+            }
             if to.write_all(&frame(kind, &payload)).await.is_err() {
                 break;
             }
@@ -92,7 +106,44 @@ pub(super) async fn converse(
         // The write half stays open until the program ends: closing it would end the connection.
         std::future::pending::<()>().await;
     });
-    receive(&mut from).await
+    let ended = tokio::select! {
+        ended = receive(&mut from) => ended,
+        _ = &mut sending => Ok(ExitCode::SUCCESS),
+    };
+    sending.abort();
+    ended
+}
+
+/// Keys that are looked for in what is typed.
+struct Keys {
+    wanted: Vec<u8>,
+    seen: usize,
+}
+
+impl Keys {
+    fn new(wanted: Vec<u8>) -> Self {
+        Self { wanted, seen: 0 }
+    }
+
+    /// What of these bytes goes on, and whether the keys are complete. The first keys wait until it is clear what they are.
+    fn pass(&mut self, bytes: &[u8]) -> (Vec<u8>, bool) {
+        let mut on = Vec::with_capacity(bytes.len());
+        for byte in bytes {
+            if self.wanted.get(self.seen) == Some(byte) {
+                self.seen += 1;
+                if self.seen == self.wanted.len() {
+                    return (on, true);
+                }
+                continue;
+            }
+            on.extend_from_slice(&self.wanted[..self.seen]);
+            self.seen = usize::from(self.wanted.first() == Some(byte) && self.wanted.len() > 1);
+            if self.seen == 0 {
+                on.push(*byte);
+            }
+        }
+        (on, false)
+    }
 }
 
 async fn receive(from: &mut (impl tokio::io::AsyncRead + Unpin)) -> Result<ExitCode, Failure> {
@@ -131,7 +182,7 @@ fn ended(payload: &[u8]) -> Result<ExitCode, Failure> {
     Err(Failure::Other(error))
 }
 
-fn frame(kind: ExecFrame, payload: &[u8]) -> Vec<u8> {
+pub(super) fn frame(kind: ExecFrame, payload: &[u8]) -> Vec<u8> {
     let mut bytes = vec![kind as u8];
     let len = u32::try_from(payload.len()).expect("payloads are at most 64 KiB");
     bytes.extend_from_slice(&len.to_be_bytes());
@@ -140,12 +191,18 @@ fn frame(kind: ExecFrame, payload: &[u8]) -> Vec<u8> {
 }
 
 /// Reads stdin on a thread of its own: a blocking read cannot be cancelled, and the process ends without it.
-fn read_stdin(frames: mpsc::Sender<(ExecFrame, Vec<u8>)>) {
+fn read_stdin(frames: mpsc::Sender<(ExecFrame, Vec<u8>)>, mut keys: Keys) {
     std::thread::spawn(move || {
         let mut buffer = vec![0; EXEC_FRAME_BYTES_MAX];
         loop {
             let count = std::io::stdin().lock().read(&mut buffer).unwrap_or(0);
-            if frames.blocking_send((ExecFrame::Stdin, buffer[..count].to_vec())).is_err() || count == 0 {
+            let (bytes, is_left) = keys.pass(&buffer[..count]);
+            // an empty frame would be the end of input
+            let sent = bytes.is_empty() && count > 0 || frames.blocking_send((ExecFrame::Stdin, bytes)).is_ok();
+            if is_left {
+                let _ = frames.blocking_send((ExecFrame::Exit, Vec::new()));
+            }
+            if !sent || is_left || count == 0 {
                 return;
             }
         }
@@ -170,4 +227,22 @@ fn follow_window(frames: mpsc::Sender<(ExecFrame, Vec<u8>)>) {
 fn split_env(text: &str) -> (String, String) {
     let (name, value) = text.split_once('=').unwrap_or((text, ""));
     (name.to_owned(), value.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn detach_keys_are_found_across_reads_and_nothing_else_is_lost() {
+        let mut keys = Keys::new(vec![16, 17]);
+        assert_eq!(keys.pass(b"ab\x10"), (b"ab".to_vec(), false));
+        assert_eq!(keys.pass(b"c"), (b"\x10c".to_vec(), false), "it was something else");
+        assert_eq!(keys.pass(b"\x10\x10"), (b"\x10".to_vec(), false));
+        assert_eq!(keys.pass(b"\x11rest"), (Vec::new(), true));
+        let mut none = Keys::new(Vec::new());
+        assert_eq!(none.pass(b"\x10\x11"), (b"\x10\x11".to_vec(), false));
+        let mut one = Keys::new(vec![b'q']);
+        assert_eq!(one.pass(b"aq"), (b"a".to_vec(), true));
+    }
 }

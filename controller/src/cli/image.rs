@@ -4,17 +4,19 @@ mod archive;
 pub(super) mod desk;
 mod list;
 mod login;
+mod made;
 
 use std::process::ExitCode;
 
 use runtime::image::{ImageRef, PruneRequest, Pruned};
 use runtime::linux::Removed;
 
-use super::args::{ImageVerb, ListArgs, PruneArgs};
+use super::args::{DiffArgs, ImageVerb, ListArgs, PruneArgs};
 use super::context::{Context, Failure, absolute};
 use super::format::bytes;
 use crate::api::images::{ImageAnswer, ImageRequest};
 use desk::Desk;
+pub(super) use list::tame;
 
 pub(super) async fn run(context: &Context, verb: &ImageVerb) -> Result<ExitCode, Failure> {
     let mut spool = None;
@@ -37,6 +39,13 @@ pub(super) async fn run(context: &Context, verb: &ImageVerb) -> Result<ExitCode,
             spool = held;
             request
         }
+        ImageVerb::Commit(args) => made::commit_request(args),
+        ImageVerb::Import(args) => {
+            let (request, held) = made::import_request(args)?;
+            spool = held;
+            request
+        }
+        ImageVerb::Diff(args) => ImageRequest::Diff { name: args.image.clone(), other: args.other.clone() },
         ImageVerb::Unpack { image, dest } => ImageRequest::Unpack { name: image.clone(), to: absolute(dest) },
     };
     let desk = Desk::open(context).await?;
@@ -67,6 +76,17 @@ async fn ls(context: &Context, args: &ListArgs) -> Result<ExitCode, Failure> {
         if !text.is_empty() {
             anstream::println!("{text}");
         }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What a container changed of its image.
+pub(super) async fn diff_container(context: &Context, args: &DiffArgs) -> Result<ExitCode, Failure> {
+    let desk = Desk::open(context).await?;
+    let answer = desk.ask(&ImageRequest::DiffContainer(args.container.clone())).await?;
+    match &answer {
+        ImageAnswer::Changes(changes) if !context.json() => made::print_changes(changes),
+        other => print_json(context, other),
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -115,6 +135,8 @@ fn print_json(context: &Context, answer: &ImageAnswer) {
         ImageAnswer::Loaded(images) => context.print_json(images),
         ImageAnswer::Unpacked(digest) => context.print_json(digest),
         ImageAnswer::Tags(tags) => context.print_json(tags),
+        ImageAnswer::Made(image) => context.print_json(image),
+        ImageAnswer::Changes(changes) => context.print_json(changes),
     }
 }
 
@@ -153,6 +175,8 @@ fn print(verb: &ImageVerb, answer: &ImageAnswer) {
         }
         ImageAnswer::Unpacked(digest) => anstream::println!("unpacked {digest}"),
         ImageAnswer::Tags(tags) => tags.iter().for_each(|tag| anstream::println!("{tag}")),
+        ImageAnswer::Made(image) => anstream::println!("{}", image.id),
+        ImageAnswer::Changes(changes) => made::print_changes(changes),
     }
 }
 

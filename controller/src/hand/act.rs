@@ -67,7 +67,8 @@ pub(super) fn start_again(linux: &LinuxRuntime, config: &ContainerConfig, restar
 /// Those of a start; `Conflict` when it does not run and shall not be started.
 pub fn attach_and_start(linux: &LinuxRuntime, name: &str, start: bool, stdin: bool) -> Result<AttachedStdio> {
     if !start {
-        return linux.attach(&find(linux, name)?.id, stdin);
+        // who looks on may leave again: the end of stdin stays the container's own
+        return linux.attach(&find(linux, name)?.id, false);
     }
     let config = find_own(linux, name, "start")?;
     let _alone = linux.lock_kept();

@@ -57,10 +57,10 @@ pub enum Content {
 }
 
 /// A layer's tar in the store's `tmp`.
-struct Packed {
-    path: PathBuf,
-    digest: Digest,
-    size: u64,
+pub(super) struct Packed {
+    pub(super) path: PathBuf,
+    pub(super) digest: Digest,
+    pub(super) size: u64,
 }
 
 impl Store {
@@ -81,7 +81,7 @@ impl Store {
             let packed = pack(&self.tmp_path("build"), layer)?;
             leases.push(self.lease(vec![packed.digest.clone()]));
             layers.push(json!({"mediaType": OCI_LAYER_TAR, "digest": packed.digest, "size": packed.size}));
-            staged.extend(self.stage_packed(&packed)?);
+            staged.extend(self.stage_packed(&packed, &packed.digest)?);
         }
         let diff_ids: Vec<Digest> =
             layers.iter().filter_map(|l| serde_json::from_value(l["digest"].clone()).ok()).collect();
@@ -104,24 +104,36 @@ impl Store {
         self.get(&digest)
     }
 
-    /// An uncompressed layer's blob is its own diffID.
-    fn stage_packed(&self, packed: &Packed) -> Result<Option<Arc<Staged>>> {
-        let work = match self.claim_layer(&packed.digest) {
+    /// Unpacks and stages a layer; `None` when it is here already. An uncompressed layer's blob is its own diffID.
+    pub(super) fn stage_packed(&self, packed: &Packed, diff_id: &Digest) -> Result<Option<Arc<Staged>>> {
+        let work = match self.claim_layer(diff_id) {
             Claim::Staged(staged) => return Ok(Some(staged)),
             Claim::Work(work) => work,
         };
-        if self.layer_dir(&packed.digest).join("layer.json").exists() {
-            return std::fs::remove_file(&packed.path).doing(|| "delete a packed layer").map(|()| None);
+        if self.layer_dir(diff_id).join("layer.json").exists() {
+            return self.keep_packed(packed).map(|()| None);
         }
         let partial = self.partial_path(&packed.digest);
         std::fs::rename(&packed.path, &partial).doing(|| format!("rename {}", packed.path.display()))?;
         let file = File::open(&partial).doing(|| format!("open {}", partial.display()))?;
         let mut source = Source::new(Box::new(file), packed.digest.clone(), packed.size);
-        Ok(Some(work.done(self.stage_layer(&mut source, &packed.digest, Some(partial))?)))
+        let staged = self.stage_layer(&mut source, diff_id, Some(partial.clone()));
+        // nothing to go on with later: what it was made from is here
+        Ok(Some(work.done(staged.inspect_err(|_| drop(std::fs::remove_file(&partial)))?)))
+    }
+
+    /// The layer is here, perhaps from a blob that was packed otherwise.
+    fn keep_packed(&self, packed: &Packed) -> Result<()> {
+        if self.blob_path(&packed.digest).exists() {
+            return std::fs::remove_file(&packed.path).doing(|| "delete a packed layer");
+        }
+        let file = File::open(&packed.path).doing(|| format!("open {}", packed.path.display()))?;
+        file.sync_all().doing(|| format!("sync {}", packed.path.display()))?;
+        self.take_in_blob(&packed.path, &packed.digest)
     }
 }
 
-fn encode(value: &Value) -> Result<SmallBlob> {
+pub(super) fn encode(value: &Value) -> Result<SmallBlob> {
     let bytes = serde_json::to_vec(value).map_err(std::io::Error::from).doing(|| "encode an image")?;
     Ok(SmallBlob { digest: Digest::of(&bytes), bytes })
 }

@@ -10,11 +10,12 @@ use std::path::Path;
 
 use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags};
 
+use super::merged::is_opaque;
+use super::pack::DIR;
 use super::unpack::DEPTH_MAX;
 use super::{Digest, Store};
 use crate::error::{Doing, Error, Result};
 
-const DIR: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 const XATTR_BYTES_MAX: usize = 64 << 10;
 
 /// Files of one layer with several names: where the first one was put, by inode.
@@ -143,12 +144,6 @@ fn remove(to: BorrowedFd<'_>, name: &CStr, depth: usize) -> io::Result<()> {
 fn is_directory(at: BorrowedFd<'_>, name: &CStr) -> bool {
     let stat = rustix::fs::statat(at, name, AtFlags::SYMLINK_NOFOLLOW);
     stat.is_ok_and(|s| FileType::from_raw_mode(s.st_mode) == FileType::Directory)
-}
-
-/// The layer's directory hides the one below.
-fn is_opaque(dir: BorrowedFd<'_>) -> bool {
-    let mut value = [0; 1];
-    rustix::fs::fgetxattr(dir, c"trusted.overlay.opaque", &mut value).is_ok_and(|n| n == 1) && value == *b"y"
 }
 
 /// Owner, then mode (a change of owner clears setuid), then extended attributes, then times.

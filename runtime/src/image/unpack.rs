@@ -20,6 +20,7 @@ mod report;
 mod sandbox;
 
 pub use child::unpack_child;
+pub(crate) use extract::pax_time;
 use report::Report;
 pub(crate) use report::{is_full, no_space};
 
@@ -109,6 +110,31 @@ pub(crate) fn digest_of(reader: &mut impl Read) -> std::io::Result<Digest> {
             n => hash.update(&buffer[..n]),
         }
     }
+}
+
+/// What a tar is packed with, by its first bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Packing {
+    Plain,
+    Gzip,
+    Zstd,
+}
+
+/// The digest of what a file unpacks to, and how it is packed.
+///
+/// # Errors
+/// `Untrusted` when it does not inflate or grows too much; `Io`.
+pub(crate) fn unpacked_digest(file: &mut std::fs::File, digest: &Digest, size: u64) -> Result<(Digest, Packing)> {
+    let mut head = [0; 4];
+    let got = fill(file, &mut head).doing(|| "read an archive")?;
+    let start = std::io::Cursor::new(head[..got].to_vec());
+    let limit = unpacked_limit(size);
+    let mut tar = inflate(&head[..got], start.chain(file)).doing(|| "read an archive")?.take(limit + 1);
+    let found = digest_of(&mut tar).map_err(|error| inflate_error(error, digest))?;
+    if tar.limit() == 0 {
+        return Err(Error::Untrusted(format!("layer {digest} unpacks to more than {limit} bytes")));
+    }
+    Ok((found, packing(&head[..got])))
 }
 
 /// Carries one of our errors through an `io::Error`.
@@ -292,17 +318,23 @@ fn fill(source: &mut impl Read, buffer: &mut [u8]) -> std::io::Result<usize> {
 
 /// Chooses by the first bytes, as media types of old images lie; the diffID tells in the end.
 fn inflate<'a>(head: &[u8], source: impl Read + 'a) -> std::io::Result<Box<dyn Read + 'a>> {
-    Ok(match head {
-        [0x1f, 0x8b, ..] => {
-            Box::new(flate2::bufread::MultiGzDecoder::new(BufReader::with_capacity(CHUNK_BYTES, source)))
-        }
-        [0x28, 0xb5, 0x2f, 0xfd] | [0x50..=0x5f, 0x2a, 0x4d, 0x18] => {
+    Ok(match packing(head) {
+        Packing::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(BufReader::with_capacity(CHUNK_BYTES, source))),
+        Packing::Zstd => {
             let mut zstd = zstd::stream::read::Decoder::new(source)?;
             zstd.window_log_max(ZSTD_WINDOW_LOG_MAX)?;
             Box::new(zstd)
         }
-        _ => Box::new(source),
+        Packing::Plain => Box::new(source),
     })
+}
+
+fn packing(head: &[u8]) -> Packing {
+    match head {
+        [0x1f, 0x8b, ..] => Packing::Gzip,
+        [0x28, 0xb5, 0x2f, 0xfd] | [0x50..=0x5f, 0x2a, 0x4d, 0x18] => Packing::Zstd,
+        _ => Packing::Plain,
+    }
 }
 
 fn inflate_error(error: std::io::Error, digest: &Digest) -> Error {

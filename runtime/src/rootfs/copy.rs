@@ -7,14 +7,11 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 
 use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid};
 
+use crate::ids::{CAPABILITY, unshift, unshifted_capability};
 use crate::runtime::IdRange;
 
 /// Deepest tree that is copied; deeper ones are refused before the stack is in danger.
 const DEPTH_MAX: usize = 256;
-/// File capabilities.
-const CAPABILITY: &[u8] = b"security.capability";
-/// The id for owners outside the range (`/proc/sys/kernel/overflowuid`'s default).
-const NOBODY: u32 = 65534;
 
 /// Copies the content of `from` and its own owner, mode and times into the empty directory `to`. Files, directories,
 /// links and FIFOs; sockets and devices are left out, hard links become copies.
@@ -92,8 +89,7 @@ fn set_attributes(from: BorrowedFd<'_>, to: BorrowedFd<'_>, stat: &Stat, ids: Id
 }
 
 fn own(to: BorrowedFd<'_>, name: &CStr, stat: &Stat, ids: IdRange, flags: AtFlags) -> io::Result<()> {
-    let unshift = |id: u32| id.checked_sub(ids.host_start).filter(|id| *id < ids.len).unwrap_or(NOBODY);
-    let (uid, gid) = (Uid::from_raw(unshift(stat.st_uid)), Gid::from_raw(unshift(stat.st_gid)));
+    let (uid, gid) = (Uid::from_raw(unshift(stat.st_uid, ids)), Gid::from_raw(unshift(stat.st_gid, ids)));
     Ok(rustix::fs::chownat(to, name, Some(uid), Some(gid), flags)?)
 }
 
@@ -119,52 +115,4 @@ fn copy_attributes(from: BorrowedFd<'_>, to: BorrowedFd<'_>, ids: IdRange) -> io
         }
     }
     Ok(())
-}
-
-/// The one attribute with an id inside (`struct vfs_ns_cap_data`, linux/capability.h): version 3 says which user is root
-/// where the capabilities count. Read through the container's ids that is the range's first; on the volume's disk ids are
-/// the container's own, and its root is version 2, which says none. `None`: capabilities of somebody else's namespace.
-fn unshifted_capability(value: &[u8], ids: IdRange) -> Option<Vec<u8>> {
-    const REVISION_MASK: u32 = 0xff00_0000;
-    const REVISION_2: u32 = 0x0200_0000;
-    const REVISION_3: u32 = 0x0300_0000;
-    const BYTES_2: usize = 20;
-    const BYTES_3: usize = 24;
-    let word = |at: usize| Some(u32::from_le_bytes(value.get(at..at + 4)?.try_into().ok()?));
-    let magic = word(0)?;
-    if magic & REVISION_MASK != REVISION_3 || value.len() != BYTES_3 {
-        return Some(value.to_vec());
-    }
-    let root = word(BYTES_2)?.checked_sub(ids.host_start).filter(|id| *id < ids.len)?;
-    let mut own = value.to_vec();
-    if root == 0 {
-        own[..4].copy_from_slice(&((magic & !REVISION_MASK) | REVISION_2).to_le_bytes());
-        own.truncate(BYTES_2);
-    } else {
-        own[BYTES_2..].copy_from_slice(&root.to_le_bytes());
-    }
-    Some(own)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn capabilities_of_a_containers_root_are_those_of_root_on_the_volume() {
-        let ids = IdRange { host_start: 1_000_000, len: 65_536 };
-        let effective_net_bind = [1_u32, 0x400, 0, 0, 0];
-        let with = |revision: u32, root: Option<u32>| {
-            let first = revision | effective_net_bind[0];
-            let words = [first].into_iter().chain(effective_net_bind[1..].iter().copied()).chain(root);
-            words.flat_map(u32::to_le_bytes).collect::<Vec<u8>>()
-        };
-        let two = with(0x0200_0000, None);
-        assert_eq!(unshifted_capability(&two, ids), Some(two.clone()));
-        assert_eq!(unshifted_capability(&with(0x0300_0000, Some(1_000_000)), ids), Some(two));
-        let of_user_5 = with(0x0300_0000, Some(5));
-        assert_eq!(unshifted_capability(&with(0x0300_0000, Some(1_000_005)), ids), Some(of_user_5));
-        assert_eq!(unshifted_capability(&with(0x0300_0000, Some(999_999)), ids), None);
-        assert_eq!(unshifted_capability(b"odd", ids), None);
-    }
 }

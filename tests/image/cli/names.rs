@@ -151,7 +151,7 @@ fn walk(layers: &std::path::Path) -> u64 {
 }
 
 /// A container that was made from an image and does not run.
-fn container(desk: &Desk, image: Digest) {
+pub(crate) fn container(desk: &Desk, image: Digest) {
     let config = ContainerConfig {
         id: "shop-web-1".parse().expect("an id"),
         labels: BTreeMap::new(),

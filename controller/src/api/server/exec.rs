@@ -227,7 +227,7 @@ pub(crate) async fn carry(
     let _ = to.shutdown().await;
 }
 
-async fn write(to: &mut (impl AsyncWrite + Unpin), (kind, payload): &Frame) -> std::io::Result<()> {
+pub(super) async fn write(to: &mut (impl AsyncWrite + Unpin), (kind, payload): &Frame) -> std::io::Result<()> {
     to.write_u8(*kind as u8).await?;
     to.write_u32(u32::try_from(payload.len()).unwrap_or(u32::MAX)).await?;
     to.write_all(payload).await?;
@@ -253,7 +253,11 @@ fn send_output(kind: ExecFrame, fd: OwnedFd, frames: mpsc::Sender<Frame>) -> tok
 }
 
 /// Takes the client's frames; true when the connection ended rather than the input.
-async fn receive(mut from: impl AsyncRead + Unpin, mut stdin: Option<OwnedFd>, terminal: Option<OwnedFd>) -> bool {
+pub(super) async fn receive(
+    mut from: impl AsyncRead + Unpin,
+    mut stdin: Option<OwnedFd>,
+    terminal: Option<OwnedFd>,
+) -> bool {
     loop {
         let (Ok(kind), Ok(len)) = (from.read_u8().await, from.read_u32().await) else { return true };
         let len = usize::try_from(len).unwrap_or(usize::MAX);

@@ -44,7 +44,7 @@ fn declared(api: &Api) -> Declared {
     images.map(|(reference, key, source)| (reference.clone(), format!("{key}, declared in {source}"))).collect()
 }
 
-fn linux(api: &Api) -> Result<Arc<LinuxRuntime>, Refusal> {
+pub(super) fn linux(api: &Api) -> Result<Arc<LinuxRuntime>, Refusal> {
     api.linux.clone().ok_or_else(|| Refusal::bad_request("this controller has no image store"))
 }
 

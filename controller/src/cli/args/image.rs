@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
+use super::look::{CommitArgs, ImageDiffArgs, ImportArgs};
+
 /// Arguments of `image`.
 #[derive(Debug, Args)]
 pub struct ImageArgs {
@@ -64,6 +66,12 @@ pub enum ImageVerb {
     Save(SaveArgs),
     /// Take images from an archive or a layout on disk
     Load(LoadArgs),
+    /// Save a container's writable layer as an image
+    Commit(CommitArgs),
+    /// Make an image of the tar of a root file system
+    Import(ImportArgs),
+    /// List what differs between two images, or between one and what it was made on
+    Diff(ImageDiffArgs),
     /// Write the whole root file system of an image into an empty directory
     Unpack {
         /// Reference or id

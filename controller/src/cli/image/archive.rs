@@ -72,10 +72,10 @@ pub(super) fn load_request(args: &LoadArgs) -> Result<(ImageRequest, Option<Spoo
 }
 
 /// A copy of stdin: an archive is read more than once.
-pub(super) struct Spool(PathBuf);
+pub(super) struct Spool(pub(super) PathBuf);
 
 impl Spool {
-    fn of_stdin() -> Result<Self, Failure> {
+    pub(super) fn of_stdin() -> Result<Self, Failure> {
         let mut stdin = std::io::stdin();
         if stdin.is_terminal() {
             return Err(Failure::Usage("stdin is a terminal: name an archive, or use a pipe".to_owned()));

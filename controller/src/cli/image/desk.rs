@@ -14,9 +14,12 @@ use runtime::linux::{Alone, LinuxOptions};
 use runtime::runtime::{PullPhase, PullProgress};
 
 use crate::api::client::ClientError;
+use crate::api::copy::{CopyAnswer, CopyRequest, copy};
 use crate::api::images::{self, Declared, ImageAnswer, ImageLine, ImageRequest, SaveRequest};
+use crate::api::look::{LookAnswer, LookRequest, look};
 use crate::api::types::{ImageView, Status};
 use crate::cli::context::{Context, Failure};
+use crate::cli::copy::{Input, Output};
 use crate::cli::require_root;
 
 /// How long another process may hold the data root before this one gives up.
@@ -39,8 +42,8 @@ pub(in crate::cli) enum Desk<'a> {
 
 impl<'a> Desk<'a> {
     /// Finds out who it is.
-    pub(super) async fn open(context: &'a Context) -> Result<Self, Failure> {
-        Self::open_as(context, "boxship image", "work with images without a controller").await
+    pub(in crate::cli) async fn open(context: &'a Context) -> Result<Self, Failure> {
+        Self::open_as(context, "boxship", "work without a controller").await
     }
 
     /// Finds out who it is; others are told `who` holds the data root, and without root, what for it is needed.
@@ -81,8 +84,29 @@ impl<'a> Desk<'a> {
         answer
     }
 
+    /// Does the container's side of a copy: an archive goes in from `input`, or comes out to `out`.
+    pub(in crate::cli) async fn copy(
+        &self,
+        request: &CopyRequest,
+        mut input: Input,
+        out: Output<'_>,
+    ) -> Result<CopyAnswer, Failure> {
+        match self {
+            Self::Controller(context) => super::super::copy::by_controller(context, request, input, out).await,
+            Self::Here { linux, .. } => Ok(copy(linux, request, &mut *input, out)?),
+        }
+    }
+
+    /// Looks into containers.
+    pub(in crate::cli) async fn look(&self, request: &LookRequest) -> Result<LookAnswer, Failure> {
+        match self {
+            Self::Controller(context) => Ok(context.client.post("/v1/look", request).await?),
+            Self::Here { linux, .. } => Ok(look(linux, request)?),
+        }
+    }
+
     /// Writes images as one archive.
-    pub(super) async fn save(&self, request: &SaveRequest, out: &mut dyn Write) -> Result<(), Failure> {
+    pub(in crate::cli) async fn save(&self, request: &SaveRequest, out: &mut dyn Write) -> Result<(), Failure> {
         match self {
             Self::Controller(context) => {
                 Ok(context.client.download("/v1/images/save", request, |bytes| out.write_all(bytes)).await?)
@@ -95,7 +119,7 @@ impl<'a> Desk<'a> {
     }
 
     /// Every image.
-    pub(super) async fn list(&self) -> Result<Vec<ImageView>, Failure> {
+    pub(in crate::cli) async fn list(&self) -> Result<Vec<ImageView>, Failure> {
         match self {
             Self::Controller(context) => Ok(context.client.get("/v1/images").await?),
             Self::Here { linux, .. } => Ok(images::list(linux, |_| Vec::new())?),
@@ -104,7 +128,7 @@ impl<'a> Desk<'a> {
 
     /// Whether manifests were accepted here, which only a controller can read: what they need cannot be told from what
     /// nobody needs.
-    pub(super) fn is_blind(&self, context: &Context) -> bool {
+    pub(in crate::cli) fn is_blind(&self, context: &Context) -> bool {
         matches!(self, Self::Here { .. }) && context.layout.state_dir().join("accepted.json").exists()
     }
 }

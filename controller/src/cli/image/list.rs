@@ -122,7 +122,7 @@ pub(super) fn history(steps: &[HistoryStep], whole: bool) -> String {
 }
 
 /// Text of an image on one line, without what a terminal would obey.
-fn tame(text: &str, whole: bool) -> String {
+pub(in crate::cli) fn tame(text: &str, whole: bool) -> String {
     let mut line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     if !whole && let Some((at, _)) = line.char_indices().nth(COMMAND_CHARS) {
         line.truncate(at);

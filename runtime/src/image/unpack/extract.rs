@@ -21,6 +21,7 @@ mod attributes;
 mod root;
 
 use attributes::Attributes;
+pub(crate) use attributes::pax_time;
 use root::{Place, Root};
 
 type Outcome<T> = Result<T, Refusal>;

@@ -147,7 +147,7 @@ fn seconds(secs: u64) -> Timespec {
 }
 
 /// `SECONDS[.FRACTION]`, perhaps negative; what cannot be read is 1970.
-fn pax_time(value: &[u8]) -> Timespec {
+pub(crate) fn pax_time(value: &[u8]) -> Timespec {
     let text = String::from_utf8_lossy(value);
     let (whole, fraction) = text.split_once('.').unwrap_or((&text, ""));
     let digits: String = fraction.chars().chain("000000000".chars()).take(9).collect();
