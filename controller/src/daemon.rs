@@ -3,6 +3,7 @@
 //! Ending or dying, it takes nothing with it: containers, names, ports and logs belong to the other processes.
 
 mod follow;
+mod scrub;
 mod tend;
 
 #[cfg(test)]
@@ -51,6 +52,8 @@ pub struct Options {
     pub insecure_registries: Vec<String>,
     /// Further certificate authorities for registries, PEM files.
     pub registry_cas: Vec<PathBuf>,
+    /// Within this time each layer of the image store is looked at again; zero: none is.
+    pub scrub_every: Duration,
     /// The parent is the keeper: a shutdown ends it too.
     pub kept: bool,
 }
@@ -183,6 +186,10 @@ impl Parts {
         let (pages, page) = watch::channel(Arc::new(Status::default()));
         read_manifests(&sources, options.manifests.as_deref());
         let socket = listen(&options.layout.socket("controller"))?;
+        if let Some(linux) = &linux {
+            let boot_id = options.layout.boot_id()?;
+            scrub::scrub(Arc::clone(linux), Arc::clone(&memory), options.scrub_every, &boot_id, stopped.clone());
+        }
         follow::follow(Arc::clone(&sources), stopped.clone());
         if let Some(linux) = &linux {
             crate::hand::tend(Arc::clone(linux), stopped.clone());

@@ -30,6 +30,8 @@ pub(crate) struct Lab {
     cgroup: RefCell<String>,
     /// This process is in a pid namespace made for the scenario: `kill -1` reaches nobody else.
     own_pids: bool,
+    /// How often a controller looks at each layer again.
+    pub(crate) scrub_every: &'static str,
 }
 
 /// How many there are of each kind of thing.
@@ -70,6 +72,7 @@ impl Lab {
             registry: if images { Some(Registry::start(&dir)?) } else { None },
             before: Audit::take(""),
             cgroup: RefCell::default(),
+            scrub_every: "30d",
             own_pids: root && outer_pids != pid_namespace() && pid_namespace() != INITIAL_PID_NAMESPACE,
             dir,
         };
@@ -117,7 +120,7 @@ impl Lab {
         let mut command = Command::new(&self.binary);
         command.args(args).stdin(Stdio::null()).env("NO_COLOR", "1").current_dir(&self.dir);
         command.env("BOXSHIP_DATA_ROOT", &self.data_root).env("BOXSHIP_RUN_DIR", &self.run_dir);
-        command.env("BOXSHIP_BOOT_ID_PATH", &self.boot_id);
+        command.env("BOXSHIP_BOOT_ID_PATH", &self.boot_id).env("BOXSHIP_SCRUB_EVERY", self.scrub_every);
         command
     }
 

@@ -27,6 +27,7 @@ impl Lab {
             auth_files: Some(Vec::new()),
             stall_ms: 5_000,
             registries_conf: None,
+            policy: None,
             ..StoreOptions::default()
         };
         std::fs::write(dir.path().join("boot_id"), "boot-1\n").expect("write the boot id");

@@ -11,6 +11,7 @@ mod lab;
 mod login;
 mod power;
 mod real;
+mod signed;
 mod standin;
 mod stores;
 
@@ -26,6 +27,7 @@ const CASES: &[&[Case]] = &[
     faults::CASES,
     standin::CASES,
     login::CASES,
+    signed::CASES,
     stores::CASES,
     power::CASES,
     real::CASES,

@@ -26,6 +26,7 @@ pub(crate) const CASES: &[Case] = &[
     ("store_kill_9_at_each_step_leaves_all_or_nothing", kill_at_each_step),
     ("store_damaged_layer_is_repaired_after_a_reboot", repair_after_reboot),
     ("store_missing_layer_is_repaired_without_network", repair_offline),
+    ("store_slow_scrub_heals_one_layer_and_comes_round", slow_scrub),
     ("store_damaged_index_is_set_aside", damaged_index),
     ("store_builds_the_same_digests", build),
     ("store_loads_layouts_and_archives", load),
@@ -341,6 +342,52 @@ fn repair_offline() -> Result<(), String> {
     pull(&store, &fake.name("a:1")).expect("from its blob");
     assert_eq!(fake.log().len(), requests);
     assert!(dir.join("x").is_file());
+    Ok(())
+}
+
+fn slow_scrub() -> Result<(), String> {
+    let fake = Fake::start();
+    let tars = [tar("one", 3_000), tar("two", 40_000), tar("three", 5_000)];
+    let image = Image::new(&[(&tars[0], gzip), (&tars[1], gzip), (&tars[2], gzip)]);
+    fake.push("a", "1", &image);
+    let lab = Lab::new();
+    let store = lab.store();
+    let read = std::cell::Cell::new(0);
+    let next = |after: &Digest| {
+        let alone: runtime::image::Swap<'_> = &|swap| swap(&BTreeSet::new());
+        store.scrub_next(after, &NoProgress, alone, &|bytes| read.set(read.get() + bytes)).expect("it looks")
+    };
+    assert!(next(&Digest::of(b"")).is_none(), "there is nothing");
+    let info = pull(&store, &fake.name("a:1")).expect("it is pulled");
+    let (asked, written) = (fake.log().len(), names(&lab.images().join("blobs/sha256")));
+    let mut at = Digest::of(b"");
+    let mut seen = BTreeSet::new();
+    for _ in 0..3 {
+        let (layer, layers, scrubbed) = next(&at).expect("there are layers");
+        assert!(layers == 3 && scrubbed.healed.is_empty() && scrubbed.lost.is_empty(), "{scrubbed:?}");
+        seen.insert(layer.clone());
+        at = layer;
+    }
+    assert_eq!(seen, tars.iter().map(|tar| Digest::of(tar)).collect(), "each has its turn");
+    assert!(read.get() > 48_000, "files and blobs are read: {}", read.get());
+    // layer and blob of one are gone bad
+    let blob = Digest::of(&image.layers[1]);
+    std::fs::write(store.layer_dirs(&info.digest).expect("its layers")[1].join("two"), b"").expect("damage a file");
+    std::fs::write(lab.images().join("blobs/sha256").join(blob.hex()), b"").expect("damage a blob");
+    let mut healed = Vec::new();
+    for _ in 0..3 {
+        let (layer, _, scrubbed) = next(&at).expect("there are layers");
+        healed.extend(scrubbed.healed);
+        at = layer;
+    }
+    assert_eq!(healed, [Digest::of(&tars[1])]);
+    let paths: Vec<String> = fake.log()[asked..].iter().map(|asked| asked.path.clone()).collect();
+    assert!(paths.len() == 1 && paths[0].ends_with(blob.as_str()), "only that layer is fetched: {paths:?}");
+    assert_eq!(names(&lab.images().join("blobs/sha256")), written);
+    assert_eq!(
+        std::fs::metadata(store.layer_dirs(&info.digest).expect("its layers")[1].join("two")).expect("a file").len(),
+        40_000
+    );
     Ok(())
 }
 

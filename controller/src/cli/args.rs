@@ -271,6 +271,10 @@ pub struct ControllerArgs {
     /// Directory to follow
     #[arg(long, env = "BOXSHIP_MANIFESTS", value_name = "DIR")]
     pub manifests: Option<PathBuf>,
+    /// Look at each layer of the image store again within this time, slowly; damage is healed. 0s: never
+    #[arg(long, env = "BOXSHIP_SCRUB_EVERY", value_name = "DURATION", default_value = "30d",
+        value_parser = crate::cli::format::parse_duration)]
+    pub scrub_every: std::time::Duration,
     /// Started by the keeper: the other processes are there already
     #[arg(long, hide = true)]
     pub kept: bool,

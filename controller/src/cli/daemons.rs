@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal};
@@ -18,7 +19,8 @@ use crate::api::types::ApiError;
 use crate::daemon::log_to_stderr;
 
 pub(super) fn keeper(place: &Place, args: &KeeperArgs) -> ExitCode {
-    run_keeper(place, args.manifests.as_deref(), args.with.as_deref())
+    // how often layers are looked at again comes through the environment, if at all
+    run_keeper(place, controller_args(place, args.manifests.as_deref(), None), args.with.as_deref())
 }
 
 pub(super) fn supervisor(place: &Place) -> ExitCode {
@@ -38,13 +40,14 @@ pub(super) fn controller(place: &Place, args: &ControllerArgs) -> ExitCode {
             super::context::Context::at(place.clone()).print_failure(&failure);
             return ExitCode::from(failure.exit_code());
         }
-        return foreground(place, args.manifests.as_deref());
+        return foreground(place, controller_args(place, args.manifests.as_deref(), Some(args.scrub_every)));
     }
     let options = crate::daemon::Options {
         layout: place.layout(),
         manifests: args.manifests.as_deref().map(absolute),
         insecure_registries: place.insecure_registry.clone(),
         registry_cas: place.registry_ca.clone(),
+        scrub_every: args.scrub_every,
         kept: args.kept,
     };
     match crate::daemon::run(options) {
@@ -62,27 +65,29 @@ pub(super) fn copy(args: &UnpackArgs) -> ExitCode {
 }
 
 /// What the keeper is to start the controller with.
-fn controller_args(place: &Place, manifests: Option<&Path>) -> Vec<OsString> {
+fn controller_args(place: &Place, manifests: Option<&Path>, scrub_every: Option<Duration>) -> Vec<OsString> {
     let mut args: Vec<OsString> = vec!["--kept".into()];
+    let every = scrub_every.map(|every| OsString::from(format!("{}s", every.as_secs())));
+    args.extend(every.into_iter().flat_map(|every| ["--scrub-every".into(), every]));
     args.extend(manifests.into_iter().flat_map(|dir| [OsString::from("--manifests"), absolute(dir).into()]));
     args.extend(place.registry_args());
     args
 }
 
-fn run_keeper(place: &Place, manifests: Option<&Path>, with: Option<&str>) -> ExitCode {
+fn run_keeper(place: &Place, handed: Vec<OsString>, with: Option<&str>) -> ExitCode {
     log_to_stderr();
     let mut args = place.layout().to_args();
     args.extend(with.into_iter().flat_map(|with| [OsString::from("--with"), with.into()]));
     args.push("--".into());
-    args.extend(controller_args(place, manifests));
+    args.extend(handed);
     done("keeper", runtime::keeper::run(args))
 }
 
 /// Is the keeper; or where one runs already for containers made by hand, lets that one start the controller, and stays with it.
-fn foreground(place: &Place, manifests: Option<&Path>) -> ExitCode {
+fn foreground(place: &Place, handed: Vec<OsString>) -> ExitCode {
     let layout = place.layout();
-    match runtime::keeper::hand_controller(&layout, &controller_args(place, manifests)) {
-        Ok(None) => run_keeper(place, manifests, None),
+    match runtime::keeper::hand_controller(&layout, &handed) {
+        Ok(None) => run_keeper(place, handed, None),
         Ok(Some(pid)) => {
             log_to_stderr();
             tracing::info!(keeper = pid, "containers made by hand run here: their keeper starts the controller");

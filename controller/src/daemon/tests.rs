@@ -58,7 +58,14 @@ impl Host {
     fn start_on(&self, run: &str, manifests: Option<PathBuf>) -> Running {
         let layout = Layout::new(self.dir.path().join(run), self.dir.path().join(run));
         std::fs::create_dir_all(layout.state_dir()).unwrap();
-        let options = Options { layout, manifests, insecure_registries: vec![], registry_cas: vec![], kept: false };
+        let options = Options {
+            layout,
+            manifests,
+            insecure_registries: vec![],
+            registry_cas: vec![],
+            scrub_every: Duration::ZERO,
+            kept: false,
+        };
         let memory = Arc::new(Memory::open(Arc::new(VolatileStore::default()), "boot"));
         let runtime: Arc<dyn Runtime> = Arc::new(self.fake.clone());
         let listed = self.fake.list_containers().unwrap();

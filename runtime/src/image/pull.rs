@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex};
 
 use super::config::{self, CONFIG_BYTES_MAX, ImageSpec};
 use super::manifest::{self, Descriptor, Document, Manifest, Platform};
+use super::policy::Policy;
 use super::registry::Mirrors;
 use super::store::stage::{SmallBlob, Staged};
 use super::store::{IndexEntry, flight::Claim, lock};
@@ -90,6 +91,7 @@ impl Store {
             Some(chosen) => chosen,
             None => choose(&registry, reference)?,
         };
+        self.allow(&registry, reference, &chosen)?;
         if let Some(info) = self.unchanged(&chosen) {
             let layers = &chosen.manifest.layers;
             layers.iter().for_each(|blob| progress.layer(&blob.digest, PullPhase::Shared, blob.size, blob.size));
@@ -109,6 +111,13 @@ impl Store {
         let mut chosen = choose(origin, source)?;
         chosen.entry.reference = Some(reference.clone());
         self.install(origin, source, chosen, progress)
+    }
+
+    /// Asks the policy, before anything of the image is fetched. What a tag stands for is what is signed: the index.
+    fn allow(&self, origin: &dyn Origin, reference: &ImageRef, chosen: &Chosen) -> Result<()> {
+        let policy = self.options.policy.as_deref().map(Policy::read).transpose()?.flatten();
+        let signed = chosen.entry.index_digest.as_ref().unwrap_or(&chosen.entry.digest);
+        policy.map_or(Ok(()), |policy| policy.check(origin, reference, signed))
     }
 
     /// The image, when it is here and all that would be written is there already.

@@ -24,6 +24,7 @@ mod challenge;
 mod conf;
 mod connect;
 mod credentials;
+mod ecdsa;
 mod endpoint;
 mod failure;
 mod http;
@@ -41,6 +42,7 @@ use failure::{Asked, Failure};
 use http::{Answer, Call};
 
 pub(super) use credentials::usual_files;
+pub(super) use ecdsa::is_signed_by_p256;
 pub(super) use mirrors::Mirrors;
 pub use proxy::Proxies;
 pub(super) use push::Sent;

@@ -3,6 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
+use std::io::Read;
+use std::ops::Bound;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -30,8 +32,12 @@ pub struct Scrubbed {
 /// Runs what must not meet a container being made, with the manifest digests containers have.
 pub type Swap<'a> = &'a dyn Fn(&mut dyn FnMut(&BTreeSet<Digest>) -> Result<()>) -> Result<()>;
 
+/// Called with the bytes read since it was called last; may take its time.
+pub type Pace<'a> = &'a dyn Fn(u64);
+
 struct Scrub<'a> {
     store: &'a Store,
+    pace: Pace<'a>,
     progress: &'a dyn PullProgress,
     alone: Swap<'a>,
     seen: Scrubbed,
@@ -44,12 +50,8 @@ impl Store {
     /// # Errors
     /// `Io` when the store cannot be read at all. A part that cannot be healed is in the answer.
     pub fn scrub(&self, progress: &dyn PullProgress, alone: Swap<'_>) -> Result<Scrubbed> {
-        let mut scrub = Scrub { store: self, progress, alone, seen: Scrubbed::default() };
-        let index = self.index()?;
-        let mut names: BTreeMap<Digest, Vec<ImageRef>> = BTreeMap::new();
-        for entry in &index.entries {
-            names.entry(entry.digest.clone()).or_default().extend(entry.reference.clone());
-        }
+        let mut scrub = Scrub { store: self, pace: &|_| (), progress, alone, seen: Scrubbed::default() };
+        let names = self.named_images()?;
         let mut done = BTreeSet::new();
         for (digest, names) in &names {
             let Some(record) = scrub.documents(digest, names) else { continue };
@@ -60,6 +62,53 @@ impl Store {
             }
         }
         Ok(scrub.seen)
+    }
+
+    /// Checks one layer, the next after `after` by its diffID and in the end the first again, and the documents of images
+    /// that begin with it: so whoever asks again and again has asked for everything. Gives which one it was, how many
+    /// there are, and what was seen; `None` where there are none. `pace` hears of each byte read for it.
+    ///
+    /// # Errors
+    /// `Io` when the store cannot be read at all.
+    pub fn scrub_next(
+        &self,
+        after: &Digest,
+        progress: &dyn PullProgress,
+        alone: Swap<'_>,
+        pace: Pace<'_>,
+    ) -> Result<Option<(Digest, usize, Scrubbed)>> {
+        let mut scrub = Scrub { store: self, pace, progress, alone, seen: Scrubbed::default() };
+        let mut layers: BTreeMap<Digest, (Descriptor, Vec<ImageRef>)> = BTreeMap::new();
+        let mut first: BTreeMap<Digest, Vec<(Digest, Vec<ImageRef>)>> = BTreeMap::new();
+        for (digest, names) in self.named_images()? {
+            // its documents are damaged, and nothing else says what its layers are
+            let Ok(record) = self.record(&digest) else {
+                scrub.documents(&digest, &names);
+                continue;
+            };
+            for (blob, diff_id) in record.layers.iter().zip(&record.diff_ids) {
+                let known = layers.entry(diff_id.clone()).or_insert_with(|| (blob.clone(), Vec::new()));
+                known.1.extend(names.iter().cloned());
+            }
+            first.entry(record.diff_ids.first().unwrap_or(&digest).clone()).or_default().push((digest, names));
+        }
+        let after = (Bound::Excluded(after.clone()), Bound::Unbounded);
+        let Some((diff_id, (blob, names))) = layers.range(after).next().or_else(|| layers.iter().next()) else {
+            return Ok(None);
+        };
+        for (digest, names) in first.get(diff_id).into_iter().flatten() {
+            scrub.documents(digest, names);
+        }
+        scrub.layer(blob, diff_id, names);
+        Ok(Some((diff_id.clone(), layers.len(), scrub.seen)))
+    }
+
+    fn named_images(&self) -> Result<BTreeMap<Digest, Vec<ImageRef>>> {
+        let mut names: BTreeMap<Digest, Vec<ImageRef>> = BTreeMap::new();
+        for entry in &self.index()?.entries {
+            names.entry(entry.digest.clone()).or_default().extend(entry.reference.clone());
+        }
+        Ok(names)
     }
 }
 
@@ -100,7 +149,7 @@ impl Scrub<'_> {
         self.seen.checked += 2;
         self.progress.layer(&blob.digest, PullPhase::Commit, 0, blob.size);
         let blob_is_bad = self.blob_is_bad(blob);
-        let layer_is_bad = !self.store.layer_is_good(diff_id);
+        let layer_is_bad = !self.store.layer_is_good(diff_id, self.pace);
         let heal = || -> Result<()> {
             if blob_is_bad {
                 self.fetch_blob(blob, names)?;
@@ -125,7 +174,7 @@ impl Scrub<'_> {
     /// A blob that is not here is no damage: it may have been dropped on purpose.
     fn blob_is_bad(&self, blob: &Descriptor) -> bool {
         match File::open(self.store.blob_path(&blob.digest)) {
-            Ok(mut file) => unpack::digest_of(&mut file).ok().as_ref() != Some(&blob.digest),
+            Ok(file) => unpack::digest_of(&mut Paced { file, pace: self.pace }).ok().as_ref() != Some(&blob.digest),
             Err(e) => e.kind() != std::io::ErrorKind::NotFound,
         }
     }
@@ -176,9 +225,9 @@ impl Scrub<'_> {
 
 impl Store {
     /// Whether the unpacked layer is here and is what was unpacked.
-    fn layer_is_good(&self, diff_id: &Digest) -> bool {
+    fn layer_is_good(&self, diff_id: &Digest, pace: Pace<'_>) -> bool {
         let dir = self.layer_dir(diff_id);
-        LayerNote::read(&dir).is_some_and(|note| self.matches(&dir, &note))
+        LayerNote::read(&dir).is_some_and(|note| self.matches(&dir, &note, pace))
     }
 
     fn swap_layer(&self, staged: &Staged, diff_id: &Digest) -> Result<()> {
@@ -191,5 +240,19 @@ impl Store {
         self.publish_repaired(staged)?;
         super::store::stage::remove_tree(&bad);
         Ok(())
+    }
+}
+
+/// A file read at a pace.
+struct Paced<'a> {
+    file: File,
+    pace: Pace<'a>,
+}
+
+impl Read for Paced<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let n = self.file.read(buffer)?;
+        (self.pace)(n as u64);
+        Ok(n)
     }
 }

@@ -54,6 +54,8 @@ pub struct StoreOptions {
     pub certs_dirs: Vec<PathBuf>,
     /// Mirrors and insecure registries (containers-registries.conf(5)); its `.d` directory is read as well.
     pub registries_conf: Option<PathBuf>,
+    /// Which images may come, and whose signatures they need (containers-policy.json(5)).
+    pub policy: Option<PathBuf>,
     /// Proxies; `None` is what the environment says.
     pub proxies: Option<super::registry::Proxies>,
     /// How long a connection may stall without a byte before it counts as cut, in milliseconds.
@@ -74,6 +76,7 @@ impl Default for StoreOptions {
                 std::env::var_os("CONTAINERS_REGISTRIES_CONF")
                     .map_or_else(|| "/etc/containers/registries.conf".into(), PathBuf::from),
             ),
+            policy: Some("/etc/containers/policy.json".into()),
             proxies: None,
             stall_ms: 30_000,
         }

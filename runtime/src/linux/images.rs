@@ -6,7 +6,7 @@ use std::sync::PoisonError;
 
 use super::LinuxRuntime;
 use crate::error::{Error, Result};
-use crate::image::{Collected, Digest, ImageRef, PruneRequest, Pruned, Scrubbed};
+use crate::image::{Collected, Digest, ImageRef, Pace, PruneRequest, Pruned, Scrubbed, Swap};
 use crate::runtime::PullProgress;
 
 /// What a removal did.
@@ -114,6 +114,23 @@ impl LinuxRuntime {
             let _alone = self.images_in_use.write().unwrap_or_else(PoisonError::into_inner);
             swap(&self.image_users()?.into_keys().collect())
         })
+    }
+
+    /// Checks the layer after this one. See [`crate::image::Store::scrub_next`].
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn scrub_next(
+        &self,
+        after: &Digest,
+        progress: &dyn PullProgress,
+        pace: Pace<'_>,
+    ) -> Result<Option<(Digest, usize, Scrubbed)>> {
+        let alone: Swap<'_> = &|swap| {
+            let _alone = self.images_in_use.write().unwrap_or_else(PoisonError::into_inner);
+            swap(&self.image_users()?.into_keys().collect())
+        };
+        self.images.scrub_next(after, progress, alone, pace)
     }
 
     /// Says in a "no space" what a prune would give.

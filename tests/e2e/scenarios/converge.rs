@@ -114,6 +114,7 @@ fn an_image_alone_is_held(lab: &mut Lab) -> Result {
         "image.yaml",
         &format!("apiVersion: boxship/v1\nkind: Image\nname: web-image\nref: {}\n", lab.image("nginx:1")),
     )?;
+    lab.scrub_every = "4s";
     lab.start_controller()?;
     wait_for("the image is held", CONVERGE, || {
         let object = lab.object("image/web-image")?;
@@ -123,11 +124,28 @@ fn an_image_alone_is_held(lab: &mut Lab) -> Result {
     let listed = lab.ok(&["image", "ls", "-o", "json"])?;
     ensure!(listed.contains("debian/nginx"), "image ls: {listed}");
     lab.registry().stop();
+    a_damaged_layer_heals(lab)?;
     lab.write("extra.conf", EXTRA_CONF)?;
     let app = web(lab, "1", 1, "").replace(&format!("image: {}", lab.image("nginx:1")), "imageFrom: web-image");
     lab.write("web.yaml", &app)?;
     lab.ready("app/web", 1, Duration::from_secs(15))?;
     ensure!(http::get(8080, "/")?.body == "nginx 1\n", "it answers");
+    Ok(())
+}
+
+/// Rot in a layer that nothing stands on is found by the slow scrub and made good from the layer's blob.
+fn a_damaged_layer_heals(lab: &Lab) -> Result {
+    let found = lab.ok(&["image", "inspect", &lab.image("nginx:1")])?;
+    let found: serde_json::Value = serde_json::from_str(&found).map_err(|error| format!("image inspect: {error}"))?;
+    let layers = found[0]["RootFS"]["Layers"].as_array().ok_or("no layers")?;
+    let top = layers.last().and_then(|layer| layer.as_str()?.strip_prefix("sha256:")).ok_or("no layer")?;
+    let rot = lab.data_root.join("images/layers").join(top).join("fs/rot");
+    std::fs::write(&rot, "what nobody unpacked").map_err(|error| format!("damage a layer: {error}"))?;
+    wait_for("the layer is healed", CONVERGE, || {
+        let events = lab.ok(&["events"])?;
+        ensure!(!rot.exists() && events.contains("ImageHealed"), "{events}");
+        Ok(())
+    })?;
     Ok(())
 }
 

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{IndexEntry, Store, sync_dir, tree};
 use crate::error::{Doing, Error, Result};
-use crate::image::Digest;
 use crate::image::unpack::{Source, Unpacked};
+use crate::image::{Digest, Pace};
 use crate::layout::make_private_dir;
 
 static SERIAL: AtomicU64 = AtomicU64::new(0);
@@ -202,8 +202,8 @@ impl Store {
     }
 
     /// Whether the layer in `dir` is still what its note says.
-    pub(crate) fn matches(&self, dir: &Path, note: &LayerNote) -> bool {
-        match tree::fingerprint(&dir.join("fs"), note.tree_kind) {
+    pub(crate) fn matches(&self, dir: &Path, note: &LayerNote, pace: Pace<'_>) -> bool {
+        match tree::fingerprint(&dir.join("fs"), note.tree_kind, pace) {
             Ok(Some(found)) => found == note.tree,
             // a later version made it, which knows how to check it
             Ok(None) => true,
@@ -218,7 +218,7 @@ impl Store {
             return Ok(tree.clone());
         }
         let odd = || std::io::Error::other("an unknown kind of fingerprint");
-        tree::fingerprint(fs, tree::KIND_SUM)?.ok_or_else(odd).doing(doing)
+        tree::fingerprint(fs, tree::KIND_SUM, &|_| ())?.ok_or_else(odd).doing(doing)
     }
 
     /// Puts a layer that was unpacked again in its place. The caller has moved the bad one away.

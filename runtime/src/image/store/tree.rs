@@ -13,8 +13,8 @@ use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
 use sha2::{Digest as _, Sha256};
 
 use crate::error::{Doing, Result};
-use crate::image::Digest;
 use crate::image::unpack::DEPTH_MAX;
+use crate::image::{Digest, Pace};
 
 mod sorted;
 
@@ -31,25 +31,25 @@ const CHUNK_BYTES: usize = 64 << 10;
 ///
 /// # Errors
 /// `Io`.
-pub(super) fn fingerprint(root: &Path, kind: u8) -> Result<Option<Digest>> {
+pub(super) fn fingerprint(root: &Path, kind: u8, pace: Pace<'_>) -> Result<Option<Digest>> {
     let doing = || format!("read the tree {}", root.display());
     let fd = rustix::fs::open(root, DIR, Mode::empty()).doing(doing)?;
     match kind {
-        KIND_SORTED => sorted::fingerprint(fd).map(Some),
-        KIND_SUM => sum(fd).map(Some),
+        KIND_SORTED => sorted::fingerprint(fd, pace).map(Some),
+        KIND_SUM => sum(fd, pace).map(Some),
         _ => Ok(None),
     }
     .doing(doing)
 }
 
-fn sum(root: OwnedFd) -> std::io::Result<Digest> {
+fn sum(root: OwnedFd, pace: Pace<'_>) -> std::io::Result<Digest> {
     let mut sum = TreeSum::default();
     sum.add(b"", &Facts::of(&rustix::fs::fstat(&root)?), Content::None);
-    walk(&root, &mut Vec::new(), &mut sum, 0)?;
+    walk(&root, &mut Vec::new(), &mut sum, pace, 0)?;
     Ok(sum.finish())
 }
 
-fn walk(dir: &OwnedFd, path: &mut Vec<u8>, sum: &mut TreeSum, depth: usize) -> std::io::Result<()> {
+fn walk(dir: &OwnedFd, path: &mut Vec<u8>, sum: &mut TreeSum, pace: Pace<'_>, depth: usize) -> std::io::Result<()> {
     for name in names(dir, depth)? {
         let stat = rustix::fs::statat(dir, &name, AtFlags::SYMLINK_NOFOLLOW)?;
         let (facts, kind, before) = (Facts::of(&stat), FileType::from_raw_mode(stat.st_mode), path.len());
@@ -59,9 +59,9 @@ fn walk(dir: &OwnedFd, path: &mut Vec<u8>, sum: &mut TreeSum, depth: usize) -> s
         path.extend_from_slice(name.to_bytes());
         if kind.is_dir() {
             sum.add(path, &facts, Content::None);
-            walk(&rustix::fs::openat(dir, &name, DIR, Mode::empty())?, path, sum, depth + 1)?;
+            walk(&rustix::fs::openat(dir, &name, DIR, Mode::empty())?, path, sum, pace, depth + 1)?;
         } else if kind.is_file() {
-            let (bytes, crc) = content(dir.as_fd(), name.to_bytes())?;
+            let (bytes, crc) = content(dir.as_fd(), name.to_bytes(), pace)?;
             sum.add(path, &facts, Content::File { bytes, crc });
         } else if kind.is_symlink() {
             let target = rustix::fs::readlinkat(dir, &name, Vec::new())?;
@@ -89,7 +89,7 @@ fn names(dir: &OwnedFd, depth: usize) -> std::io::Result<Vec<std::ffi::CString>>
 }
 
 /// Length and CRC-32 of a file.
-pub(crate) fn content(dir: BorrowedFd<'_>, name: &[u8]) -> std::io::Result<(u64, u32)> {
+pub(crate) fn content(dir: BorrowedFd<'_>, name: &[u8], pace: Pace<'_>) -> std::io::Result<(u64, u32)> {
     let mut file = std::fs::File::from(rustix::fs::openat(dir, name, FILE, Mode::empty())?);
     let mut crc = crc32fast::Hasher::new();
     let mut buffer = vec![0; CHUNK_BYTES];
@@ -100,6 +100,7 @@ pub(crate) fn content(dir: BorrowedFd<'_>, name: &[u8]) -> std::io::Result<(u64,
             n => {
                 bytes += n as u64;
                 crc.update(&buffer[..n]);
+                pace(n as u64);
             }
         }
     }
@@ -183,7 +184,7 @@ mod tests {
             std::fs::set_permissions(at(name), std::fs::Permissions::from_mode(mode)).unwrap();
         }
         let own = rustix::process::geteuid().as_raw() == 0 && rustix::process::getegid().as_raw() == 0;
-        let found = [KIND_SORTED, KIND_SUM, 3].map(|kind| fingerprint(dir.path(), kind).unwrap());
+        let found = [KIND_SORTED, KIND_SUM, 3].map(|kind| fingerprint(dir.path(), kind, &|_| ()).unwrap());
         assert_eq!(found[2], None);
         if !own {
             println!("skipped: the fingerprints hold root's ids");

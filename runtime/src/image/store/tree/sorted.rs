@@ -8,17 +8,17 @@ use rustix::fs::{AtFlags, FileType, Mode};
 use sha2::{Digest as _, Sha256};
 
 use super::{CHUNK_BYTES, DIR, FILE, names};
-use crate::image::Digest;
+use crate::image::{Digest, Pace};
 
-pub(super) fn fingerprint(root: OwnedFd) -> std::io::Result<Digest> {
+pub(super) fn fingerprint(root: OwnedFd, pace: Pace<'_>) -> std::io::Result<Digest> {
     let mut hash = Sha256::new();
     let stat = rustix::fs::fstat(&root)?;
     hash.update(format!("{:o} {} {}\0", stat.st_mode, stat.st_uid, stat.st_gid));
-    walk(&root, &mut hash, 0)?;
+    walk(&root, &mut hash, pace, 0)?;
     Ok(Digest::from_hash(&hash.finalize().into()))
 }
 
-fn walk(dir: &OwnedFd, hash: &mut Sha256, depth: usize) -> std::io::Result<()> {
+fn walk(dir: &OwnedFd, hash: &mut Sha256, pace: Pace<'_>, depth: usize) -> std::io::Result<()> {
     let mut names = names(dir, depth)?;
     names.sort();
     for name in names {
@@ -27,10 +27,10 @@ fn walk(dir: &OwnedFd, hash: &mut Sha256, depth: usize) -> std::io::Result<()> {
         hash.update(name.to_bytes());
         hash.update(format!("\0{:o} {} {} {}\0", stat.st_mode, stat.st_uid, stat.st_gid, stat.st_rdev));
         if kind.is_dir() {
-            walk(&rustix::fs::openat(dir, &name, DIR, Mode::empty())?, hash, depth + 1)?;
+            walk(&rustix::fs::openat(dir, &name, DIR, Mode::empty())?, hash, pace, depth + 1)?;
             hash.update(b"/\0");
         } else if kind.is_file() {
-            content(rustix::fs::openat(dir, &name, FILE, Mode::empty())?, hash)?;
+            content(rustix::fs::openat(dir, &name, FILE, Mode::empty())?, hash, pace)?;
         } else if kind.is_symlink() {
             hash.update(rustix::fs::readlinkat(dir.as_fd(), &name, Vec::new())?.to_bytes());
             hash.update(b"\0");
@@ -39,7 +39,7 @@ fn walk(dir: &OwnedFd, hash: &mut Sha256, depth: usize) -> std::io::Result<()> {
     Ok(())
 }
 
-fn content(fd: OwnedFd, hash: &mut Sha256) -> std::io::Result<()> {
+fn content(fd: OwnedFd, hash: &mut Sha256, pace: Pace<'_>) -> std::io::Result<()> {
     let mut file = std::fs::File::from(fd);
     let mut buffer = vec![0; CHUNK_BYTES];
     let mut total = 0_u64;
@@ -49,6 +49,7 @@ fn content(fd: OwnedFd, hash: &mut Sha256) -> std::io::Result<()> {
             n => {
                 total += n as u64;
                 hash.update(&buffer[..n]);
+                pace(n as u64);
             }
         }
     }
