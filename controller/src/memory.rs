@@ -39,6 +39,9 @@ const FAILURES_MAX: usize = 2_000;
 /// A failure nobody tried again for this long is about something no longer wanted.
 const FAILURE_MS_MAX: u64 = 60 * 60 * 1_000;
 
+/// Replicas of a job's earlier runs whose ends are remembered.
+const RUNS_REMEMBERED: u32 = 100;
+
 /// The controller's memory. Cheap calls, one lock, never held while something blocks.
 pub struct Memory {
     store: Arc<dyn StateStore>,
@@ -212,6 +215,14 @@ impl Memory {
     pub fn record_job(&self, object: &ObjectKey, record: JobRecord) {
         let mut inner = self.lock();
         self.set(&mut inner, format!("job/{object}"), Some(&record));
+        // A job that runs each minute would fill the disk with how it ended.
+        let oldest = record.run.saturating_sub(RUNS_REMEMBERED);
+        let old = |replica: &&ReplicaKey| replica.workload == *object && replica.ordinal < oldest;
+        let old: Vec<ReplicaKey> = inner.exits.keys().filter(old).cloned().collect();
+        for replica in old {
+            inner.exits.remove(&replica);
+            self.set(&mut inner, format!("exit/{}", String::from(replica)), None::<&()>);
+        }
         inner.jobs.insert(object.clone(), record);
     }
 

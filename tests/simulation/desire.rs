@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use controller::model::{
     Completion, ConcurrencyPolicy, ContainerTemplate, DependsOn, DesiredImage, DesiredJob, DesiredState, DesiredVolume,
     EnvValue, Hold, ImageSource, Kind, Mount, MountWhat, ObjectKey, OnChange, OnFailure, PublishedPort, Restart,
-    Schedule, SourceRef, UpdateStrategy, VolumeAccess, Workload,
+    RunPolicy, Schedule, SourceRef, UpdateStrategy, VolumeAccess, Workload,
 };
 use runtime::image::ImageRef;
 use runtime::runtime::HostPort;
@@ -130,7 +130,29 @@ fn job(key: &ObjectKey, rng: &mut Rng) -> DesiredJob {
     });
     let mut template = template(key, tag, rng);
     template.host_network = false;
-    DesiredJob { source: source(key), template, schedule, backoff_limit: rng.small(4), depends_on: BTreeMap::new() }
+    DesiredJob {
+        source: source(key),
+        template,
+        schedule,
+        backoff_limit: rng.small(4),
+        runs: runs(rng),
+        depends_on: BTreeMap::new(),
+    }
+}
+
+fn runs(rng: &mut Rng) -> RunPolicy {
+    let completions = if rng.chance(300) { 2 + rng.small(2) } else { 1 };
+    RunPolicy {
+        completions,
+        parallelism: if rng.chance(500) { 2 + rng.small(2) } else { 1 },
+        indexed: rng.chance(500),
+        deadline_ms: rng.chance(150).then_some(30_000),
+        ttl_ms: rng.chance(300).then_some(60_000),
+        late_ms: rng.chance(300).then_some(90_000),
+        suspend: rng.chance(50),
+        keep_succeeded: rng.small(4),
+        keep_failed: rng.small(2),
+    }
 }
 
 /// A first state.

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use controller::model::{
-    DesiredState, Kind, ObjectKey, ObservedContainer, ObservedState, RevisionResult, Workload, labels,
+    DesiredState, JobRecord, Kind, ObjectKey, ObservedContainer, ObservedState, RevisionResult, Workload, labels,
 };
 use controller::plan::{Action, Plan, backoff};
 use runtime::id::ContainerId;
@@ -219,23 +219,25 @@ fn backed_off(id: &ContainerId, world: &World, memory: &Memory) -> Result<(), St
     Ok(())
 }
 
-/// A Job without a schedule runs to success once for each template.
+/// A Job without a schedule runs to success once for each template and completion.
 fn job_once(config: &ContainerConfig, desired: &DesiredState, world: &World, memory: &Memory) -> Result<(), String> {
     let Some(new) = controller::model::ObservedContainer::from_config(config) else { return Ok(()) };
     let key = &new.replica.workload;
-    if desired.jobs.get(key).is_none_or(|job| job.schedule.is_some()) {
-        return Ok(());
-    }
+    let Some(job) = desired.jobs.get(key).filter(|job| job.schedule.is_none()) else { return Ok(()) };
     let found = world.containers.values().filter(|c| c.seen.replica.workload == *key);
-    let newest = found.max_by_key(|c| (c.seen.replica.ordinal, c.seen.attempt));
-    let latest = newest.map_or(0, |c| c.seen.replica.ordinal);
-    let done_here = newest.is_some_and(|c| {
+    let latest = found.clone().map(|c| c.seen.replica.ordinal).max().unwrap_or(0);
+    // Of its own slot; with one completion, of the Job.
+    let is_single = |record: &JobRecord| record.completions <= 1;
+    let is_single = job.runs.completions == 1 && memory.jobs.get(key).is_none_or(is_single);
+    let slot = found.filter(|c| is_single || c.seen.replica == new.replica);
+    let done_here = slot.max_by_key(|c| (c.seen.replica.ordinal, c.seen.attempt)).is_some_and(|c| {
         c.seen.template_hash == new.template_hash
             && c.seen.exit == Some(ExitStatus::Code(0))
             && !memory.asked.contains(&c.config.id)
             && !c.seen.unhealthy
     });
-    let recorded = memory.jobs.get(key).filter(|record| record.run >= latest);
+    let same = |record: &&JobRecord| record.completions.max(1) == job.runs.completions;
+    let recorded = memory.jobs.get(key).filter(same).filter(|record| record.run + job.runs.completions > latest);
     let done_before = recorded.is_some_and(|record| {
         record.outcome == controller::model::JobOutcome::Succeeded && record.template_hash == new.template_hash
     });

@@ -1,5 +1,7 @@
 //! What should be. Made by `model::resolve` from the objects of all files; a pure value, compared and persisted.
 
+mod job;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -11,6 +13,8 @@ use runtime::runtime::{Resources, SecurityConfig};
 use serde::{Deserialize, Serialize};
 
 use super::{ObjectKey, Orders, SourceRef};
+
+pub use job::{ConcurrencyPolicy, DesiredJob, RunPolicy, Schedule};
 
 /// Everything the host should run and hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -129,43 +133,6 @@ impl Restart {
     pub(crate) fn is_default(&self) -> bool {
         *self == Self::Always
     }
-}
-
-/// A `Job` object.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DesiredJob {
-    /// Where it is written.
-    pub source: SourceRef,
-    /// What it runs.
-    pub template: ContainerTemplate,
-    /// When; `None`: once per template.
-    pub schedule: Option<Schedule>,
-    /// Failed runs that are tried again before the job counts as failed.
-    pub backoff_limit: u32,
-    /// What must hold before it starts.
-    pub depends_on: BTreeMap<ObjectKey, DependsOn>,
-}
-
-/// When a job runs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Schedule {
-    /// Five fields of cron, checked by the front-end with `plan::cron`.
-    pub cron: String,
-    /// IANA name; `UTC` when unset.
-    pub time_zone: String,
-    /// What happens when the last run is not over.
-    pub concurrency: ConcurrencyPolicy,
-}
-
-/// Kubernetes' words.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum ConcurrencyPolicy {
-    /// Both run.
-    Allow,
-    /// The new one is skipped.
-    Forbid,
-    /// The old one is stopped.
-    Replace,
 }
 
 /// A `Volume` object.

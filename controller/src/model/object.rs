@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::desired::{Template, content_as_text};
 use super::{
-    DependsOn, Diagnostic, Kind, NetworkRange, ObjectKey, OnChange, Restart, Schedule, Span, UpdateStrategy,
+    DependsOn, Diagnostic, Kind, NetworkRange, ObjectKey, OnChange, Restart, RunPolicy, Schedule, Span, UpdateStrategy,
     VolumeAccess,
 };
 
@@ -139,6 +139,9 @@ pub struct JobSpec {
     pub schedule: Option<Schedule>,
     /// Failed runs that are tried again.
     pub backoff_limit: u32,
+    /// How often, how many at once, for how long.
+    #[serde(default)]
+    pub runs: RunPolicy,
     /// What must hold first.
     pub depends_on: Vec<DependencySpec>,
 }

@@ -301,8 +301,8 @@ pub enum RevisionResult {
     },
 }
 
-/// How a job went. Runs are numbered from 1; the number is the ordinal of the run's replica (`sweep-17`), and each try
-/// of a run is one more attempt of that replica.
+/// How a job went. Runs are numbered from 1; the number is the ordinal of the run's first replica (`sweep-17`; a run of
+/// several completions has as many), and each try is one more attempt of that replica.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobRecord {
     /// The last run that was started or decided; 0: none yet.
@@ -317,11 +317,20 @@ pub struct JobRecord {
     pub failures: u32,
     /// Scheduled times up to this one, wall clock, were started or skipped; 0: no schedule seen yet.
     pub considered_unix_ms: u64,
+    /// How many completions the run has, fixed when it began; 0 in records of versions that knew only one.
+    #[serde(default)]
+    pub completions: u32,
+    /// When the run was started, in the boot time of then; 0: not recorded.
+    #[serde(default)]
+    pub started_boot_ms: u64,
+    /// When its outcome was known, in the boot time of then; 0: it is not, or was in an earlier version.
+    #[serde(default)]
+    pub finished_boot_ms: u64,
 }
 
 /// How a run of a job stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "camelCase")]
 pub enum JobOutcome {
     /// To be started, running, or to be tried again.
     Active,
@@ -329,6 +338,8 @@ pub enum JobOutcome {
     Succeeded,
     /// More failed tries than `backoff_limit`.
     Failed,
+    /// It took longer than it may.
+    DeadlineExceeded,
 }
 
 /// An action that failed.

@@ -170,6 +170,7 @@ impl<'a> Resolver<'a> {
             template,
             schedule: job.schedule.clone(),
             backoff_limit: job.backoff_limit,
+            runs: job.runs.clone(),
             depends_on,
         };
         self.out.desired.jobs.insert(object.key.clone(), desired);

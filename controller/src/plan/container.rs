@@ -27,6 +27,8 @@ pub(super) struct Make<'a> {
     pub(super) object: &'a ObjectKey,
     pub(super) ordinal: u32,
     pub(super) attempt: u32,
+    /// Its number among the completions of an indexed Job.
+    pub(super) index: Option<u32>,
     pub(super) template: &'a ContainerTemplate,
     pub(super) hash: TemplateHash,
     pub(super) image: &'a Digest,
@@ -214,7 +216,11 @@ fn container_config(
     labels.insert(labels::TEMPLATE.to_owned(), make.hash.0.clone());
     labels.insert(labels::ATTEMPT.to_owned(), make.attempt.to_string());
     labels.insert(labels::SOURCE.to_owned(), make.source.file.clone());
-    let env = template.env.iter().map(|(name, EnvValue::Plain(value))| (name.clone(), value.clone())).collect();
+    let mut env: BTreeMap<String, String> =
+        template.env.iter().map(|(name, EnvValue::Plain(value))| (name.clone(), value.clone())).collect();
+    if let Some(index) = make.index {
+        env.insert("JOB_COMPLETION_INDEX".to_owned(), index.to_string());
+    }
     ContainerConfig {
         id,
         labels,

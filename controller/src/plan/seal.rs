@@ -72,7 +72,12 @@ fn content_of(action: &Action) -> String {
             json(&Action::RecordRevision { app: app.clone(), revision: Box::new(revision) })
         }
         Action::RecordJob { job, record } => {
-            let record = crate::model::JobRecord { considered_unix_ms: 0, ..record.clone() };
+            let record = crate::model::JobRecord {
+                considered_unix_ms: 0,
+                started_boot_ms: 0,
+                finished_boot_ms: 0,
+                ..record.clone()
+            };
             json(&Action::RecordJob { job: job.clone(), record })
         }
         other => json(other),

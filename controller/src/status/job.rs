@@ -30,6 +30,9 @@ pub(super) fn phase(page: Page<'_>, key: &ObjectKey, job: &DesiredJob) -> (Phase
         Some((JobOutcome::Failed, record)) => {
             (Phase::Failed, format!("Failed after {} tries: {exit}{next}", record.failures))
         }
+        Some((JobOutcome::DeadlineExceeded, _)) => {
+            (Phase::Failed, format!("Failed: it took longer than its deadline{next}"))
+        }
         Some((JobOutcome::Active, _)) => (Phase::Progressing, format!("To be tried again after {exit}")),
         None if scheduled.is_some() => (Phase::Ready, next.trim_start_matches("; ").to_owned()),
         None => (Phase::Pending, "Not started yet".to_owned()),

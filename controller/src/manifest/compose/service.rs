@@ -11,7 +11,7 @@ use crate::manifest::keys::{Entries, object_name};
 use crate::manifest::native::text::{Capability, ContainerPath, Hostname, Reference, Signal, User};
 use crate::manifest::tree::{Entry, Extent, Node, Value};
 use crate::model::object::{AppSpec, DependencySpec, EnvSpec, ImageChoice, JobSpec, ObjectSpec, TemplateSpec};
-use crate::model::{Completion, DependsOn, Diagnostic, Healthcheck, Kind, Object, Probe, Restart, codes};
+use crate::model::{Completion, DependsOn, Diagnostic, Healthcheck, Kind, Object, Probe, Restart, RunPolicy, codes};
 
 /// Docker's defaults.
 const STOP_GRACE_MS: u64 = 10_000;
@@ -78,6 +78,7 @@ pub(super) fn lower(project: &mut Project<'_>, context: &Context<'_>, name: &str
                 env_from: Vec::new(),
                 schedule: None,
                 backoff_limit,
+                runs: RunPolicy::default(),
                 depends_on,
             }))
         }

@@ -8,8 +8,8 @@ use serde_json::{Map, Value as Json, json};
 use crate::manifest::{native, yaml};
 use crate::model::{
     ContainerTemplate, DependsOn, DesiredImage, DesiredJob, DesiredState, EnvValue, Healthcheck, Kind, Mount,
-    MountWhat, NetworkUse, ObjectKey, OnChange, OnFailure, Probe, PublishedPort, Restart, UpdateStrategy, VolumeAccess,
-    Workload,
+    MountWhat, NetworkUse, ObjectKey, OnChange, OnFailure, Probe, PublishedPort, Restart, RunPolicy, UpdateStrategy,
+    VolumeAccess, Workload,
 };
 
 /// Docker's, as in `native::template`.
@@ -155,8 +155,35 @@ fn job(stack: &mut Stack, key: &ObjectKey, job: &DesiredJob) -> Document {
     if job.backoff_limit != BACKOFF_LIMIT {
         put(&mut document, "backoffLimit", job.backoff_limit);
     }
+    runs(&mut document, &job.runs);
     depends_on(&mut document, &job.depends_on);
     document
+}
+
+fn runs(document: &mut Document, runs: &RunPolicy) {
+    let otherwise = RunPolicy::default();
+    let numbers = [
+        ("completions", runs.completions, otherwise.completions),
+        ("parallelism", runs.parallelism, otherwise.parallelism),
+        ("successfulRunsHistoryLimit", runs.keep_succeeded, otherwise.keep_succeeded),
+        ("failedRunsHistoryLimit", runs.keep_failed, otherwise.keep_failed),
+    ];
+    for (key, value, _) in numbers.iter().filter(|(_, value, otherwise)| value != otherwise) {
+        put(document, key, *value);
+    }
+    if runs.indexed {
+        put(document, "completionMode", "Indexed");
+    }
+    let durations =
+        [("activeDeadline", runs.deadline_ms), ("ttlAfterFinished", runs.ttl_ms), ("startingDeadline", runs.late_ms)];
+    for (key, ms) in durations {
+        if let Some(ms) = ms {
+            put(document, key, duration(ms));
+        }
+    }
+    if runs.suspend {
+        put(document, "suspend", true);
+    }
 }
 
 fn template(stack: &mut Stack, document: &mut Document, template: &ContainerTemplate) {

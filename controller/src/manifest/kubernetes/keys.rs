@@ -103,6 +103,14 @@ pub(super) const REPLICA_SET: Section = Section {
     keys: &[yes("replicas"), yes("selector"), yes("template"), yes("minReadySeconds")],
 };
 
+/// A label selector, but for that of a Service or a ReplicationController, which is a mapping of labels.
+pub(super) const SELECTOR: Section =
+    Section { name: "the selector", keys: &[yes("matchLabels"), yes("matchExpressions")] };
+
+/// One of `matchExpressions`.
+pub(super) const EXPRESSION: Section =
+    Section { name: "the label expression", keys: &[yes("key"), yes("operator"), yes("values")] };
+
 /// A Job.
 pub(super) const JOB: Section = Section {
     name: "the Job's spec",
@@ -111,14 +119,14 @@ pub(super) const JOB: Section = Section {
         yes("backoffLimit"),
         unless("selector", &[], INERT),
         unless("manualSelector", &["false"], INERT),
-        unless("completions", &["1"], "it runs once"),
-        unless("parallelism", &["1"], "one run at a time"),
-        unless("completionMode", &["NonIndexed"], "it runs once, without an index"),
-        unless("suspend", &["false"], "it runs all the same"),
-        no("activeDeadlineSeconds", "a run may take as long as it likes"),
-        no("ttlSecondsAfterFinished", "the last run is kept until the object goes"),
-        no("backoffLimitPerIndex", "it runs once, without an index"),
-        no("maxFailedIndexes", "it runs once, without an index"),
+        yes("completions"),
+        yes("parallelism"),
+        yes("completionMode"),
+        yes("suspend"),
+        yes("activeDeadlineSeconds"),
+        yes("ttlSecondsAfterFinished"),
+        no("backoffLimitPerIndex", "every failure counts against `backoffLimit`"),
+        no("maxFailedIndexes", "every failure counts against `backoffLimit`"),
         no("podFailurePolicy", "every failure counts against `backoffLimit`"),
         no("podReplacementPolicy", "the next try begins when the last one has ended"),
         no("successPolicy", "it has succeeded with exit code 0"),
@@ -135,9 +143,9 @@ pub(super) const CRON_JOB: Section = Section {
         yes("concurrencyPolicy"),
         yes("jobTemplate"),
         yes("suspend"),
-        no("startingDeadlineSeconds", "a run may begin up to an hour late"),
-        no("successfulJobsHistoryLimit", "the last run is kept"),
-        no("failedJobsHistoryLimit", "the last run is kept"),
+        yes("startingDeadlineSeconds"),
+        yes("successfulJobsHistoryLimit"),
+        yes("failedJobsHistoryLimit"),
     ],
 };
 

@@ -13,7 +13,8 @@ use crate::manifest::quantity::Amount;
 use crate::manifest::tree::Node;
 use crate::model::object::{AppSpec, JobSpec, MountWhatSpec, VolumeSpec};
 use crate::model::{
-    ConcurrencyPolicy, Kind, Object, ObjectKey, ObjectSpec, OnFailure, Restart, Schedule, UpdateStrategy, codes,
+    ConcurrencyPolicy, Kind, Object, ObjectKey, ObjectSpec, OnFailure, Restart, RunPolicy, Schedule, UpdateStrategy,
+    codes,
 };
 
 type Lowered = Option<(Kind, String, ObjectSpec)>;
@@ -132,13 +133,12 @@ pub(super) fn cron_job(lower: &mut Lower, root: &Node, metadata: &Metadata<'_>) 
     };
     let inner = lower.reader.keys(inner, &keys::JOB);
     let time_zone = zone.map_or_else(|| "UTC".to_owned(), |zone| zone.0);
-    let job = job_spec(lower, &inner, root, Some(Schedule { cron, time_zone, concurrency }))?;
-    if spec.get("suspend").is_some_and(|node| lower.reader.flag("suspend", node)) {
-        let extent = spec.entry("suspend").map_or(root.extent, |entry| entry.key_extent);
-        let effect = "the job is taken as one that is not there: it does not run, and its last run is removed";
-        lower.reader.not_honoured(extent, "`suspend: true`", effect);
-        return None;
-    }
+    let mut job = job_spec(lower, &inner, root, Some(Schedule { cron, time_zone, concurrency }))?;
+    job.runs.suspend |= spec.get("suspend").is_some_and(|node| lower.reader.flag("suspend", node));
+    let mut number = |key: &str, max| spec.get(key).and_then(|node| lower.reader.number(key, node, max));
+    job.runs.late_ms = number("startingDeadlineSeconds", u32::MAX).map(|seconds| u64::from(seconds) * 1_000);
+    job.runs.keep_succeeded = number("successfulJobsHistoryLimit", 100).unwrap_or(job.runs.keep_succeeded);
+    job.runs.keep_failed = number("failedJobsHistoryLimit", 100).unwrap_or(job.runs.keep_failed);
     Some((Kind::Job, key.name, ObjectSpec::Job(Box::new(job))))
 }
 
@@ -173,7 +173,47 @@ fn job_spec(lower: &mut Lower, spec: &Entries<'_>, root: &Node, schedule: Option
     }
     let backoff_limit = spec.get("backoffLimit").and_then(|node| lower.reader.number("backoffLimit", node, 1_000));
     let backoff_limit = backoff_limit.unwrap_or(BACKOFF_LIMIT);
-    Some(JobSpec { template: pod.template, env_from: pod.env_from, schedule, backoff_limit, depends_on: Vec::new() })
+    let runs = runs(lower, spec);
+    Some(JobSpec {
+        template: pod.template,
+        env_from: pod.env_from,
+        schedule,
+        backoff_limit,
+        runs,
+        depends_on: Vec::new(),
+    })
+}
+
+fn runs(lower: &mut Lower, spec: &Entries<'_>) -> RunPolicy {
+    let mut number = |key: &str, max| spec.get(key).and_then(|node| lower.reader.number(key, node, max));
+    let seconds = |seconds: u32| u64::from(seconds) * 1_000;
+    let parallelism = number("parallelism", 1_000);
+    // Without `completions`, workers share a queue and all end when it is empty: each of them is one.
+    let completions = number("completions", 1_000).or(parallelism).unwrap_or(1).max(1);
+    let (deadline_ms, ttl_ms) = (
+        number("activeDeadlineSeconds", u32::MAX).map(seconds),
+        number("ttlSecondsAfterFinished", u32::MAX).map(seconds),
+    );
+    let indexed = match spec.get("completionMode").map(|node| (lower.reader.text("completionMode", node), node)) {
+        None => false,
+        Some((text, node)) => match text.as_deref() {
+            Some("Indexed") => true,
+            Some("NonIndexed") => false,
+            _ => {
+                lower.reader.wrong("completionMode", "NonIndexed or Indexed", node);
+                false
+            }
+        },
+    };
+    RunPolicy {
+        completions,
+        parallelism: parallelism.unwrap_or(1),
+        indexed,
+        deadline_ms,
+        ttl_ms,
+        suspend: spec.get("suspend").is_some_and(|node| lower.reader.flag("suspend", node)),
+        ..RunPolicy::default()
+    }
 }
 
 /// Kubernetes' own defaults: a quarter more, a quarter less; one after the other for sets; held when it fails.
@@ -216,14 +256,53 @@ fn strategy(lower: &mut Lower, written: Option<&Node>, replicas: u32, kind: &str
 }
 
 fn check_selector(lower: &mut Lower, node: &Node, labels: &BTreeMap<String, String>, is_plain: bool) {
-    let wanted = if is_plain { Some(node) } else { node.get("matchLabels").map(|entry| &entry.value) };
-    let Some(wanted) = wanted else { return };
+    let found = if is_plain { Entries::default() } else { lower.reader.keys(node, &keys::SELECTOR) };
+    if let Some(node) = found.get("matchExpressions") {
+        for item in lower.reader.list("matchExpressions", node) {
+            check_expression(lower, item, labels);
+        }
+    }
+    let Some(wanted) = is_plain.then_some(node).or_else(|| found.get("matchLabels")) else { return };
     for (name, value) in self::labels(lower, "selector", wanted) {
         if labels.get(&name) != Some(&value) {
             let extent = wanted.get(&name).map_or(wanted.extent, |entry| entry.value.extent);
             let what = format!("the selector asks for `{name}: {value}`, which the pod template does not have");
             lower.reader.error(codes::CONFLICT, extent, what);
         }
+    }
+}
+
+/// One of `matchExpressions`: whether the pod template's labels are among what it asks for.
+fn check_expression(lower: &mut Lower, item: &Node, labels: &BTreeMap<String, String>) {
+    let found = lower.reader.keys(item, &keys::EXPRESSION);
+    let Some(key) = found.get("key").and_then(|node| lower.reader.text("key", node)) else {
+        lower.reader.error(codes::MISSING_FIELD, item.extent, "a label expression needs a key `key`");
+        return;
+    };
+    let mut values = Vec::new();
+    if let Some(node) = found.get("values") {
+        for item in lower.reader.list("values", node) {
+            values.extend(lower.reader.text("values", item));
+        }
+    }
+    let label = labels.get(&key);
+    let holds = match found.get("operator").map(|node| (lower.reader.text("operator", node), node)) {
+        None => {
+            lower.reader.error(codes::MISSING_FIELD, item.extent, "a label expression needs a key `operator`");
+            return;
+        }
+        Some((text, node)) => match text.as_deref() {
+            Some("In") => label.is_some_and(|label| values.contains(label)),
+            Some("NotIn") => label.is_none_or(|label| !values.contains(label)),
+            Some("Exists") => label.is_some(),
+            Some("DoesNotExist") => label.is_none(),
+            _ => return lower.reader.wrong("operator", "In, NotIn, Exists or DoesNotExist", node),
+        },
+    };
+    if !holds {
+        let has = label.map_or_else(|| "does not have it".to_owned(), |label| format!("has `{label}`"));
+        let what = format!("the selector's expression on `{key}` does not hold: the pod template {has}");
+        lower.reader.error(codes::CONFLICT, item.extent, what);
     }
 }
 

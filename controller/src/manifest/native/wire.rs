@@ -209,7 +209,38 @@ with_template! {
         /// How often a failed run is tried again. Default 6.
         #[schemars(range(min = 0, max = 1000))]
         backoff_limit: Option<u32>,
+        /// How often the program must end well for a run to have succeeded. Default 1.
+        #[schemars(range(min = 1, max = 1000))]
+        completions: Option<u32>,
+        /// How many containers of a run there are at once; 0: none are started. Default 1.
+        #[schemars(range(min = 0, max = 1000))]
+        parallelism: Option<u32>,
+        /// Indexed: each completion finds its number, from 0, in JOB_COMPLETION_INDEX. Default NonIndexed.
+        completion_mode: Option<CompletionMode>,
+        /// How long a run may take, tries and waiting included; then it is stopped and has failed. Default: for ever.
+        active_deadline: Option<Duration>,
+        /// How long the containers of a run stay when it is over, for their logs. Default: until the next run.
+        ttl_after_finished: Option<Duration>,
+        /// How late a scheduled run may start. Default 1h.
+        starting_deadline: Option<Duration>,
+        /// Starts nothing; without `schedule`, what runs is stopped.
+        suspend: Option<bool>,
+        /// How many scheduled runs that succeeded keep their containers, for their logs. Default 3.
+        #[schemars(range(min = 0, max = 100))]
+        successful_runs_history_limit: Option<u32>,
+        /// How many scheduled runs that failed keep their containers. Default 1.
+        #[schemars(range(min = 0, max = 100))]
+        failed_runs_history_limit: Option<u32>,
     }
+}
+
+/// Whether completions are told apart.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+pub(crate) enum CompletionMode {
+    /// They are all the same.
+    NonIndexed,
+    /// Each has a number.
+    Indexed,
 }
 
 /// An environment variable's value from elsewhere.

@@ -6,7 +6,9 @@ use std::fmt::Debug;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{ContainerTemplate, DesiredImage, DesiredJob, DesiredNetwork, DesiredVolume, SourceRef, Workload};
+use crate::model::{
+    ContainerTemplate, DesiredImage, DesiredJob, DesiredNetwork, DesiredVolume, RunPolicy, SourceRef, Workload,
+};
 use crate::plan::template_hash::fields as hashed_fields;
 
 /// One field that differs.
@@ -52,6 +54,19 @@ impl Values {
     fn put_hidden(&mut self, field: &str, value: &impl Debug, place: &SourceRef) {
         let text = format!("{value:?}");
         self.0.insert(field.to_owned(), Value { text, hidden: true, replaces: false, place: place.clone() });
+    }
+
+    fn put_runs(&mut self, runs: &RunPolicy, place: &SourceRef) {
+        self.put("completions", runs.completions.to_string(), place);
+        self.put("parallelism", runs.parallelism.to_string(), place);
+        self.put("completionMode", (if runs.indexed { "Indexed" } else { "NonIndexed" }).to_owned(), place);
+        self.put("suspend", runs.suspend.to_string(), place);
+        let ms = |ms: Option<u64>| ms.map(|ms| format!("{ms} ms"));
+        self.put_some("activeDeadline", ms(runs.deadline_ms), place);
+        self.put_some("ttlAfterFinished", ms(runs.ttl_ms), place);
+        self.put_some("startingDeadline", ms(runs.late_ms), place);
+        self.put("successfulRunsHistoryLimit", runs.keep_succeeded.to_string(), place);
+        self.put("failedRunsHistoryLimit", runs.keep_failed.to_string(), place);
     }
 
     fn put_template(&mut self, template: &ContainerTemplate, place: &SourceRef) {
@@ -125,6 +140,7 @@ pub(super) fn of_job(before: &DesiredJob, wanted: &DesiredJob) -> Vec<FieldChang
             values.put_hidden("concurrencyPolicy", &schedule.concurrency, &job.source);
         }
         values.put("backoffLimit", job.backoff_limit.to_string(), &job.source);
+        values.put_runs(&job.runs, &job.source);
         for (on, condition) in &job.depends_on {
             values.put(&format!("dependsOn.{}", on.name), format!("{condition:?}").to_lowercase(), &job.source);
         }

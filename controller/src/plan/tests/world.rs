@@ -13,7 +13,7 @@ use runtime::runtime::HostPort;
 use crate::model::{
     ConcurrencyPolicy, ContainerTemplate, DesiredJob, DesiredState, DesiredVolume, ImageSource, Kind, Mount, MountWhat,
     ObjectKey, ObservedContainer, ObservedImage, ObservedNetwork, ObservedState, OnChange, OnFailure, PublishedPort,
-    Restart, Schedule, SourceRef, UpdateStrategy, VolumeAccess, Workload,
+    Restart, RunPolicy, Schedule, SourceRef, UpdateStrategy, VolumeAccess, Workload,
 };
 use crate::plan::{Action, Plan, WaitingOn, network_name, plan};
 
@@ -215,7 +215,14 @@ pub(super) fn job(tag: &str, cron: Option<&str>) -> DesiredJob {
         concurrency: ConcurrencyPolicy::Forbid,
     });
     let depends_on = BTreeMap::new();
-    DesiredJob { source: source(1), template: template(tag), schedule, backoff_limit: 2, depends_on }
+    DesiredJob {
+        source: source(1),
+        template: template(tag),
+        schedule,
+        backoff_limit: 2,
+        runs: RunPolicy::default(),
+        depends_on,
+    }
 }
 
 /// A plan as people would read it: a line for each step, then what is waited for. Ids lose their hash.

@@ -216,6 +216,7 @@ impl<'a> App<'a> {
         Some(Make {
             object: self.key,
             ordinal,
+            index: None,
             attempt: pass.next_attempt(self.key, ordinal, &all),
             template: target.template,
             hash: target.hash.clone(),

@@ -26,6 +26,8 @@ pub(crate) const TABLES: Tables = Tables {
         ("StatefulSet.spec.volumeClaimTemplates[]", &OBJECT),
         ("DaemonSet.spec", &DAEMON_SET),
         ("ReplicaSet.spec", &REPLICA_SET),
+        ("selector", &SELECTOR),
+        ("selector.matchExpressions[]", &EXPRESSION),
         ("strategy", &STRATEGY),
         ("strategy.rollingUpdate", &ROLLING_UPDATE),
         ("Job.spec", &JOB),
@@ -67,6 +69,9 @@ pub(crate) const TABLES: Tables = Tables {
     links: &[
         (".metadata", "metadata"),
         ("ReplicationController.spec", "ReplicaSet.spec"),
+        ("Deployment.spec.selector", "selector"),
+        ("StatefulSet.spec.selector", "selector"),
+        ("DaemonSet.spec.selector", "selector"),
         (".strategy", "strategy"),
         (".updateStrategy", "strategy"),
         (".jobTemplate", "CronJob.template"),

@@ -11,7 +11,7 @@ use crate::manifest::kubernetes::keys::TABLES;
 use crate::model::resolve;
 
 /// Keys that are there to be checked: seen with a value that does not fit.
-const CHECKED: &[&str] = &["selector", "serviceName"];
+const CHECKED: &[&str] = &["selector", "matchLabels", "matchExpressions", "serviceName"];
 
 /// Keys that say which table it is.
 const CHOOSING: &[&str] = &["apiVersion", "kind"];
