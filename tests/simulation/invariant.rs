@@ -8,6 +8,7 @@ use controller::model::{
 };
 use controller::plan::{Action, Plan, backoff};
 use runtime::id::ContainerId;
+use runtime::image::Digest;
 use runtime::runtime::{Alteration, ContainerConfig, ContainerState, ExitStatus};
 
 use crate::memory::Memory;
@@ -51,8 +52,11 @@ fn floor_of(key: &ObjectKey, app: &Workload, observed: &ObservedState) -> usize 
     let image = observed.images.get(&app.template.image.reference);
     let has_volumes = image.is_some_and(|image| !image.config.volumes.is_empty());
     let in_place = app.exclusive || app.template.host_network || mounts || has_volumes || strategy.max_surge == 0;
-    let revisions = observed.revisions.get(key).into_iter().flatten();
-    let in_place = in_place || revisions.clone().any(|revision| revision.template.host_network);
+    let mut revisions = observed.revisions.get(key).into_iter().flatten();
+    // So it is on the way back to a revision that shared the host's network or whose image has volumes (seed 3617).
+    let has_volumes =
+        |digest: &Digest| observed.images.values().any(|i| i.digest == *digest && !i.config.volumes.is_empty());
+    let in_place = in_place || revisions.any(|r| r.template.host_network || has_volumes(&r.image));
     let unavailable = if in_place { strategy.max_unavailable.max(1) } else { strategy.max_unavailable };
     app.replicas.saturating_sub(unavailable) as usize
 }
