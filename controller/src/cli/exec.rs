@@ -17,6 +17,9 @@ use crate::api::server::begin_exec;
 use crate::api::types::{ApiError, EXEC_FRAME_BYTES_MAX, ExecFrame, ExecRequest};
 use crate::model::by_hand;
 
+/// How long leaving waits for what was typed to be passed on.
+const HANG_UP: std::time::Duration = std::time::Duration::from_secs(5);
+
 pub(super) async fn run(context: &Context, args: &ExecArgs) -> Result<ExitCode, Failure> {
     let status = match context.status().await {
         Err(Failure::Client(ClientError::NotRunning { .. })) => return run_here(context, args).await,
@@ -97,6 +100,7 @@ pub(super) async fn converse_until(
         while let Some((kind, payload)) = outgoing.recv().await {
             // the sign to leave comes behind everything that was typed before
             if kind == ExecFrame::Exit {
+                let _ = to.shutdown().await;
                 return;
             }
             if to.write_all(&frame(kind, &payload)).await.is_err() {
@@ -106,9 +110,14 @@ pub(super) async fn converse_until(
         // The write half stays open until the program ends: closing it would end the connection.
         std::future::pending::<()>().await;
     });
+    let mut receiving = std::pin::pin!(receive(&mut from));
     let ended = tokio::select! {
-        ended = receive(&mut from) => ended,
-        _ = &mut sending => Ok(ExitCode::SUCCESS),
+        ended = &mut receiving => ended,
+        _ = &mut sending => {
+            // the other side hangs up when it has passed on what was typed before the keys; it may be this very process
+            let _ = tokio::time::timeout(HANG_UP, receiving).await;
+            Ok(ExitCode::SUCCESS)
+        }
     };
     sending.abort();
     ended

@@ -152,8 +152,9 @@ fn redis_data_survives(lab: &mut Lab) -> Result {
     // another environment is another template: the replica is replaced, stop-first since its volume is its own
     lab.write("cache.yaml", &cache(lab, "env: {GENERATION: \"2\"}\n"))?;
     wait_for("the replica is replaced", ROLL, || {
-        let object = lab.object("app/cache")?;
+        // In this order: a replica that is ready now is the one that was found before.
         let now = lab.pids("app/cache")?;
+        let object = lab.object("app/cache")?;
         ensure!(now.len() == 1 && now != before && object["ready"] == 1, "{object}");
         Ok(())
     })?;
@@ -169,8 +170,8 @@ fn a_changed_config_rolls(lab: &mut Lab) -> Result {
     let before = lab.pids("app/web")?;
     lab.write("extra.conf", &EXTRA_CONF.replace("one", "two"))?;
     wait_for("every replica has the new file", ROLL, || {
-        let object = lab.object("app/web")?;
         let now = lab.pids("app/web")?;
+        let object = lab.object("app/web")?;
         let kept = now.iter().filter(|(_, pid)| before.iter().any(|(_, old)| old == pid)).count();
         ensure!(now.len() == 3 && kept == 0 && object["phase"] == "ready", "{object}");
         ensure!(http::get(8080, "/extra")?.body == "two\n", "the old file answers");
