@@ -125,6 +125,7 @@ fn config(linux: &LinuxRuntime) -> ContainerConfig {
         dns_search: Vec::new(),
         extras: runtime::runtime::Extras::default(),
         log: LogConfig::default(),
+        pod: None,
     }
 }
 

@@ -315,13 +315,16 @@ fn read_contents(object: &mut Object, loaded: &mut Loaded) -> bool {
 }
 
 fn mounted_files(template: &mut TemplateSpec) -> impl Iterator<Item = &mut FileContent> {
-    template.mounts.iter_mut().filter_map(|mount| match &mut mount.what {
+    let members = template.pod.iter_mut().flat_map(|pod| &mut pod.members);
+    let mounts = template.mounts.iter_mut().chain(members.flat_map(|member| &mut member.template.mounts));
+    mounts.filter_map(|mount| match &mut mount.what {
         MountWhatSpec::File(content) => Some(content),
         MountWhatSpec::Volume(_)
         | MountWhatSpec::Config { .. }
         | MountWhatSpec::Bind(_)
         | MountWhatSpec::Tmpfs { .. }
-        | MountWhatSpec::Anonymous => None,
+        | MountWhatSpec::Anonymous
+        | MountWhatSpec::Scratch(_) => None,
     })
 }
 

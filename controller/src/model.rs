@@ -14,6 +14,7 @@ mod needed;
 pub mod object;
 mod observed;
 mod orders;
+pub mod pod;
 mod resolve;
 
 pub use accept::{Accepted, Confirmation, Notice, accept};
@@ -32,4 +33,5 @@ pub use observed::{
     ObservedState, ObservedVolume, PreviousImage, Revision, RevisionResult,
 };
 pub use orders::{HoldOrder, Orders, UndoOrder};
+pub use pod::{Member, ObservedMember, ObservedPod, Pod, Role};
 pub use resolve::{Resolution, resolve, resolve_with};

@@ -16,8 +16,8 @@ use runtime::{Result, Runtime, clock};
 
 use crate::memory::{ContainerRecord, Inner, Memory, World};
 use crate::model::{
-    DesiredState, ExitRecord, ObjectKey, ObservedContainer, ObservedImage, ObservedNetwork, ObservedState,
-    ObservedVolume, PreviousImage, by_hand, needed_images,
+    DesiredState, ExitRecord, ObjectKey, ObservedContainer, ObservedImage, ObservedMember, ObservedNetwork,
+    ObservedPod, ObservedState, ObservedVolume, PreviousImage, ReplicaKey, by_hand, needed_images,
 };
 
 /// Earlier digests remembered per reference; what `keep:` may ask for at most.
@@ -72,7 +72,7 @@ pub fn observe(looking: Looking<'_>) -> Result<Seen> {
     // images of containers that are not ours are in use as well
     let foreign = containers.iter().filter(|info| !records.contains_key(&info.config.id));
     let foreign = foreign.map(|info| &info.config.image);
-    let users = records.values().map(|record| &record.observed.image).chain(foreign);
+    let users = records.values().flat_map(|record| record.observed.images()).chain(foreign);
     let images_now = image_records(looking, &inner, &images, users, now_boot_ms);
     let present: BTreeSet<&ObjectKey> = records.values().map(|r| &r.observed.replica.workload).collect();
     let wanted = |key: &ObjectKey| {
@@ -94,6 +94,12 @@ pub fn observe(looking: Looking<'_>) -> Result<Seen> {
 
 fn add_creating(state: &mut ObservedState, creating: &[ContainerConfig]) {
     for config in creating {
+        if let Some(member) = ObservedMember::from_config(config) {
+            let holder = config.holder().and_then(|holder| state.containers.get_mut(holder));
+            if let Some(pod) = holder.and_then(|holder| holder.pod.as_mut()) {
+                pod.members.entry(config.id.clone()).or_insert(member);
+            }
+        }
         if let Some(container) = ObservedContainer::from_config(config) {
             state.id_ranges.entry(container.replica.workload.clone()).or_insert(container.ids);
             // One that shows already has landed since: what was seen is newer.
@@ -129,6 +135,7 @@ fn container_records(
     listed: &[ContainerInfo],
 ) -> BTreeMap<ContainerId, ContainerRecord> {
     let mut records = BTreeMap::new();
+    let mut members = members(looking, listed);
     for info in listed {
         let Some(mut observed) = ObservedContainer::from_config(&info.config) else { continue };
         observed.state = info.state;
@@ -141,11 +148,20 @@ fn container_records(
         let was_ready = known.as_ref().and_then(|record| record.observed.ready_since_boot_ms);
         let stop_asked = known.as_ref().is_some_and(|record| record.stop_asked);
         let mut exit_recorded = known.as_ref().is_some_and(|record| record.exit_recorded);
-        match info.state {
-            ContainerState::Running => {
-                observed.ready_since_boot_ms = looking.ready.get(id).copied();
-                observed.unhealthy = looking.unhealthy.contains(id);
-            }
+        if info.state == ContainerState::Running {
+            observed.ready_since_boot_ms = looking.ready.get(id).copied();
+            observed.unhealthy = looking.unhealthy.contains(id);
+        }
+        if let Some(pod) = &mut observed.pod {
+            pod.members = members.remove(id).unwrap_or_default();
+            let before = known.as_ref().and_then(|record| record.observed.pod.as_ref());
+            let was_over = before.is_some_and(|before| before.has_ended);
+            add_member_ends(looking.memory, inner, &observed.replica, pod, before, stop_asked);
+            observed.settle_pod(stop_asked, was_over);
+        }
+        let stop_asked = stop_asked && !observed.pod.as_ref().is_some_and(|pod| pod.has_ended);
+        match observed.state {
+            ContainerState::Running => {}
             ContainerState::Stopped => {
                 observed.unhealthy = known.as_ref().is_some_and(|record| record.observed.unhealthy);
                 if !exit_recorded {
@@ -155,6 +171,7 @@ fn container_records(
             }
             ContainerState::Creating | ContainerState::Created => {}
         }
+        let stop_asked = known.as_ref().is_some_and(|record| record.stop_asked);
         records.insert(id.clone(), ContainerRecord { observed, exit_recorded, stop_asked });
     }
     let vanished: Vec<_> = inner.containers.iter().filter(|(id, _)| !records.contains_key(*id)).collect();
@@ -167,6 +184,41 @@ fn container_records(
     records
 }
 
+/// The members of pods, by their holder.
+fn members(
+    looking: Looking<'_>,
+    listed: &[ContainerInfo],
+) -> BTreeMap<ContainerId, BTreeMap<ContainerId, ObservedMember>> {
+    let mut members: BTreeMap<ContainerId, BTreeMap<ContainerId, ObservedMember>> = BTreeMap::new();
+    for info in listed {
+        let ready = looking.ready.get(&info.config.id).copied();
+        if let (Some(holder), Some(member)) =
+            (info.config.holder(), ObservedMember::from_info(info, ready, looking.unhealthy.contains(&info.config.id)))
+        {
+            members.entry(holder.clone()).or_default().insert(info.config.id.clone(), member);
+        }
+    }
+    members
+}
+
+/// Tells of members that have ended since the last look.
+fn add_member_ends(
+    memory: &Memory,
+    inner: &mut Inner,
+    replica: &ReplicaKey,
+    pod: &ObservedPod,
+    before: Option<&ObservedPod>,
+    asked: bool,
+) {
+    for (id, member) in &pod.members {
+        let known = before.and_then(|before| before.members.get(id)).is_some_and(|known| known.exit.is_some());
+        let Some(exit) = member.exit.filter(|_| !known) else { continue };
+        let warning = !asked && exit != ExitStatus::Code(0);
+        let message = format!("{replica}/{} {exit}", member.name);
+        memory.add_event(inner, Some(&replica.workload), "Exited", message, warning);
+    }
+}
+
 fn add_exit(
     memory: &Memory,
     inner: &mut Inner,
@@ -175,7 +227,7 @@ fn add_exit(
     was_ready: Option<u64>,
     asked: bool,
 ) {
-    let exit = info.exit.unwrap_or(ExitStatus::Unknown);
+    let exit = observed.exit.unwrap_or(ExitStatus::Unknown);
     let finished = info.times.finished_boot_ms;
     let ready_for_ms = was_ready.map_or(0, |since| finished.saturating_sub(since));
     memory.record_exit(

@@ -21,6 +21,7 @@ mod name;
 mod network;
 mod order;
 mod pass;
+mod pod;
 mod rollout;
 mod seal;
 mod template_hash;
@@ -35,7 +36,7 @@ pub use endpoints::PARK_MS;
 pub use ids::{RANGE_LEN, apart};
 pub use image::UNUSED_MS;
 pub use job::LATE_MS_MAX;
-pub use name::{anonymous_volume_name, container_id, network_name, network_of, volume_name};
+pub use name::{anonymous_volume_name, container_id, member_id, network_name, network_of, volume_name};
 pub use seal::{Seal, seal};
 pub use template_hash::{changed_fields, template_hash};
 

@@ -4,6 +4,7 @@
 mod app;
 mod detail;
 mod job;
+mod members;
 mod other;
 mod problem;
 mod text;
@@ -22,7 +23,7 @@ pub use text::waiting_text;
 
 use crate::api::types::{LayerStatus, ObjectStatus, Phase, PullStatus, ReplicaStatus, Status};
 use crate::execute::Layer;
-use crate::model::{Kind, ObjectKey, ObservedContainer};
+use crate::model::{Kind, ObjectKey, ObservedContainer, ObservedPod};
 use crate::plan::WaitingOn;
 use crate::reconcile::View;
 
@@ -146,7 +147,7 @@ impl<'a> Page<'a> {
             phase: Phase::Pending,
             message: String::new(),
             problem: None,
-            restarts: u32::try_from(exits.len()).unwrap_or(u32::MAX),
+            restarts: u32::try_from(exits.len()).unwrap_or(u32::MAX).saturating_add(self.member_restarts(key)),
             last_restart_unix_ms: exits.iter().map(|exit| exit.finished_unix_ms).max().unwrap_or(0),
             since_unix_ms: containers.map(|info| info.times.created_unix_ms).min().unwrap_or(0),
             ports: app.map(|app| app.ports.iter().map(text::port_text).collect()).unwrap_or_default(),
@@ -155,6 +156,11 @@ impl<'a> Page<'a> {
             source: sources.into_iter().flatten().chain(volume).next().cloned(),
             replicas,
         }
+    }
+
+    /// How often containers of its pods were started again.
+    fn member_restarts(self, key: &ObjectKey) -> u32 {
+        self.containers(key).filter_map(|(_, container)| container.pod.as_ref()).map(ObservedPod::restarts).sum()
     }
 
     fn containers(self, key: &ObjectKey) -> impl Iterator<Item = (&'a ContainerId, &'a ObservedContainer)> {
@@ -177,7 +183,12 @@ impl<'a> Page<'a> {
                 started_unix_ms: info.map_or(0, |info| info.times.started_unix_ms),
                 exit: container.exit,
                 attempt: container.attempt,
-                probe: self.live.probes.get(id).cloned(),
+                probe: self.live.probes.get(id).cloned().or_else(|| {
+                    let failed = container.pod.iter().flat_map(|pod| pod.members.keys());
+                    failed.into_iter().find_map(|id| self.live.probes.get(id)).cloned()
+                }),
+                pod: container.pod.as_ref().map(members::word),
+                members: container.pod.as_ref().map(|pod| members::members(self, pod)).unwrap_or_default(),
             }
         };
         let mut replicas: Vec<(u32, ReplicaStatus)> =

@@ -5,6 +5,7 @@
 //! N, `true` and `false` as they do, `/no/such…` cannot be executed, everything else runs until it is ended.
 
 mod inject;
+mod pod;
 mod world;
 
 use std::collections::BTreeMap;
@@ -125,12 +126,15 @@ impl Runtime for FakeRuntime {
 
     fn stop_container(&self, id: &ContainerId, grace: Duration) -> Result<()> {
         let mut world = self.enter(Verb::StopContainer, id.as_str())?;
-        let info = world.container(id)?;
-        if matches!(info.state, ContainerState::Created | ContainerState::Running) {
-            let signal = if grace.is_zero() || info.state == ContainerState::Created { 9 } else { 15 };
-            world.end(id, ExitStatus::Signal(signal));
-            self.ended.notify_all();
+        world.container(id)?;
+        for id in world.members_to_stop(id).iter().chain([id]) {
+            let state = world.container(id)?.state;
+            if matches!(state, ContainerState::Created | ContainerState::Running) {
+                let signal = if grace.is_zero() || state == ContainerState::Created { 9 } else { 15 };
+                world.end(id, ExitStatus::Signal(signal));
+            }
         }
+        self.ended.notify_all();
         Ok(())
     }
 
@@ -139,6 +143,7 @@ impl Runtime for FakeRuntime {
         if world.container(id)?.state == ContainerState::Running {
             return Err(Error::Conflict(format!("container `{id}` is running")));
         }
+        world.remove_members(id)?;
         world.containers.remove(id);
         world.announce(&RuntimeEvent::Changed);
         Ok(())

@@ -13,6 +13,7 @@ mod inspect;
 mod kept;
 mod look;
 mod own_endpoints;
+mod pod;
 pub(crate) mod signal;
 mod volumes;
 mod writable;
@@ -142,6 +143,7 @@ impl LinuxRuntime {
                 return Err(Error::NotFound { what: "volume", name: name.to_string() });
             }
         }
+        self.check_holder(config)?;
         let stop_signal = config.stop_signal.as_deref().or(image.config.stop_signal.as_deref()).unwrap_or("SIGTERM");
         let stop_signal = signal_number(stop_signal)?;
         let input = LowerInput {
@@ -179,7 +181,8 @@ impl LinuxRuntime {
         if let Some(kept) = others.iter().find(|other| other.extras.kept && same.contains(&other.id)) {
             return Err(Error::Conflict(format!("container `{}` has the address of `{}`", kept.id, config.id)));
         }
-        if same.is_empty() {
+        // A member has its holder's.
+        if same.is_empty() || config.holder().is_some() {
             return Ok(());
         }
         let known = self.supervisor.list()?;
@@ -238,8 +241,10 @@ impl LinuxRuntime {
 
     /// Without this the container's network namespace would live on in the switchboard's sockets.
     fn drop_dns(&self, id: &ContainerId) {
-        let is_bridged = |config: &ContainerConfig| matches!(config.network, NetworkMode::Bridge { .. });
-        if self.containers.get(id).is_ok_and(|config| !is_bridged(&config)) {
+        let has_resolver = |config: &ContainerConfig| {
+            matches!(config.network, NetworkMode::Bridge { .. }) && config.holder().is_none()
+        };
+        if self.containers.get(id).is_ok_and(|config| !has_resolver(&config)) {
             return;
         }
         if let Err(error) = self.switchboard.drop_dns(id) {
@@ -332,14 +337,7 @@ impl Runtime for LinuxRuntime {
     }
 
     fn ensure_network(&self, config: &NetworkConfig) -> Result<()> {
-        let containers = self.containers.list()?;
-        let attached = containers.iter().filter_map(|c| Some((c, c.network.interface_on(&config.name)?)));
-        let ports = attached.filter_map(|(c, n)| {
-            let (_, address) = c.network.addresses().nth(n)?;
-            let name = network::link_name(&self.layout, &c.id, n);
-            Some((c.id.clone(), network::Port { name, mac: network::mac_of(address) }))
-        });
-        let (ids, ports): (Vec<_>, Vec<_>) = ports.unzip();
+        let (ids, ports) = self.ports_on(&config.name)?;
         network::ensure(&self.layout, config, &ports)?;
         self.inspector.forget(&ids);
         Ok(())
@@ -409,6 +407,9 @@ impl Runtime for LinuxRuntime {
 
     fn stop_container(&self, id: &ContainerId, grace: Duration) -> Result<()> {
         let config = self.containers.get(id)?;
+        if config.is_holder() {
+            self.stop_members(id, grace)?;
+        }
         let created = self.containers.created(id);
         let signal = created.map_or(libc::SIGTERM, |created| created.stop_signal);
         match self.supervisor.stop(id, signal, grace) {
@@ -421,6 +422,7 @@ impl Runtime for LinuxRuntime {
     }
 
     fn remove_container(&self, id: &ContainerId) -> Result<()> {
+        self.remove_members(id)?;
         let known = match self.supervisor.remove(id) {
             Ok(()) => true,
             Err(Error::NotFound { .. }) => false,
@@ -454,6 +456,7 @@ impl Runtime for LinuxRuntime {
                 self.end_orphan(id);
             }
         }
+        self.end_left_members(&configs);
         let mut found: Vec<_> =
             configs.iter().map(|config| self.info(config, known.get(&config.id).copied())).collect();
         self.inspector.inspect(&self.layout, &self.cgroup_parent, &mut found);

@@ -238,6 +238,12 @@ pub fn exec(target: &ExecTarget<'_>, config: &ExecConfig, options: impl Into<Spa
     exec::spawn(target, config, &options.into())
 }
 
+/// Makes a container join the namespaces that a running process holds for its pod. The process must not be reaped before
+/// [`spawn`] has returned, so that its number is nobody else's.
+pub fn join(spec: &mut Spec, pid: i32, share_pids: bool) {
+    namespaces::join(spec, pid, share_pids);
+}
+
 /// Whether a container has a new pid namespace, with whose init all its processes die.
 #[must_use]
 pub fn makes_pid_namespace(spec: &Spec) -> bool {

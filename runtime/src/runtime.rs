@@ -13,6 +13,8 @@
 //! that exists is a `Conflict`; `start` is legal only in `Created`; `stop` of a `Stopped` one is `Ok`; `remove` of a
 //! running one is a `Conflict`. A container is never started twice: a restart is a new container.
 //!
+//! *Pods*: containers that share namespaces; the rules are beside [`PodPart`].
+//!
 //! *Endpoints*: `publish_endpoints` replaces the whole table of names and ports; when it returns, no new connection
 //! goes to a backend the table does not name.
 //!
@@ -23,6 +25,7 @@ mod extras;
 mod finding;
 mod image;
 mod network;
+mod pod;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
@@ -41,6 +44,7 @@ pub use network::{
     DnsView, EndpointTable, HostPort, Listener, NETWORKS_MAX, NetworkAddress, NetworkConfig, NetworkInfo, NetworkMode,
     Protocol,
 };
+pub use pod::PodPart;
 
 /// The verbs of the container runtime, in CRI's words. See the module for the life cycle.
 pub trait Runtime: Send + Sync {
@@ -236,6 +240,9 @@ pub struct ContainerConfig {
     /// What only containers made by hand ask for.
     #[serde(default, skip_serializing_if = "Extras::is_none")]
     pub extras: Extras,
+    /// Its part in a pod; `None`: it stands alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<PodPart>,
 }
 
 /// A range of host user and group ids, mapped to 0… inside.

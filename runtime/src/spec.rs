@@ -8,7 +8,7 @@ use oci_spec::runtime::Spec;
 use crate::id::NetworkName;
 use crate::layout::Layout;
 use crate::network;
-use crate::runtime::{ContainerConfig, ImageConfig, MountSource, NETWORKS_MAX, NetworkMode};
+use crate::runtime::{ContainerConfig, ImageConfig, MountSource, NETWORKS_MAX, NetworkMode, PodPart};
 use crate::{Error, Result};
 
 mod etc;
@@ -17,7 +17,7 @@ mod oci;
 
 pub(crate) use oci::NOFILE_MAX;
 
-use launch::{Attachment, BridgeAttachment, Launch, LaunchMount, LaunchSource, RootLayers, RootSource};
+use launch::{Attachment, BridgeAttachment, Joins, Launch, LaunchMount, LaunchSource, RootLayers, RootSource};
 
 #[cfg(test)]
 mod tests;
@@ -78,8 +78,17 @@ pub fn lower(input: &LowerInput<'_>) -> Result<(Spec, Launch)> {
         more_bridges: bridges,
         reaper: config.init,
         told: None,
+        holds: config.is_holder(),
+        joins: joins(config),
     };
     Ok((spec, launch))
+}
+
+fn joins(config: &ContainerConfig) -> Option<Joins> {
+    match &config.pod {
+        Some(PodPart::Member { of, share_pids, .. }) => Some(Joins { holder: of.clone(), share_pids: *share_pids }),
+        Some(PodPart::Holder) | None => None,
+    }
 }
 
 fn root_layers(input: &LowerInput<'_>) -> Result<RootLayers> {
@@ -98,6 +107,9 @@ fn root_layers(input: &LowerInput<'_>) -> Result<RootLayers> {
 /// What only the host can open, parents before children.
 fn launch_mounts(input: &LowerInput<'_>) -> Result<Vec<LaunchMount>> {
     let mut mounts = Vec::new();
+    if input.config.is_holder() {
+        return Ok(mounts);
+    }
     for (at, mount) in input.config.mounts.iter().enumerate() {
         check_target(&mount.target)?;
         let source = match &mount.source {
@@ -139,7 +151,9 @@ fn check_target(target: &str) -> Result<()> {
 
 /// One attachment for each address, in the order of the interfaces.
 fn attachments(input: &LowerInput<'_>) -> Result<Vec<BridgeAttachment>> {
-    let addresses: Vec<_> = input.config.network.addresses().collect();
+    // A member has its holder's links.
+    let own = input.config.network.addresses().filter(|_| input.config.holder().is_none());
+    let addresses: Vec<_> = own.collect();
     if addresses.len() > NETWORKS_MAX {
         let count = addresses.len();
         return Err(Error::BadContainer(format!("{count} networks are more than the {NETWORKS_MAX} one can be on")));

@@ -16,7 +16,7 @@ use runtime::layout::Layout;
 use runtime::linux::{LinuxOptions, LinuxRuntime};
 use runtime::network::link::Netlink;
 use runtime::runtime::{
-    ContainerConfig, ContainerInfo, ContainerState, ExecStdio, IdRange, ImageConfig, ImageInfo, LogConfig,
+    ContainerConfig, ContainerInfo, ContainerState, ExecStdio, ExitStatus, IdRange, ImageConfig, ImageInfo, LogConfig,
     NetworkConfig, NetworkMode, NoProgress, PullRequest, Resources, SecurityConfig, VolumeConfig,
 };
 use runtime::{FakeRuntime, Runtime};
@@ -29,6 +29,7 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 /// A runtime and what it has at the beginning.
 pub(crate) struct Lab {
     runtime: Box<dyn Runtime>,
+    fake: Option<FakeRuntime>,
     pub(crate) linux: Option<Linux>,
     pub(crate) image: ImageInfo,
     pub(crate) network: NetworkConfig,
@@ -51,7 +52,7 @@ impl Lab {
         let reference = "registry.test/guest:1".parse().expect("a legal reference");
         fake.offer_image(&reference, ImageConfig { cmd: vec!["/bin/sleep".into()], ..ImageConfig::default() });
         let image = fake.pull_image(&PullRequest { reference, refresh: false }, &NoProgress).expect("it is offered");
-        Self::furnish(Box::new(fake), None, image)
+        Self { fake: Some(fake.clone()), ..Self::furnish(Box::new(fake), None, image) }
     }
 
     /// On this host, with a keeper of its own.
@@ -76,7 +77,7 @@ impl Lab {
         let volume: VolumeName = "data".parse().expect("a legal name");
         let config = VolumeConfig { name: volume.clone(), labels: BTreeMap::from([("a".into(), "b".into())]) };
         runtime.ensure_volume(&config).expect("a volume can be made");
-        Self { runtime, linux, image, network, volume }
+        Self { runtime, fake: None, linux, image, network, volume }
     }
 
     pub(crate) fn runtime(&self) -> &dyn Runtime {
@@ -107,6 +108,7 @@ impl Lab {
             dns_search: Vec::new(),
             extras: runtime::runtime::Extras::default(),
             log: LogConfig::default(),
+            pod: None,
         }
     }
 
@@ -123,6 +125,17 @@ impl Lab {
 
     pub(crate) fn find(&self, id: &ContainerId) -> Option<ContainerInfo> {
         ok("list", self.runtime().list_containers()).into_iter().find(|info| info.config.id == *id)
+    }
+
+    /// Kills the first process of a container, as somebody else would.
+    pub(crate) fn kill(&self, id: &ContainerId) {
+        match &self.fake {
+            Some(fake) => fake.end_container(id, ExitStatus::Signal(9)),
+            None => {
+                let pid = self.find(id).and_then(|info| info.pid).expect("it runs");
+                kill(Pid::from_raw(pid), Signal::SIGKILL).expect("it is there");
+            }
+        }
     }
 
     /// Waits until a container is in a state.
@@ -194,8 +207,13 @@ impl Lab {
 
     fn tear_down(mut self) {
         for info in ok("list", self.runtime().list_containers()) {
-            ok("stop", self.runtime().stop_container(&info.config.id, Duration::ZERO));
-            ok("remove", self.runtime().remove_container(&info.config.id));
+            // a member may have gone with its holder
+            for done in [
+                self.runtime().stop_container(&info.config.id, Duration::ZERO),
+                self.runtime().remove_container(&info.config.id),
+            ] {
+                assert!(done.is_ok() || done.as_ref().is_err_and(runtime::Error::is_not_found), "{done:?}");
+            }
         }
         ok("remove network", self.runtime().remove_network(&self.network.name));
         let held = held_names(&self.own().layout);

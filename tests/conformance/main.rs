@@ -10,6 +10,7 @@ mod crash;
 mod guest;
 mod lab;
 mod linux;
+mod pod;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
@@ -46,8 +47,14 @@ fn main() -> ExitCode {
 fn run_cases(args: &[String]) -> ExitCode {
     let all =
         |kind: &str, cases: &'static [Case]| cases.iter().map(move |(name, _)| format!("{kind}::{name}")).collect();
-    let names: [Vec<String>; 3] =
-        [all("fake", contract::CASES), all("linux", contract::CASES), all("linux", linux::CASES)];
+    let contract = || contract::CASES.iter().chain(pod::CASES);
+    let names: [Vec<String>; 5] = [
+        all("fake", contract::CASES),
+        all("fake", pod::CASES),
+        all("linux", contract::CASES),
+        all("linux", pod::CASES),
+        all("linux", linux::CASES),
+    ];
     if args.iter().any(|arg| arg == "--list") {
         names.iter().flatten().for_each(|name| println!("{name}: test"));
         return ExitCode::SUCCESS;
@@ -55,11 +62,11 @@ fn run_cases(args: &[String]) -> ExitCode {
     let wanted: Vec<&String> = args.iter().filter(|arg| !arg.starts_with('-')).collect();
     let chosen = |name: &str| wanted.is_empty() || wanted.iter().any(|want| name.contains(want.as_str()));
     let mut tally = Tally::default();
-    for (name, case) in contract::CASES.iter().filter(|(name, _)| chosen(&format!("fake::{name}"))) {
+    for (name, case) in contract().filter(|(name, _)| chosen(&format!("fake::{name}"))) {
         tally.run(&format!("fake::{name}"), || case(&Lab::fake()));
     }
     let why_not = lab::enter_namespaces().err();
-    for (name, case) in contract::CASES.iter().chain(linux::CASES) {
+    for (name, case) in contract().chain(linux::CASES) {
         let name = format!("linux::{name}");
         match &why_not {
             _ if !chosen(&name) => {}

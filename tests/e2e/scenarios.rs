@@ -15,6 +15,7 @@ mod look;
 mod networks;
 mod owners;
 mod plans;
+mod pods;
 mod replace;
 mod scale;
 mod upgrade;
@@ -32,6 +33,7 @@ pub(crate) const ALL: &[&[Scenario]] = &[
     networks::ALL,
     hand::ALL,
     hand_kept::ALL,
+    pods::ALL,
     owners::ALL,
     crash::ALL,
     drift::ALL,

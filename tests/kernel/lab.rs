@@ -143,6 +143,7 @@ impl Lab {
             dns_search: vec!["stack".into()],
             extras: runtime::runtime::Extras::default(),
             log: LogConfig::default(),
+            pod: None,
         }
     }
 

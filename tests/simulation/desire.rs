@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use controller::model::{
     Completion, ConcurrencyPolicy, ContainerTemplate, DependsOn, DesiredImage, DesiredJob, DesiredState, DesiredVolume,
-    EnvValue, Hold, ImageSource, Kind, Mount, MountWhat, ObjectKey, OnChange, OnFailure, PublishedPort, Restart,
-    RunPolicy, Schedule, SourceRef, UpdateStrategy, VolumeAccess, Workload,
+    EnvValue, Hold, ImageSource, Kind, Member, Mount, MountWhat, NetworkUse, ObjectKey, OnChange, OnFailure, Pod,
+    PublishedPort, Restart, Role, RunPolicy, Schedule, SourceRef, UpdateStrategy, VolumeAccess, Workload,
 };
 use runtime::image::ImageRef;
 use runtime::runtime::HostPort;
@@ -40,7 +40,7 @@ fn root(key: &ObjectKey) -> String {
 fn template(key: &ObjectKey, tag: &str, rng: &mut Rng) -> ContainerTemplate {
     let env: BTreeMap<_, _> =
         (0..rng.small(2)).map(|i| (format!("V{i}"), EnvValue::Plain(rng.below(2).to_string()))).collect();
-    ContainerTemplate {
+    let mut template = ContainerTemplate {
         image: ImageSource { reference: reference(tag), source: source(key) },
         entrypoint: None,
         args: rng.chance(200).then(|| vec!["serve".to_owned()]),
@@ -62,7 +62,51 @@ fn template(key: &ObjectKey, tag: &str, rng: &mut Rng) -> ContainerTemplate {
         host_network: rng.chance(30),
         networks: Vec::new(),
         tty: false,
+        pod: None,
+    };
+    template.pod = pod(key, &template, rng);
+    if rng.chance(100) {
+        template.mounts.push(scratch(key));
     }
+    template
+}
+
+/// Containers beside the main one: some that end well at once or the second time, rarely never; some that serve.
+fn pod(
+    key: &ObjectKey,
+    main: &ContainerTemplate,
+    rng: &mut Rng,
+) -> Option<Box<Pod<ImageSource, EnvValue, Mount, NetworkUse>>> {
+    if !rng.chance(250) {
+        return None;
+    }
+    let mut members = Vec::new();
+    for (role, name) in [(Role::Init, "init"), (Role::Sidecar, "proxy"), (Role::Init, "late"), (Role::Beside, "aside")]
+    {
+        if !rng.chance(500) {
+            continue;
+        }
+        let tag = match role {
+            Role::Init if rng.chance(50) => "job-fail",
+            Role::Init if rng.chance(300) => "job-flaky",
+            Role::Init => "job-ok",
+            Role::Sidecar | Role::Main | Role::Beside if rng.chance(50) => "crash",
+            Role::Sidecar | Role::Main | Role::Beside => TAGS[rng.index(4)],
+        };
+        let image = ImageSource { reference: reference(tag), source: source(key) };
+        let env = BTreeMap::new();
+        let mut template = ContainerTemplate { image, resources: limits(rng), mounts: Vec::new(), env, ..main.clone() };
+        if rng.chance(500) {
+            template.mounts.push(Mount { path: format!("/{name}"), ..scratch(key) });
+        }
+        members.push(Member { name: name.to_owned(), role, template, env_from: Vec::new() });
+    }
+    Some(Box::new(Pod { main: "main".to_owned(), share_pids: rng.chance(200), members }))
+}
+
+fn scratch(key: &ObjectKey) -> Mount {
+    let what = MountWhat::Scratch("work".to_owned());
+    Mount { path: "/work".to_owned(), what, read_only: false, on_change: OnChange::None, source: source(key) }
 }
 
 fn limits(rng: &mut Rng) -> Resources {
@@ -202,7 +246,11 @@ pub(crate) fn change(desired: &mut DesiredState, rng: &mut Rng) {
 fn volumes_of(app: &Workload) -> Vec<ObjectKey> {
     let volume = |mount: &Mount| match &mount.what {
         MountWhat::Volume(key) => Some(key.clone()),
-        MountWhat::Bind(_) | MountWhat::File { .. } | MountWhat::Tmpfs { .. } | MountWhat::Anonymous => None,
+        MountWhat::Bind(_)
+        | MountWhat::File { .. }
+        | MountWhat::Tmpfs { .. }
+        | MountWhat::Anonymous
+        | MountWhat::Scratch(_) => None,
     };
     app.template.mounts.iter().filter_map(volume).collect()
 }
@@ -233,7 +281,14 @@ fn edit(desired: &mut DesiredState, rng: &mut Rng) {
     match rng.below(11) {
         0..=4 => app.template.image.reference = reference(tag(rng)),
         5 => app.replicas = if app.exclusive { rng.small(2) } else { rng.small(5) },
-        6 | 7 => app.template.resources = limits(rng),
+        6 | 7 => {
+            // Another one than before.
+            let limits_now = &mut app.template.resources;
+            limits_now.memory_bytes = limits_now.memory_bytes.xor(Some(64 << 20));
+            for member in app.template.pod.iter_mut().flat_map(|pod| &mut pod.members) {
+                member.template.resources = limits(rng);
+            }
+        }
         8 => drop(app.template.env.insert("V0".to_owned(), EnvValue::Plain(rng.below(4).to_string()))),
         9 => app.template.mounts.push(Mount {
             path: "/etc/app.conf".to_owned(),

@@ -52,6 +52,13 @@ impl Sim {
 
     /// A container dies.
     pub(crate) fn kill_one(&mut self) {
+        if self.rng.chance(400)
+            && let Some(id) = self.world.kill_member(&mut self.rng)
+        {
+            self.say(|_| format!("{id} is killed"));
+            self.drifted = true;
+            return;
+        }
         let Some(id) = self.some_id(|state| state == ContainerState::Running) else { return };
         self.say(|_| format!("{id} is killed"));
         self.drifted = true;
@@ -101,6 +108,7 @@ impl Sim {
         self.say(|_| format!("{id} is unready for 5 s"));
         let now = self.world.now;
         if let Some(container) = self.world.containers.get_mut(&id)
+            && container.seen.pod.is_none()
             && container.seen.ready_since_boot_ms.take().is_some()
         {
             container.ready_at = Some(now + 5_000);
@@ -193,7 +201,7 @@ impl Sim {
             return;
         }
         let reference = self.rng.pick(&references).clone();
-        let used = |digest: &Digest| self.world.containers.values().any(|c| c.config.image == *digest);
+        let used = |digest: &Digest| self.world.uses_image(digest);
         let image = &self.world.images[&reference];
         if !used(&image.digest) && !image.previous.iter().any(used) {
             self.say(|_| format!("image {reference} is removed by hand"));

@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 
 use controller::model::{
-    DesiredState, JobRecord, Kind, ObjectKey, ObservedContainer, ObservedState, RevisionResult, Workload, labels,
+    DesiredState, JobRecord, Kind, ObjectKey, ObservedContainer, ObservedState, ReplicaKey, RevisionResult, Role,
+    Workload, labels,
 };
 use controller::plan::{Action, Plan, backoff};
 use runtime::id::ContainerId;
@@ -48,7 +49,9 @@ fn serves(container: &ObservedContainer) -> bool {
 fn floor_of(key: &ObjectKey, app: &Workload, observed: &ObservedState) -> usize {
     let strategy = &app.strategy;
     // Where two containers of a slot cannot live side by side, one may always be missing.
-    let mounts = observed.containers.values().any(|c| c.replica.workload == *key && !c.volumes.is_empty());
+    let lasts = |name| observed.volumes.get(name).is_none_or(|volume| volume.scratch_of.is_none());
+    let mut of_app = observed.containers.values().filter(|c| c.replica.workload == *key);
+    let mounts = of_app.any(|c| c.volumes.iter().any(|mounted| lasts(&mounted.name)));
     let image = observed.images.get(&app.template.image.reference);
     let has_volumes = image.is_some_and(|image| !image.config.volumes.is_empty());
     let in_place = app.exclusive || app.template.host_network || mounts || has_volumes || strategy.max_surge == 0;
@@ -73,6 +76,7 @@ pub(crate) fn step(action: &Action, desired: &DesiredState, world: &World, memor
         }
         Action::StartContainer { id } => {
             ours(id, world)?;
+            members_in_order(id, world)?;
             backed_off(id, world, memory)
         }
         Action::StopContainer { id, .. } | Action::RemoveContainer { id } => {
@@ -90,9 +94,10 @@ pub(crate) fn step(action: &Action, desired: &DesiredState, world: &World, memor
             if is_data { Err(format!("volume {name} holds data")) } else { Ok(()) }
         }
         Action::RemoveImage { reference } => {
-            let named = desired.workloads.values().any(|app| app.template.image.reference == *reference)
-                || desired.images.values().any(|image| image.reference == *reference)
-                || desired.jobs.values().any(|job| job.template.image.reference == *reference);
+            let templates = desired.workloads.values().map(|app| &app.template);
+            let templates = templates.chain(desired.jobs.values().map(|job| &job.template));
+            let named = templates.flat_map(|template| template.all()).any(|one| one.image.reference == *reference)
+                || desired.images.values().any(|image| image.reference == *reference);
             if named {
                 return Err(format!("image {reference} is declared"));
             }
@@ -109,7 +114,15 @@ pub(crate) fn step(action: &Action, desired: &DesiredState, world: &World, memor
             let stepped_back = before.is_some_and(|before| before.considered_unix_ms > world.unix + 3_600_000);
             let scheduled = desired.jobs.get(job).is_some_and(|job| job.schedule.is_some());
             let again = before.is_some_and(|b| b.run < record.run && b.considered_unix_ms >= record.considered_unix_ms);
-            if again && scheduled && !stepped_back { Err(format!("{job} runs twice for one time")) } else { Ok(()) }
+            // A run begun while the Job had no schedule is only told of (seed 18874).
+            let run = ReplicaKey { workload: job.clone(), ordinal: record.run };
+            let mut found = world.containers.values().map(|c| &c.seen.replica).chain(memory.exits.keys());
+            let has_run = found.any(|replica| *replica == run);
+            if again && scheduled && !stepped_back && !has_run {
+                Err(format!("{job} runs twice for one time"))
+            } else {
+                Ok(())
+            }
         }
         Action::PullImage { .. }
         | Action::CreateNetwork { .. }
@@ -209,6 +222,31 @@ pub(crate) fn is_held(seen: &ObservedContainer, desired: &DesiredState) -> bool 
     holds.any(|hold| same(&hold.root, seen.source_root.as_deref()) && same(&hold.file, Some(&seen.source_file)))
 }
 
+/// The main containers of a pod start when its init containers have succeeded, one after the other; a member that fails
+/// again and again is given time.
+fn members_in_order(id: &ContainerId, world: &World) -> Result<(), String> {
+    let pods = world.containers.values().filter_map(|c| c.seen.pod.as_ref());
+    let Some(pod) = pods.into_iter().find(|pod| pod.members.contains_key(id)) else { return Ok(()) };
+    let member = &pod.members[id];
+    let begun = pod.members.iter().any(|(other, m)| {
+        let is_main = pod.parts.iter().any(|(role, name)| role.is_main() && *name == m.name);
+        is_main && m.state != ContainerState::Creating && other != id && m.started_boot_ms > 0
+    });
+    for (role, name) in pod.parts.iter().take_while(|(_, name)| *name != member.name) {
+        let succeeded = pod.members.values().any(|m| m.name == *name && m.exit == Some(ExitStatus::Code(0)));
+        if *role == Role::Init && !succeeded && !begun {
+            return Err(format!("{id} starts before `{name}` has succeeded"));
+        }
+    }
+    let before = pod.members.values().find(|m| m.name == member.name && m.attempt + 1 == member.attempt);
+    let Some(before) = before.filter(|_| member.failures > 1) else { return Ok(()) };
+    let since = world.now.saturating_sub(before.finished_boot_ms);
+    if before.finished_boot_ms > 0 && since < backoff::DELAY_MS_MIN {
+        return Err(format!("{id} starts {since} ms after failure {}", member.failures));
+    }
+    Ok(())
+}
+
 /// I15: the second failure in a row and later ones are waited out.
 fn backed_off(id: &ContainerId, world: &World, memory: &Memory) -> Result<(), String> {
     let Some(container) = world.containers.get(id) else { return Ok(()) };
@@ -236,7 +274,7 @@ fn job_once(config: &ContainerConfig, desired: &DesiredState, world: &World, mem
     let slot = found.filter(|c| is_single || c.seen.replica == new.replica);
     let done_here = slot.max_by_key(|c| (c.seen.replica.ordinal, c.seen.attempt)).is_some_and(|c| {
         c.seen.template_hash == new.template_hash
-            && c.seen.exit == Some(ExitStatus::Code(0))
+            && c.settled(false, false).exit == Some(ExitStatus::Code(0))
             && !memory.asked.contains(&c.config.id)
             && !c.seen.unhealthy
     });

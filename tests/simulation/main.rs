@@ -5,6 +5,7 @@ mod desire;
 mod disturb;
 mod invariant;
 mod memory;
+mod pods;
 mod rng;
 mod run;
 mod settle;

@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use controller::model::{
-    DesiredState, ExitRecord, Failure, JobRecord, ObjectKey, ObservedImage, ObservedNetwork, ObservedState,
-    ObservedVolume, PreviousImage, ReplicaKey, Revision, RevisionResult, needed_images,
+    DesiredState, ExitRecord, Failure, JobRecord, ObjectKey, ObservedContainer, ObservedImage, ObservedNetwork,
+    ObservedState, ObservedVolume, PreviousImage, ReplicaKey, Revision, RevisionResult, needed_images,
 };
 use controller::plan::Action;
 use runtime::id::ContainerId;
@@ -21,18 +21,21 @@ pub(crate) struct Memory {
     pub(crate) jobs: BTreeMap<ObjectKey, JobRecord>,
     pub(crate) failures: BTreeMap<String, Failure>,
     pub(crate) asked: BTreeSet<ContainerId>,
+    /// Pods that were seen to have ended by themselves.
+    over: BTreeSet<ContainerId>,
 }
 
 impl Memory {
     /// One look at the world. Ends not yet recorded are.
     pub(crate) fn observe(&mut self, world: &mut World, desired: &DesiredState, in_flight: &[String]) -> ObservedState {
-        self.record_exits(world);
+        let containers = self.settle_pods(world);
+        self.record_exits(world, &containers);
         self.forget(world, desired);
         let mut observed = ObservedState {
             now_boot_ms: world.now,
             now_unix_ms: world.unix,
             images: images(world),
-            containers: world.containers.iter().map(|(id, c)| (id.clone(), c.seen.clone())).collect(),
+            containers,
             networks: world
                 .networks
                 .iter()
@@ -60,9 +63,26 @@ impl Memory {
         observed
     }
 
-    fn record_exits(&mut self, world: &World) {
-        for (id, container) in world.containers.iter().filter(|(_, c)| c.seen.state == ContainerState::Stopped) {
-            let Some(exit) = container.seen.exit else { continue };
+    /// The containers, with what follows for each pod from its members.
+    fn settle_pods(&mut self, world: &World) -> BTreeMap<ContainerId, ObservedContainer> {
+        let mut all = BTreeMap::new();
+        for (id, container) in &world.containers {
+            let seen = container.settled(self.asked.contains(id), self.over.contains(id));
+            if seen.pod.as_ref().is_some_and(|pod| pod.has_ended) {
+                self.over.insert(id.clone());
+            } else {
+                self.over.remove(id);
+            }
+            all.insert(id.clone(), seen);
+        }
+        self.over.retain(|id| all.contains_key(id));
+        all
+    }
+
+    fn record_exits(&mut self, world: &World, seen: &BTreeMap<ContainerId, ObservedContainer>) {
+        for (id, container) in &world.containers {
+            let Some(seen) = seen.get(id).filter(|seen| seen.state == ContainerState::Stopped) else { continue };
+            let Some(exit) = seen.exit else { continue };
             let records = self.exits.entry(container.seen.replica.clone()).or_default();
             if records.iter().any(|record| record.attempt == container.seen.attempt) {
                 continue;
@@ -74,7 +94,7 @@ impl Memory {
                 finished_boot_ms: container.seen.finished_boot_ms,
                 finished_unix_ms: world.unix,
                 ready_for_ms: container.ready_for_ms,
-                asked: self.asked.contains(id),
+                asked: self.asked.contains(id) && !self.over.contains(id),
                 unhealthy: container.seen.unhealthy,
             });
             records.sort_by_key(|record| record.attempt);
@@ -183,7 +203,7 @@ fn images(world: &World) -> BTreeMap<runtime::image::ImageRef, ObservedImage> {
 
 /// Keeps the time since which each image is needed by nothing.
 fn stamp(world: &mut World, desired: &DesiredState, observed: &ObservedState) {
-    let users = observed.containers.values().map(|container| &container.image);
+    let users = observed.containers.values().flat_map(|container| container.images());
     let (references, digests) = needed_images(desired, &observed.images, users, &observed.revisions);
     let now = world.now;
     for (reference, image) in &mut world.images {

@@ -216,6 +216,14 @@ impl Sim {
         self.ask(step);
         invariant::step(action, &self.desired, &self.world, &self.memory)?;
         match action {
+            Action::CreateContainer { config } if config.holder().is_some() => {
+                let legal = self.world.check_create_member(config).map_err(Fail::Refused);
+                self.note(action, &legal)?;
+                if legal.is_err() {
+                    return Ok(());
+                }
+                self.world.add_member(config, ContainerState::Creating);
+            }
             Action::CreateContainer { config } => {
                 let legal = self.world.check_create(config, &self.desired).map_err(Fail::Refused);
                 self.note(action, &legal)?;
@@ -225,7 +233,14 @@ impl Sim {
                 let seen = ObservedContainer::from_config(config).expect("check_create looked at the labels");
                 let config = (**config).clone();
                 let id = config.id.clone();
-                let container = Container { config, seen, ready_at: None, ends_at: None, ready_for_ms: 0 };
+                let container = Container {
+                    config,
+                    seen,
+                    ready_at: None,
+                    ends_at: None,
+                    ready_for_ms: 0,
+                    timings: BTreeMap::new(),
+                };
                 self.world.containers.insert(id, container);
             }
             Action::StopContainer { .. }
@@ -271,6 +286,16 @@ impl Sim {
 
     fn end_create(&mut self, id: &runtime::id::ContainerId) -> Result<(), Fail> {
         let fails = self.rng.chance(self.world.fault_per_mille);
+        if let Some(holder) = self.world.pod_of(id) {
+            let member = holder.seen.pod.as_mut().and_then(|pod| pod.members.get_mut(id));
+            return match member {
+                Some(member) if member.state == ContainerState::Creating && !fails => {
+                    member.state = ContainerState::Created;
+                    Ok(())
+                }
+                Some(_) | None => Err(Fail::Fault),
+            };
+        }
         match self.world.containers.get_mut(id) {
             Some(container) if container.seen.state == ContainerState::Creating && !fails => {
                 container.seen.state = ContainerState::Created;
@@ -318,5 +343,14 @@ impl Sim {
         self.world.advance(at.saturating_sub(self.world.now));
         self.end_in_flight()?;
         Ok(true)
+    }
+
+    /// Lets what is being done come to its end; nothing new is planned meanwhile.
+    pub(crate) fn land(&mut self) -> Result<(), String> {
+        while let Some(at) = self.in_flight.iter().map(|flying| flying.done_at).min() {
+            self.world.advance(at.saturating_sub(self.world.now));
+            self.end_in_flight()?;
+        }
+        Ok(())
     }
 }

@@ -2,7 +2,7 @@
 //! any more (I8), the last good revision serving where the wanted one failed (I13).
 
 use controller::model::{
-    MountWhat, ObjectKey, OnFailure, Orders, RevisionResult, TemplateHash, VolumeAccess, Workload,
+    Kind, MountWhat, ObjectKey, OnFailure, Orders, RevisionResult, TemplateHash, VolumeAccess, Workload, labels,
 };
 use controller::plan::{network_name, template_hash};
 use runtime::image::Digest;
@@ -10,6 +10,7 @@ use runtime::runtime::ContainerState;
 
 use crate::desire::{TAGS, reference};
 use crate::invariant::is_held;
+use crate::pods::members_are_good;
 use crate::run::Sim;
 use crate::world::{World, program_of};
 
@@ -17,7 +18,7 @@ use crate::world::{World, program_of};
 const PASSES_MAX: u64 = 300;
 
 pub(crate) fn settle(sim: &mut Sim) -> Result<(), String> {
-    calm(sim);
+    calm(sim)?;
     until_nothing_is_planned(sim)?;
     as_wanted(sim).map_err(|error| format!("{error}; there is {}", host(sim)))?;
     if sim.rng.chance(350) {
@@ -30,11 +31,13 @@ pub(crate) fn settle(sim: &mut Sim) -> Result<(), String> {
 }
 
 /// No more faults, and nothing wanted that can never be.
-fn calm(sim: &mut Sim) {
+fn calm(sim: &mut Sim) -> Result<(), String> {
     sim.say(|_| "faults stop".to_owned());
     sim.world.fault_per_mille = 0;
     sim.world.registry_down = false;
     sim.world.taken_ports.clear();
+    // A pull on its way may bring another image under a tag that is judged below (seed 13791).
+    sim.land()?;
     sim.desired.generation += 1;
     if sim.rng.chance(700) {
         sim.desired.holds.clear();
@@ -51,6 +54,10 @@ fn calm(sim: &mut Sim) {
         by_hand.undo.is_some()
     });
     sim.desired.jobs.retain(|_, job| job.schedule.as_ref().is_none_or(|schedule| schedule.cron == "0 3 * * *"));
+    // A Job whose sidecar never runs and whose main container never ends (seed 2278).
+    for job in sim.desired.jobs.values_mut().filter(|job| !members_are_good(&job.template)) {
+        job.template.pod = None;
+    }
     sim.desired.images.values_mut().for_each(|image| image.follow_ms = None);
     let jobs: Vec<ObjectKey> = sim.desired.jobs.keys().cloned().collect();
     let keys: Vec<ObjectKey> = sim.desired.workloads.keys().cloned().collect();
@@ -58,13 +65,16 @@ fn calm(sim: &mut Sim) {
         let app = &sim.desired.workloads[&key];
         let digest = sim.world.images.get(&app.template.image.reference).map(|image| image.digest.clone());
         let program = digest.map(|digest| program_of(&digest));
-        let is_good = program.is_some_and(|program| program.is_good());
+        let is_good = program.is_some_and(|program| program.is_good()) && members_are_good(&app.template);
         let can_undo = app.strategy.on_failure == OnFailure::Undo && has_good(sim, &key, app);
         let good = World::good_tag(&mut sim.rng);
         if let Some(app) = sim.desired.workloads.get_mut(&key) {
             app.depends_on.retain(|on, _| !jobs.contains(on));
             if !is_good && !can_undo {
                 app.template.image.reference = good;
+                if !members_are_good(&app.template) {
+                    app.template.pod = None;
+                }
             }
         }
         if is_good && sim.rng.chance(400) {
@@ -73,6 +83,7 @@ fn calm(sim: &mut Sim) {
             take_back(sim, &key);
         }
     }
+    Ok(())
 }
 
 /// Somebody takes a good revision back by hand: the one before has to serve in the end.
@@ -108,6 +119,7 @@ fn has_good(sim: &Sim, key: &ObjectKey, app: &Workload) -> bool {
     let mut good = revisions.filter(|r| r.result == RevisionResult::Ready && r.template_hash != wanted);
     good.next_back().is_some_and(|good| {
         program_of(&good.image).is_good()
+            && members_are_good(&good.template)
             && sim.world.images.values().any(|i| i.digest == good.image || i.previous.contains(&good.image))
     })
 }
@@ -142,6 +154,19 @@ fn as_wanted(sim: &Sim) -> Result<(), String> {
         let is_declared = sim.desired.workloads.contains_key(key) || sim.desired.jobs.contains_key(key);
         if !is_declared && !is_held(&container.seen, &sim.desired) {
             return Err(format!("{} is left over", container.config.id));
+        }
+    }
+    for container in sim.world.containers.values().filter(|c| c.seen.state == ContainerState::Running) {
+        if container.seen.replica.workload.kind == Kind::Job
+            && container.settled(false, false).pod.is_some_and(|pod| pod.has_ended)
+        {
+            return Err(format!("{} has ended and is kept", container.config.id));
+        }
+    }
+    for (name, found) in &sim.world.volumes {
+        let of = found.get(labels::SCRATCH_OF);
+        if of.is_some_and(|of| !sim.world.containers.keys().any(|id| id.as_str() == of)) {
+            return Err(format!("volume {name} is left over"));
         }
     }
     let is_empty = sim.world.containers.is_empty() && sim.desired.workloads.is_empty() && sim.desired.jobs.is_empty();
@@ -203,7 +228,22 @@ fn app_is_as_wanted(sim: &Sim, key: &ObjectKey, app: &Workload) -> Result<(), St
         if seen.unhealthy {
             return Err(format!("{id} is unhealthy and still runs"));
         }
-        if seen.resources != app.template.resources {
+        let role = |name: &str| seen.pod.as_ref().and_then(|pod| pod.role(name));
+        let limits = |name: &str| app.template.part(role(name)?, name).map(|part| &part.resources);
+        let as_limited = match &seen.pod {
+            None => seen.resources == app.template.resources,
+            Some(pod) => {
+                let mut live = pod.members.values().filter(|m| m.state != ContainerState::Stopped);
+                live.all(|member| limits(&member.name) == Some(&member.resources))
+            }
+        };
+        // After an undo the limits of members are those of their own revision.
+        let is_wanted = sim
+            .world
+            .images
+            .get(&app.template.image.reference)
+            .is_some_and(|image| template_hash(&app.template, &image.digest) == seen.template_hash);
+        if !as_limited && (is_wanted || seen.pod.is_none()) {
             return Err(format!("{id} has other limits"));
         }
     }
@@ -237,7 +277,11 @@ fn has_one_writer(sim: &Sim, key: &ObjectKey, hash: &TemplateHash) -> bool {
         MountWhat::Volume(volume) => {
             sim.desired.volumes.get(volume).is_none_or(|volume| volume.access == VolumeAccess::Single)
         }
-        MountWhat::Bind(_) | MountWhat::File { .. } | MountWhat::Tmpfs { .. } | MountWhat::Anonymous => false,
+        MountWhat::Bind(_)
+        | MountWhat::File { .. }
+        | MountWhat::Tmpfs { .. }
+        | MountWhat::Anonymous
+        | MountWhat::Scratch(_) => false,
     })
 }
 

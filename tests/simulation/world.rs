@@ -15,6 +15,7 @@ use runtime::runtime::{
 use runtime::runtime::HostPort;
 
 use crate::desire::{TAGS, reference};
+use crate::pods::Timing;
 use crate::rng::Rng;
 
 /// How the program of an image behaves.
@@ -52,6 +53,8 @@ pub(crate) struct Container {
     pub(crate) ends_at: Option<(u64, u8)>,
     /// How long it had been ready when it ended.
     pub(crate) ready_for_ms: u64,
+    /// What happens to its members.
+    pub(crate) timings: BTreeMap<ContainerId, Timing>,
 }
 
 #[derive(Debug, Clone)]
@@ -135,6 +138,9 @@ impl World {
     pub(crate) fn advance(&mut self, ms: u64) {
         self.now += ms;
         self.unix = self.unix.saturating_add(ms);
+        for container in self.containers.values_mut().filter(|c| c.seen.pod.is_some()) {
+            container.advance_members(self.now);
+        }
         for container in self.containers.values_mut().filter(|c| c.seen.state == ContainerState::Running) {
             if let Some((at, code)) = container.ends_at.filter(|(at, _)| *at <= self.now) {
                 container.end(at, ExitStatus::Code(code));
@@ -151,7 +157,8 @@ impl World {
             let ready = c.ready_at.filter(|_| c.seen.ready_since_boot_ms.is_none());
             [ready, c.ends_at.map(|(at, _)| at)]
         });
-        events.flatten().min()
+        let members = self.containers.values().filter_map(Container::next_member_event).min();
+        events.flatten().chain(members).min()
     }
 
     /// Carries out one call. `rng` decides whether it fails, and how much of it happened then.
@@ -185,11 +192,14 @@ impl World {
                 }
                 self.volumes.remove(name).map(|_| ()).ok_or_else(|| Fail::Refused(format!("no volume {name}")))
             }
+            Action::CreateContainer { config } if config.holder().is_some() => self.create_member(config, fails, rng),
             Action::CreateContainer { config } => self.create(config, desired, fails, rng),
-            Action::StartContainer { id } => self.start(id, fails),
+            Action::StartContainer { id } => self.start_member(id, fails).unwrap_or_else(|| self.start(id, fails)),
             Action::StopContainer { id, .. } => self.stop(id, fails, rng),
-            Action::RemoveContainer { id } => self.remove(id, fails),
-            Action::UpdateResources { id, resources } => self.limit(id, resources, fails),
+            Action::RemoveContainer { id } => self.remove_member(id, fails).unwrap_or_else(|| self.remove(id, fails)),
+            Action::UpdateResources { id, resources } => {
+                self.limit_member(id, resources, fails).unwrap_or_else(|| self.limit(id, resources, fails))
+            }
             Action::PublishEndpoints { table } => self.publish(table, fails),
             Action::RecordRevision { .. } | Action::RecordJob { .. } => {
                 if fails {
@@ -220,7 +230,7 @@ impl World {
 
     fn remove_image(&mut self, reference: &ImageRef) -> Result<(), Fail> {
         let refuse = |text: String| Err(Fail::Refused(text));
-        let used = |digest: &Digest| self.containers.values().any(|c| c.config.image == *digest);
+        let used = |digest: &Digest| self.uses_image(digest);
         if let Some(image) = self.images.get(reference) {
             if used(&image.digest) {
                 return refuse(format!("image {reference} is in use"));
@@ -237,6 +247,10 @@ impl World {
         };
         image.previous.retain(|previous| previous != digest);
         Ok(())
+    }
+
+    pub(crate) fn uses_image(&self, digest: &Digest) -> bool {
+        self.containers.values().any(|c| c.seen.images().any(|image| image == digest))
     }
 
     fn create_network(&mut self, config: &NetworkConfig) -> Result<(), Fail> {
@@ -261,7 +275,14 @@ impl World {
         let Some(seen) = ObservedContainer::from_config(config) else {
             return Err(Fail::Refused(format!("{} has no labels", config.id)));
         };
-        let mut container = Container { config: config.clone(), seen, ready_at: None, ends_at: None, ready_for_ms: 0 };
+        let mut container = Container {
+            config: config.clone(),
+            seen,
+            ready_at: None,
+            ends_at: None,
+            ready_for_ms: 0,
+            timings: BTreeMap::new(),
+        };
         if fails {
             if rng.chance(400) {
                 self.containers.insert(config.id.clone(), container);
@@ -299,7 +320,7 @@ impl World {
     }
 
     fn check_address(&self, id: &ContainerId, network: &NetworkName, address: Ipv4Addr) -> Result<(), String> {
-        let alive = self.containers.values().filter(|c| c.seen.state != ContainerState::Stopped);
+        let alive = self.containers.values().filter(|c| c.is_alive());
         let mut holders = alive.filter(|c| c.seen.addresses().any(|held| held == (network, address)));
         holders.next().map_or(Ok(()), |other| Err(format!("{id}: {address} belongs to {}", other.config.id)))
     }
@@ -310,7 +331,7 @@ impl World {
         if volume.read_only || shared.map(|(key, _)| volume_name(key)).any(|name| name == volume.name) {
             return Ok(());
         }
-        let alive = self.containers.values().filter(|c| c.seen.state != ContainerState::Stopped);
+        let alive = self.containers.values().filter(|c| c.is_alive());
         let mut writers = alive.filter(|c| c.seen.volumes.iter().any(|v| v.name == volume.name && !v.read_only));
         writers.next().map_or(Ok(()), |w| Err(format!("{id}: {} is written by {}", volume.name, w.config.id)))
     }
@@ -326,11 +347,15 @@ impl World {
             return Err(Fail::Refused(format!("start of {id}, which is {:?}", container.seen.state)));
         }
         let program = program_of(&container.config.image);
-        if fails || program == Program::NotExecutable {
+        let is_bad = program == Program::NotExecutable && container.seen.pod.is_none();
+        if fails || is_bad {
             return Err(Fail::Fault);
         }
         container.seen.state = ContainerState::Running;
         container.seen.started_boot_ms = now;
+        if container.seen.pod.is_some() {
+            return Ok(());
+        }
         match program {
             Program::Serves { ready_after_ms } => container.ready_at = Some(now + ready_after_ms),
             Program::Crashes { after_ms } => container.ends_at = Some((now + after_ms, 1)),
@@ -347,7 +372,7 @@ impl World {
         let now = self.now;
         let table = self.published.clone();
         let container = self.get(id)?;
-        if container.seen.state == ContainerState::Stopped {
+        if !container.is_alive() {
             return Ok(());
         }
         if let Some((_, address)) = container.seen.address
@@ -356,7 +381,15 @@ impl World {
             return Err(Fail::Refused(format!("{id} is stopped while connections lead to it")));
         }
         if fails && rng.chance(500) {
+            // Perhaps it got as far as one of its members.
+            if let Some(id) = container.member_ids().first().filter(|_| rng.chance(500)) {
+                container.end_member(id, now, ExitStatus::Signal(15));
+            }
             return Err(Fail::Fault);
+        }
+        container.end_members(now, ExitStatus::Signal(15));
+        if container.seen.state == ContainerState::Stopped {
+            return if fails { Err(Fail::Fault) } else { Ok(()) };
         }
         container.end(now, ExitStatus::Code(0));
         if fails { Err(Fail::Fault) } else { Ok(()) }
@@ -366,6 +399,10 @@ impl World {
         let container = self.get(id)?;
         if container.seen.state == ContainerState::Running {
             return Err(Fail::Refused(format!("removal of {id}, which runs")));
+        }
+        let members = container.seen.pod.iter().flat_map(|pod| pod.members.values());
+        if members.into_iter().any(|member| member.state == ContainerState::Running) {
+            return Err(Fail::Refused(format!("removal of {id}, of which a member runs")));
         }
         if fails {
             return Err(Fail::Fault);
@@ -408,6 +445,7 @@ impl World {
             }
             container.seen.started_boot_ms = 0;
             container.seen.finished_boot_ms = 0;
+            container.reboot_members();
         }
         self.networks.values_mut().for_each(|(_, intact)| *intact = false);
         for image in self.images.values_mut() {

@@ -8,7 +8,7 @@ use runtime::image::{Digest, ImageRef};
 use runtime::runtime::{ContainerState, ExitStatus, PullPhase};
 use serde::{Deserialize, Serialize};
 
-use crate::model::{ExitRecord, ObjectKey, Orders, SourceRef};
+use crate::model::{ExitRecord, ObjectKey, Orders, Role, SourceRef};
 use crate::plan::Plan;
 use crate::plan::change::Change;
 
@@ -111,6 +111,37 @@ pub struct ReplicaStatus {
     /// How it ended.
     pub exit: Option<ExitStatus>,
     /// Containers this slot had before.
+    pub attempt: u32,
+    /// What the last probe said, when it failed.
+    pub probe: Option<String>,
+    /// How far its containers are, in Kubernetes' words; `None`: it is one container.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<String>,
+    /// Its containers, the newest of each name, in the order of starting; empty: it is one container.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub members: Vec<MemberStatus>,
+}
+
+/// One container of a replica that has several.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberStatus {
+    /// Its name in the replica.
+    pub name: String,
+    /// When it runs.
+    pub role: Role,
+    /// The container.
+    pub container: ContainerId,
+    /// Its state.
+    pub state: ContainerState,
+    /// Its gate passes.
+    pub ready: bool,
+    /// Host pid of its first process.
+    pub pid: Option<i32>,
+    /// Wall clock; 0: not started.
+    pub started_unix_ms: u64,
+    /// How it ended.
+    pub exit: Option<ExitStatus>,
+    /// Containers of this name the replica had before.
     pub attempt: u32,
     /// What the last probe said, when it failed.
     pub probe: Option<String>,
@@ -358,6 +389,9 @@ pub struct ExecRequest {
     pub stack: String,
     /// `web` (its first running replica) or `web-2`.
     pub target: String,
+    /// Which of its containers; `None`: the main one.
+    #[serde(default)]
+    pub container: Option<String>,
     /// Program and arguments.
     pub args: Vec<String>,
     /// A terminal of this size (rows, columns).

@@ -366,6 +366,9 @@ pub struct ObjectArgs {
 pub struct LogsArgs {
     /// `app/web`, `web`, `shop/web`, `web-2`; every App and Job when left out
     pub what: Option<String>,
+    /// Only this container of replicas that have several
+    #[arg(short, long, value_name = "NAME")]
+    pub container: Option<String>,
     /// Go on as lines come
     #[arg(short, long)]
     pub follow: bool,
@@ -382,6 +385,9 @@ pub struct LogsArgs {
 pub struct ExecArgs {
     /// `web` (its first running replica), `shop/web`, `web-2`
     pub what: String,
+    /// Which container of a replica that has several. Default: the main one
+    #[arg(short, long, value_name = "NAME")]
+    pub container: Option<String>,
     /// Pass stdin on
     #[arg(short, long)]
     pub interactive: bool,

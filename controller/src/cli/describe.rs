@@ -9,7 +9,7 @@ use super::context::{Context, Failure};
 use super::format::{BOLD, GREEN, RED, YELLOW, age, clock};
 use super::get::say_notices;
 use super::up::short;
-use crate::api::types::{Description, Phase, Problem};
+use crate::api::types::{Description, MemberStatus, Phase, Problem};
 
 async fn fetch(context: &Context, what: &str) -> Result<Description, Failure> {
     let status = context.status().await?;
@@ -38,6 +38,9 @@ pub(super) async fn run(context: &Context, args: &ObjectArgs) -> Result<ExitCode
         let ready = if replica.ready { "ready" } else { "unready" };
         let up = age(now, replica.started_unix_ms);
         anstream::println!("   Replica:  {:10} {ready:8} up {up:5} {address:15} {pid}", replica.name);
+        for member in &replica.members {
+            anstream::println!("             {}", member_line(member, now));
+        }
         if let Some(probe) = &replica.probe {
             anstream::println!("             probe: {probe}");
         }
@@ -84,6 +87,19 @@ pub(super) async fn why(context: &Context, args: &ObjectArgs) -> Result<ExitCode
     timeline(&described);
     logs(&described);
     Ok(ExitCode::SUCCESS)
+}
+
+/// One container of a replica that has several.
+fn member_line(member: &MemberStatus, now: u64) -> String {
+    let state = match member.exit {
+        Some(exit) => exit.to_string(),
+        None if member.ready => "ready".to_owned(),
+        None => format!("{:?}", member.state).to_lowercase(),
+    };
+    let up = age(now, member.started_unix_ms);
+    let pid = member.pid.map(|pid| format!("pid {pid}")).unwrap_or_default();
+    let role = member.role.as_str();
+    format!("{role:8} {:16} {state:12} restarts {} {up:5} {pid}", member.name, member.attempt).trim_end().to_owned()
 }
 
 fn head(described: &Description) {

@@ -64,6 +64,7 @@ fn request(args: &ExecArgs, stack: &str, target: String) -> ExecRequest {
         args: args.command.clone(),
         tty: args.tty.then(window_size),
         stdin: args.interactive,
+        container: args.container.clone(),
         user: args.user.clone(),
         working_dir: args.workdir.clone(),
         env: args.env.iter().map(|e| split_env(e)).collect(),

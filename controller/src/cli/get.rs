@@ -9,7 +9,7 @@ use super::context::{Context, Failure};
 use super::format::{YELLOW, age};
 use super::table::Table;
 use super::up::short;
-use crate::api::types::{Notice, ObjectStatus, Phase, ReplicaStatus, Status};
+use crate::api::types::{MemberStatus, Notice, ObjectStatus, Phase, ReplicaStatus, Status};
 use crate::model::Kind;
 
 pub(super) async fn run(context: &Context, args: &GetArgs) -> Result<ExitCode, Failure> {
@@ -91,6 +91,9 @@ fn table(objects: &[&ObjectStatus], replicas: bool, now: u64) -> String {
         ]);
         for replica in object.replicas.iter().filter(|_| replicas) {
             table.row(replica_row(replica, now));
+            for member in &replica.members {
+                table.row(member_row(replica, member, now));
+            }
         }
     }
     table.render()
@@ -102,9 +105,22 @@ fn replica_row(replica: &ReplicaStatus, now: u64) -> [String; 7] {
         String::new(),
         format!("  {}", replica.name),
         if replica.ready { "ready".to_owned() } else { "unready".to_owned() },
-        replica.exit.map_or(state, |exit| format!("exited: {exit:?}")),
+        replica.exit.map_or_else(|| replica.pod.clone().unwrap_or(state), |exit| format!("exited: {exit:?}")),
         replica.attempt.to_string(),
         age(now, replica.started_unix_ms),
         replica.address.map(|a| a.to_string()).unwrap_or_default(),
+    ]
+}
+
+fn member_row(replica: &ReplicaStatus, member: &MemberStatus, now: u64) -> [String; 7] {
+    let state = format!("{:?}", member.state).to_lowercase();
+    [
+        String::new(),
+        format!("    {}/{}", replica.name, member.name),
+        if member.ready { "ready".to_owned() } else { "unready".to_owned() },
+        member.exit.map_or(state, |exit| format!("exited: {exit:?}")),
+        member.attempt.to_string(),
+        age(now, member.started_unix_ms),
+        member.role.as_str().to_owned(),
     ]
 }

@@ -47,7 +47,11 @@ pub(super) async fn run(context: &Context, args: &LogsArgs) -> Result<ExitCode, 
             runs.map(|object| (object, None)).collect()
         }
     };
-    let prefixed = chosen.len() > 1 || chosen.iter().any(|(object, replica)| replica.is_none() && object.desired > 1);
+    let has_members = |object: &ObjectStatus| object.replicas.iter().any(|replica| !replica.members.is_empty());
+    let prefixed = chosen.len() > 1
+        || chosen.iter().any(|(object, replica)| {
+            (replica.is_none() && object.desired > 1) || (args.container.is_none() && has_members(object))
+        });
     let read = async {
         if !args.follow {
             for (object, replica) in &chosen {
@@ -129,6 +133,9 @@ async fn lines(
     let mut path = format!("/v1/logs?stack={}&kind={}&name={}&follow={}", key.stack, key.kind, key.name, args.follow);
     if let Some(replica) = replica {
         path.push_str(&format!("&replica={replica}"));
+    }
+    if let Some(container) = &args.container {
+        path.push_str(&format!("&member={container}"));
     }
     if let Some(tail) = args.tail {
         path.push_str(&format!("&tail={tail}"));

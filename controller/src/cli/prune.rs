@@ -65,7 +65,7 @@ async fn prune(context: &Context, args: &VolumePruneArgs) -> Result<ExitCode, Fa
 async fn unneeded(context: &Context, args: &VolumePruneArgs) -> Result<Vec<Unneeded>, Failure> {
     let volumes = runtime::linux::list_volumes(&context.layout)?;
     let named = volumes.into_iter().filter_map(|volume| match ObservedVolume::from_labels(&volume.config.labels) {
-        Some(ObservedVolume { owner, anonymous_of: None }) => Some((owner, volume.path)),
+        Some(ObservedVolume { owner, anonymous_of: None, .. }) => Some((owner, volume.path)),
         Some(_) | None => None,
     });
     let mut paths: BTreeMap<ObjectKey, PathBuf> = named.collect();

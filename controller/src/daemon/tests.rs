@@ -321,6 +321,7 @@ async fn a_program_runs_over_the_socket_and_its_exit_comes_back() {
     let request = ExecRequest {
         stack: "shop".to_owned(),
         target: "web".to_owned(),
+        container: None,
         args: vec!["sh".to_owned(), "-c".to_owned(), "exit 7".to_owned()],
         tty: None,
         stdin: false,

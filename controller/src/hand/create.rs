@@ -72,6 +72,7 @@ pub(super) fn create(linux: &LinuxRuntime, spec: &RunSpec) -> Result<HandAnswer>
         init: spec.init,
         dns_search: Vec::new(),
         log: LogConfig::default(),
+        pod: None,
         extras: Extras {
             kept: true,
             lasting: !spec.auto_remove,

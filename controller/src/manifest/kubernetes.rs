@@ -6,6 +6,7 @@
 
 mod data;
 pub(crate) mod keys;
+mod members;
 mod pod;
 mod probe;
 mod security;

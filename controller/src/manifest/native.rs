@@ -8,6 +8,7 @@ mod config;
 pub(crate) mod dns;
 mod image;
 mod job;
+mod members;
 pub(crate) mod network;
 pub(crate) mod restart;
 mod template;
@@ -232,7 +233,7 @@ fn build(document: &Document, key: &ObjectKey, context: &Context<'_>, out: &mut 
     if let Value::Map(entries) = &mut root.value {
         entries.retain(|entry| entry.key != "apiVersion" && entry.key != "kind");
     }
-    let mut lower = Lower { root: &document.root, file: &document.file, key, context, out };
+    let mut lower = Lower { root: &document.root, file: &document.file, key, context, out, within: None };
     let spec = match key.kind {
         Kind::Image => {
             let image = lower.decode(&root)?;
@@ -267,6 +268,8 @@ pub(super) struct Lower<'a> {
     key: &'a ObjectKey,
     context: &'a Context<'a>,
     out: &'a mut Vec<Diagnostic>,
+    /// The place in the document when it is a part of it.
+    within: Option<String>,
 }
 
 impl Lower<'_> {
@@ -286,6 +289,17 @@ impl Lower<'_> {
 
     pub(super) fn error(&self, code: &str, path: &Path, what: impl Into<String>) -> Diagnostic {
         Diagnostic::error(code, what).at(self.span(path)).of(self.key)
+    }
+
+    /// Lowers what is at a place as if it were the whole document.
+    pub(super) fn within<T>(&mut self, path: &Path, lower: impl FnOnce(&mut Lower<'_>) -> T) -> T {
+        let (root, file, key, context) = (path.node(self.root), self.file, self.key, self.context);
+        lower(&mut Lower { root, file, key, context, out: &mut *self.out, within: Some(path.to_string()) })
+    }
+
+    /// What is lowered, for messages: `App `web`` or `initContainers[0]`.
+    pub(super) fn what(&self) -> String {
+        self.within.clone().unwrap_or_else(|| format!("{} `{}`", title(self.key.kind), self.key.name))
     }
 
     pub(super) fn push(&mut self, diagnostic: Diagnostic) {

@@ -100,6 +100,7 @@ mod tests {
             tty: false,
             init: false,
             dns_search: Vec::new(),
+            pod: None,
             extras: runtime::runtime::Extras::default(),
             log: runtime::runtime::LogConfig::default(),
         })

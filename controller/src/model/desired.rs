@@ -12,7 +12,7 @@ use runtime::runtime::HostPort;
 use runtime::runtime::{Resources, SecurityConfig};
 use serde::{Deserialize, Serialize};
 
-use super::{ObjectKey, Orders, SourceRef};
+use super::{ObjectKey, Orders, Pod, SourceRef};
 
 pub use job::{ConcurrencyPolicy, DesiredJob, RunPolicy, Schedule};
 
@@ -201,6 +201,10 @@ pub type ContainerTemplate = Template<ImageSource, EnvValue, Mount, NetworkUse>;
 /// What a container runs, whatever it belongs to: as written ([`TemplateSpec`](super::object::TemplateSpec)) or resolved
 /// ([`ContainerTemplate`]), which differ in what names other objects.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(bound(
+    serialize = "Image: Serialize, Env: Serialize, Mount: Serialize, Network: Serialize",
+    deserialize = "Image: Deserialize<'de>, Env: Deserialize<'de>, Mount: Deserialize<'de>, Network: Deserialize<'de>"
+))]
 pub struct Template<Image, Env, Mount, Network> {
     /// Which image.
     pub image: Image,
@@ -247,6 +251,9 @@ pub struct Template<Image, Env, Mount, Network> {
     pub networks: Vec<Network>,
     /// A terminal as stdio.
     pub tty: bool,
+    /// What runs beside it in the same replica; `None`: it is alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<Box<Pod<Image, Env, Mount, Network>>>,
 }
 
 /// Which image a template runs.
@@ -305,6 +312,8 @@ pub enum MountWhat {
     },
     /// A volume of the replica's own.
     Anonymous,
+    /// A volume that lives as long as one container or pod; containers of a pod share it by its name.
+    Scratch(String),
 }
 
 /// What a change of mounted content does.

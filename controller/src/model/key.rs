@@ -26,6 +26,14 @@ pub mod labels {
     pub const DEPENDS_ON: &str = "boxship.depends-on";
     /// The root that file is relative to.
     pub const ROOT: &str = "boxship.root";
+    /// On a pod's holder: its containers as `role:name` with spaces between, in the order of starting.
+    pub const MEMBERS: &str = "boxship.members";
+    /// On a member of a pod: its name there.
+    pub const MEMBER: &str = "boxship.member";
+    /// On a member: ends in a row that led to it, decimal.
+    pub const FAILURES: &str = "boxship.failures";
+    /// On a volume that goes with one pod: the holder's id.
+    pub const SCRATCH_OF: &str = "boxship.scratch-of";
 }
 
 /// Kinds of objects.

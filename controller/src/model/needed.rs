@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use runtime::image::{Digest, ImageRef};
 
-use super::{DesiredState, ObjectKey, ObservedImage, Revision, RevisionResult};
+use super::{DesiredState, ObjectKey, ObservedImage, Revision, RevisionResult, Template};
 
 /// Good revisions an undo may go back to, the one that serves among them.
 const GOOD_MAX: u32 = 2;
@@ -19,8 +19,9 @@ pub fn needed_images<'a>(
     revisions: &'a BTreeMap<ObjectKey, Vec<Revision>>,
 ) -> (BTreeSet<&'a ImageRef>, BTreeSet<&'a Digest>) {
     let mut references: BTreeSet<_> = desired.images.values().map(|image| &image.reference).collect();
-    references.extend(desired.workloads.values().map(|app| &app.template.image.reference));
-    references.extend(desired.jobs.values().map(|job| &job.template.image.reference));
+    let templates = desired.workloads.values().map(|app| &app.template);
+    let templates = templates.chain(desired.jobs.values().map(|job| &job.template));
+    references.extend(templates.flat_map(Template::all).map(|template| &template.image.reference));
     let mut digests: BTreeSet<_> = users.collect();
     for (_, revisions) in revisions.iter().filter(|(key, _)| desired.workloads.contains_key(*key)) {
         let mut good = 0;
@@ -29,6 +30,7 @@ pub fn needed_images<'a>(
                 break;
             }
             digests.insert(&revision.image);
+            references.extend(revision.template.all().skip(1).map(|member| &member.image.reference));
             good += u32::from(revision.result == RevisionResult::Ready);
         }
     }

@@ -276,6 +276,8 @@ pub enum MountWhatSpec {
     },
     /// A volume without a name: one for each replica, kept over restart and replacement, removed with its App.
     Anonymous,
+    /// A volume that lives as long as one container or pod; containers of a pod share it by its name.
+    Scratch(String),
 }
 
 /// A published port, as written.

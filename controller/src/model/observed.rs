@@ -11,7 +11,7 @@ use runtime::runtime::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{ContainerTemplate, Kind, ObjectKey, ReplicaKey, TemplateHash, labels};
+use super::{ContainerTemplate, Kind, ObjectKey, ObservedPod, ReplicaKey, TemplateHash, labels};
 
 /// One look at the world.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -131,6 +131,9 @@ pub struct ObservedContainer {
     /// What somebody changed of it from outside.
     #[serde(default)]
     pub altered: BTreeSet<Alteration>,
+    /// Its members, when it holds a pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<ObservedPod>,
 }
 
 /// One volume in one container.
@@ -149,9 +152,12 @@ impl ObservedContainer {
     }
 
     /// What a container's configuration alone says: a container in [`ContainerState::Creating`], never started.
-    /// `None` when our labels are missing or make no sense: it is not ours and stays out of [`ObservedState`].
+    /// `None` when it is a member of a pod, or our labels are missing or make no sense: it is not ours and stays out of [`ObservedState`].
     #[must_use]
     pub fn from_config(config: &ContainerConfig) -> Option<Self> {
+        if config.holder().is_some() {
+            return None;
+        }
         let label = |name: &str| config.labels.get(name);
         let volumes = config.mounts.iter().filter_map(|mount| match &mount.source {
             MountSource::Volume { name } => Some(MountedVolume { name: name.clone(), read_only: mount.read_only }),
@@ -182,6 +188,7 @@ impl ObservedContainer {
             resources: config.resources.clone(),
             ids: config.ids,
             altered: BTreeSet::new(),
+            pod: label(labels::MEMBERS).map(|text| ObservedPod::from_label(text).unwrap_or_default()),
         })
     }
 }
@@ -214,13 +221,17 @@ pub struct ObservedVolume {
     pub owner: ObjectKey,
     /// The replica, for anonymous volumes: these are removed with their App, named ones never.
     pub anonymous_of: Option<ReplicaKey>,
+    /// The pod (or container) it goes with, for volumes that live no longer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scratch_of: Option<ContainerId>,
 }
 
 impl ObservedVolume {
     /// From the labels kept beside a volume; `None` when they are not ours.
     #[must_use]
-    pub fn from_labels(labels: &BTreeMap<String, String>) -> Option<Self> {
-        Some(Self { owner: object_from_labels(labels)?, anonymous_of: replica_from_labels(labels) })
+    pub fn from_labels(found: &BTreeMap<String, String>) -> Option<Self> {
+        let scratch_of = found.get(labels::SCRATCH_OF).and_then(|id| id.parse().ok());
+        Some(Self { owner: object_from_labels(found)?, anonymous_of: replica_from_labels(found), scratch_of })
     }
 }
 

@@ -28,11 +28,14 @@ pub enum Bug {
     HoldByHandIgnored,
     PauseIgnored,
     UndoByHandIgnored,
+    InitContainersIgnored,
+    EndedPodKept,
+    MemberNeverReplaced,
 }
 
 impl Bug {
     /// Every one.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 26] = [
         Self::StopWithoutDrain,
         Self::FloorIgnored,
         Self::CeilingIgnored,
@@ -56,5 +59,8 @@ impl Bug {
         Self::HoldByHandIgnored,
         Self::PauseIgnored,
         Self::UndoByHandIgnored,
+        Self::InitContainersIgnored,
+        Self::EndedPodKept,
+        Self::MemberNeverReplaced,
     ];
 }

@@ -10,7 +10,7 @@ use runtime::runtime::{ContainerState, EndpointTable};
 
 use super::ids::apart;
 use super::{Action, Plan, StepId};
-use crate::model::{ObservedContainer, ObservedState};
+use crate::model::{ObservedContainer, ObservedMember, ObservedState};
 
 impl Plan {
     /// Whether the plan keeps the invariants that can be seen from it and from what it was made from.
@@ -18,7 +18,8 @@ impl Plan {
     /// # Errors
     /// One sentence for each that is broken.
     pub fn check(&self, observed: &ObservedState) -> Result<(), Vec<String>> {
-        let mut check = Check { plan: self, observed, before: Vec::new(), wrong: Vec::new() };
+        let states = states(observed);
+        let mut check = Check { plan: self, observed, states, before: Vec::new(), wrong: Vec::new() };
         check.edges();
         if check.wrong.is_empty() {
             check.subjects();
@@ -33,6 +34,8 @@ impl Plan {
 struct Check<'p> {
     plan: &'p Plan,
     observed: &'p ObservedState,
+    /// Containers and members of pods.
+    states: BTreeMap<&'p ContainerId, ContainerState>,
     /// For each step, all that must have succeeded before it.
     before: Vec<BTreeSet<StepId>>,
     wrong: Vec<String>,
@@ -97,11 +100,21 @@ impl<'p> Check<'p> {
         for (id, step) in plan.steps.iter().enumerate() {
             match &step.action {
                 Action::CreateContainer { config } => {
-                    if self.observed.containers.contains_key(&config.id) && !self.prior_remove(id, &config.id) {
+                    if self.states.contains_key(&config.id) && !self.prior_remove(id, &config.id) {
                         self.refuse(id, "exists already");
                     }
-                    if ObservedContainer::from_config(config).is_none() {
-                        self.refuse(id, "its labels do not say whose it is");
+                    match config.holder() {
+                        None if ObservedContainer::from_config(config).is_none() => {
+                            self.refuse(id, "its labels do not say whose it is");
+                        }
+                        None => {}
+                        Some(_) if ObservedMember::from_config(config).is_none() => {
+                            self.refuse(id, "its labels do not say which member it is");
+                        }
+                        Some(holder) if self.states.get(holder) != Some(&ContainerState::Running) => {
+                            self.refuse(id, format!("its pod {holder} does not run"));
+                        }
+                        Some(_) => {}
                     }
                     let foreign = self.observed.foreign_id_ranges.iter();
                     if foreign.clone().any(|&(s, l)| !apart(config.ids.host_start, config.ids.len, s, l)) {
@@ -109,21 +122,20 @@ impl<'p> Check<'p> {
                     }
                 }
                 Action::StartContainer { id: of } => {
-                    let found = self.observed.containers.get(of).map(|container| container.state);
-                    if found != Some(ContainerState::Created) && !self.prior_create(id, of) {
+                    if self.states.get(of) != Some(&ContainerState::Created) && !self.prior_create(id, of) {
                         self.refuse(id, "is not created");
                     }
                 }
                 Action::StopContainer { id: of, .. } => self.stop(id, of),
-                Action::RemoveContainer { id: of } => match self.observed.containers.get(of) {
+                Action::RemoveContainer { id: of } => match self.states.get(of) {
                     None => self.refuse(id, "is not ours"),
-                    Some(container) if container.state == ContainerState::Running && !self.prior_stop(id, of) => {
+                    Some(ContainerState::Running) if !self.prior_stop(id, of) => {
                         self.refuse(id, "still runs");
                     }
                     Some(_) => {}
                 },
                 Action::UpdateResources { id: of, .. } => {
-                    if !self.observed.containers.contains_key(of) {
+                    if !self.states.contains_key(of) {
                         self.refuse(id, "is not ours");
                     }
                 }
@@ -143,7 +155,10 @@ impl<'p> Check<'p> {
     /// A container is ours, and nobody is sent to it any more when it is stopped.
     fn stop(&mut self, id: StepId, of: &ContainerId) {
         let Some(container) = self.observed.containers.get(of) else {
-            self.refuse(id, "is not ours");
+            // A member serves with its pod, which stays.
+            if !self.states.contains_key(of) {
+                self.refuse(id, "is not ours");
+            }
             return;
         };
         let leads_there = |table: &EndpointTable| container.addresses().any(|(_, address)| leads_to(table, address));
@@ -165,7 +180,8 @@ impl<'p> Check<'p> {
         let plan = self.plan;
         for (id, step) in plan.steps.iter().enumerate() {
             let Action::CreateContainer { config } = &step.action else { continue };
-            for (network, address) in config.network.addresses() {
+            // A member has its holder's.
+            for (network, address) in config.network.addresses().filter(|_| config.holder().is_none()) {
                 let holder = holders.insert((network, address), &config.id);
                 if let Some(holder) = holder.filter(|holder| **holder != config.id)
                     && !self.prior_stop(id, holder)
@@ -198,7 +214,11 @@ impl<'p> Check<'p> {
                         .or_else(|| self.observed.images.get(reference).map(|image| &image.digest));
                     let same = self.observed.images.iter().filter(|(other, _)| *other != reference);
                     let elsewhere = same.clone().any(|(_, image)| Some(&image.digest) == digest);
-                    if elsewhere { Vec::new() } else { self.users(|container| Some(&container.image) == digest) }
+                    if elsewhere {
+                        Vec::new()
+                    } else {
+                        self.users(|container| container.images().any(|image| Some(image) == digest))
+                    }
                 }
                 Action::PullImage { .. }
                 | Action::CreateNetwork { .. }
@@ -223,6 +243,16 @@ impl<'p> Check<'p> {
     fn users(&self, test: impl Fn(&ObservedContainer) -> bool) -> Vec<&'p ContainerId> {
         self.observed.containers.iter().filter(|(_, container)| test(container)).map(|(id, _)| id).collect()
     }
+}
+
+fn states(observed: &ObservedState) -> BTreeMap<&ContainerId, ContainerState> {
+    let mut states = BTreeMap::new();
+    for (id, container) in &observed.containers {
+        states.insert(id, container.state);
+        let members = container.pod.iter().flat_map(|pod| &pod.members);
+        states.extend(members.map(|(id, member)| (id, member.state)));
+    }
+    states
 }
 
 fn leads_to(table: &EndpointTable, address: Ipv4Addr) -> bool {

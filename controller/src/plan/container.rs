@@ -5,18 +5,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use runtime::id::{ContainerId, VolumeName};
-use runtime::image::Digest;
+use runtime::image::{Digest, ImageRef};
 use runtime::runtime::{
-    ContainerConfig, ContainerState, ImageConfig, LogConfig, MountConfig, MountSource, NetworkMode, Resources,
-    VolumeConfig,
+    ContainerConfig, ContainerState, ImageConfig, LogConfig, MountConfig, MountSource, NetworkAddress, NetworkMode,
+    PodPart, Resources, SecurityConfig, VolumeConfig,
 };
 
 use super::bug::Bug;
-use super::name::{container_id, volume_name};
+use super::name::{container_id, member_id, volume_name};
 use super::pass::{Found, Obstacle, Pass};
 use super::volume;
 use super::{Action, Reason, StepId, WaitingOn};
-use crate::model::{ContainerTemplate, EnvValue, MountWhat, ObjectKey, ReplicaKey, SourceRef, TemplateHash, labels};
+use crate::model::{
+    ContainerTemplate, EnvValue, MountWhat, ObjectKey, ObservedContainer, ObservedImage, ReplicaKey, SourceRef,
+    TemplateHash, labels,
+};
 
 /// Docker's size of /dev/shm.
 const SHM_BYTES: u64 = 64 << 20;
@@ -37,6 +40,9 @@ pub(super) struct Make<'a> {
     pub(super) source: &'a SourceRef,
 }
 
+/// A volume of a container: where it is mounted, how it is made, whether writes are refused.
+type Mounted = (String, VolumeConfig, bool);
+
 impl Make<'_> {
     fn replica(&self) -> ReplicaKey {
         ReplicaKey { workload: self.object.clone(), ordinal: self.ordinal }
@@ -47,17 +53,49 @@ impl Make<'_> {
         container_id(&self.replica(), &self.hash, self.attempt)
     }
 
-    /// Volumes it mounts: target, how it is made, whether writes are refused.
-    fn volumes(&self) -> Vec<(String, VolumeConfig, bool)> {
-        let replica = self.replica();
-        let declared = self.template.mounts.iter().filter_map(|mount| match &mount.what {
-            MountWhat::Volume(key) => Some((mount.path.clone(), volume::named(key), mount.read_only)),
-            MountWhat::Bind(_) | MountWhat::File { .. } | MountWhat::Tmpfs { .. } | MountWhat::Anonymous => None,
-        });
-        let anonymous = volume::anonymous_paths(self.template, self.image_config)
-            .map(|path| (path.to_owned(), volume::anonymous(&replica, path), false));
-        declared.chain(anonymous).collect()
+    /// Volumes it mounts; of a pod those of all its containers, once each, writable when one of them may write.
+    fn volumes(&self, images: &BTreeMap<ImageRef, ObservedImage>) -> Vec<Mounted> {
+        let pod = self.id();
+        let mut all = volumes_of(self, &pod, "");
+        for member in self.template.pod.iter().flat_map(|pod| &pod.members) {
+            let Some(image) = images.get(&member.template.image.reference) else { continue };
+            let make = Make { template: &member.template, image_config: &image.config, ..self.clone() };
+            all.extend(volumes_of(&make, &pod, &member.name));
+        }
+        if self.template.pod.is_some() {
+            all.sort_by(|a, b| (&a.1.name, a.2).cmp(&(&b.1.name, b.2)));
+            all.dedup_by(|later, earlier| later.1.name == earlier.1.name);
+        }
+        all
     }
+}
+
+/// Volumes of one container by itself. `member` is its name when it is not the main one of a pod.
+fn volumes_of(make: &Make<'_>, pod: &ContainerId, member: &str) -> Vec<Mounted> {
+    let replica = make.replica();
+    let declared = make.template.mounts.iter().filter_map(|mount| match &mount.what {
+        MountWhat::Volume(key) => Some((mount.path.clone(), volume::named(key), mount.read_only)),
+        MountWhat::Scratch(name) => Some((mount.path.clone(), volume::scratch(&replica, pod, name), mount.read_only)),
+        MountWhat::Bind(_) | MountWhat::File { .. } | MountWhat::Tmpfs { .. } | MountWhat::Anonymous => None,
+    });
+    let declared: Vec<Mounted> = declared.collect();
+    let own: Vec<Mounted> = match member {
+        "" => volume::anonymous_paths(make.template, make.image_config)
+            .map(|path| (path.to_owned(), volume::anonymous(&replica, path), false))
+            .collect(),
+        member => {
+            let is_asked = |path: &str| volume::is_anonymous(make.template, path);
+            volume::anonymous_paths(make.template, make.image_config)
+                .map(|path| match is_asked(path) {
+                    // What several containers of a pod name by one path is one volume.
+                    true => (path.to_owned(), volume::anonymous(&replica, path), false),
+                    // What a member's image asks for goes with the pod.
+                    false => (path.to_owned(), volume::scratch(&replica, pod, &format!("{member}:{path}")), false),
+                })
+                .collect()
+        }
+    };
+    declared.into_iter().chain(own).collect()
 }
 
 /// Labels that say which replica something belongs to.
@@ -84,7 +122,7 @@ impl<'a> Pass<'a> {
         {
             return Some(obstacle);
         }
-        for (_, config, _) in make.volumes() {
+        for (_, config, _) in make.volumes(&self.observed.images) {
             if !self.observed.volumes.contains_key(&config.name)
                 && let Some(obstacle) = self.obstacle_of(&format!("volume {}", config.name))
             {
@@ -123,7 +161,8 @@ impl<'a> Pass<'a> {
             None => {}
         }
         let mut writes: Vec<VolumeName> = Vec::new();
-        for (_, config, read_only) in make.volumes() {
+        let volumes = make.volumes(&self.observed.images);
+        for (_, config, read_only) in volumes.clone() {
             for writer in self.writers.get(&config.name).into_iter().flatten() {
                 after.extend(self.stopped.get(writer));
             }
@@ -143,6 +182,10 @@ impl<'a> Pass<'a> {
         };
         let mut config = Box::new(container_config(make, id.clone(), ids, network));
         config.labels.extend(self.origin_labels(make.object));
+        if let Some(parts) = &make.template.pod {
+            hold_pod(&mut config, parts.label(), volumes);
+        }
+        self.made.insert(id.clone());
         let create = Action::CreateContainer { config };
         let step = self.push(create, Some(make.object), reason.clone(), Some(make.source), after)?;
         // The name may be that of a half-made one that goes first: it is back now (simulation seed 9494).
@@ -204,6 +247,89 @@ impl<'a> Pass<'a> {
     }
 }
 
+/// Makes of a replica's container the holder of its pod: it has the address and names the volumes of all, and runs nothing
+/// of a user.
+fn hold_pod(config: &mut ContainerConfig, parts: String, volumes: Vec<Mounted>) {
+    config.labels.insert(labels::MEMBERS.to_owned(), parts);
+    let volume = |(target, volume, read_only): Mounted| MountConfig {
+        target,
+        source: MountSource::Volume { name: volume.name },
+        read_only,
+    };
+    *config = ContainerConfig {
+        id: config.id.clone(),
+        labels: std::mem::take(&mut config.labels),
+        hostname: std::mem::take(&mut config.hostname),
+        image: config.image.clone(),
+        network: config.network.clone(),
+        dns_search: std::mem::take(&mut config.dns_search),
+        entrypoint: Some(vec!["boxship-pod".to_owned()]),
+        args: None,
+        env: BTreeMap::new(),
+        working_dir: Some("/".to_owned()),
+        user: Some("0:0".to_owned()),
+        mounts: volumes.into_iter().map(volume).collect(),
+        resources: Resources::default(),
+        ids: config.ids,
+        security: SecurityConfig {
+            cap_drop: vec!["ALL".to_owned()],
+            read_only_root: true,
+            ..SecurityConfig::default()
+        },
+        stop_signal: None,
+        shm_bytes: SHM_BYTES,
+        tty: false,
+        init: false,
+        log: config.log,
+        extras: std::mem::take(&mut config.extras),
+        pod: Some(PodPart::Holder),
+    };
+}
+
+/// A container of a pod: what it runs, in its holder's namespaces.
+pub(super) fn member_config(
+    make: &Make<'_>,
+    holder: &ContainerId,
+    found: &ObservedContainer,
+    member: MemberOf<'_>,
+) -> ContainerConfig {
+    let network = match found.address.clone() {
+        Some((network, address)) => {
+            let more = found.more_addresses.iter().cloned();
+            let more = more.map(|(network, address)| NetworkAddress { network, address });
+            NetworkMode::Bridge { network, address, more: more.collect() }
+        }
+        None => NetworkMode::Host,
+    };
+    let of_main = if member.is_main { "" } else { member.name };
+    let volumes = volumes_of(make, holder, of_main);
+    let mut config = container_config(make, member_id(holder, member.name, make.attempt), found.ids, network);
+    config.mounts.retain(|mount| !matches!(mount.source, MountSource::Volume { .. }));
+    // A newer image of a tag that moved may ask for volumes the pod was not made with.
+    let is_held = |volume: &VolumeConfig| found.volumes.iter().any(|held| held.name == volume.name);
+    let volumes = volumes.into_iter().filter(|(_, volume, _)| is_held(volume));
+    config.mounts.extend(volumes.map(|(target, volume, read_only)| MountConfig {
+        target,
+        source: MountSource::Volume { name: volume.name },
+        read_only,
+    }));
+    config.labels.insert(labels::MEMBER.to_owned(), member.name.to_owned());
+    config.labels.insert(labels::FAILURES.to_owned(), member.failures.to_string());
+    config.pod =
+        Some(PodPart::Member { of: holder.clone(), share_pids: member.share_pids, stop_order: member.stop_order });
+    config
+}
+
+/// What a container is in its pod.
+#[derive(Clone, Copy)]
+pub(super) struct MemberOf<'a> {
+    pub(super) name: &'a str,
+    pub(super) is_main: bool,
+    pub(super) failures: u32,
+    pub(super) share_pids: bool,
+    pub(super) stop_order: u32,
+}
+
 fn container_config(
     make: &Make<'_>,
     id: ContainerId,
@@ -243,6 +369,7 @@ fn container_config(
         dns_search: vec![make.object.stack.clone()],
         extras: runtime::runtime::Extras::default(),
         log: LogConfig::default(),
+        pod: None,
     }
 }
 
@@ -250,6 +377,9 @@ fn mounts(make: &Make<'_>) -> Vec<MountConfig> {
     let written = make.template.mounts.iter().filter_map(|mount| {
         let source = match &mount.what {
             MountWhat::Anonymous => return None,
+            MountWhat::Scratch(name) => {
+                MountSource::Volume { name: volume::scratch(&make.replica(), &make.id(), name).name }
+            }
             MountWhat::Volume(key) => MountSource::Volume { name: volume_name(key) },
             MountWhat::Bind(path) => MountSource::Bind { path: PathBuf::from(path) },
             MountWhat::File { content, mode } => MountSource::File { content: content.to_vec(), mode: *mode },

@@ -3,8 +3,6 @@
 
 use std::collections::BTreeMap;
 
-use runtime::runtime::ContainerState;
-
 use super::WaitingOn;
 use super::job;
 use super::pass::Pass;
@@ -21,7 +19,7 @@ pub(super) fn wait_for(pass: &mut Pass<'_>, object: &ObjectKey, on: &BTreeMap<Ob
 
 fn holds(pass: &Pass<'_>, key: &ObjectKey, how: DependsOn) -> bool {
     let found = pass.owned.get(key).map_or(&[][..], Vec::as_slice);
-    let running = found.iter().filter(|(_, container)| container.state == ContainerState::Running);
+    let running = found.iter().filter(|(_, container)| container.has_started());
     if let Some(app) = pass.desired.workloads.get(key) {
         let count = match how {
             // One that has done its work and is left so was started as well.

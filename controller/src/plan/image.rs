@@ -7,7 +7,7 @@ use runtime::runtime::ImageConfig;
 use super::bug::Bug;
 use super::pass::Pass;
 use super::{Action, Reason, StepId, WaitingOn};
-use crate::model::{ObjectKey, SourceRef, needed_images};
+use crate::model::{ContainerTemplate, ObjectKey, SourceRef, needed_images};
 
 /// How long an image may go unused before it is removed.
 pub const UNUSED_MS: u64 = 24 * 3_600_000;
@@ -50,6 +50,26 @@ impl<'a> Pass<'a> {
     }
 }
 
+impl<'a> Pass<'a> {
+    /// The image of a template, when those of all its members are present too; what is missing is pulled.
+    pub(super) fn images_of(
+        &mut self,
+        template: &'a ContainerTemplate,
+        object: &'a ObjectKey,
+    ) -> Option<(&'a Digest, &'a ImageConfig)> {
+        let mut found = self.image(&template.image.reference, object, &template.image.source);
+        for member in template.all().skip(1) {
+            found = self.image(&member.image.reference, object, &member.image.source).and(found);
+        }
+        found
+    }
+
+    /// Whether the images of a template's members are present.
+    pub(super) fn has_member_images(&self, template: &ContainerTemplate) -> bool {
+        template.all().skip(1).all(|member| self.observed.images.contains_key(&member.image.reference))
+    }
+}
+
 fn pull(pass: &mut Pass<'_>, reference: &ImageRef, object: &ObjectKey, source: &SourceRef) {
     let action = Action::PullImage { reference: reference.clone(), refresh: false };
     pass.push(action, Some(object), Reason::Missing, Some(source), Vec::new());
@@ -69,7 +89,7 @@ pub(super) fn remove_images(pass: &mut Pass<'_>) {
     if !observed.images.values().any(has_stamp) && !careless {
         return;
     }
-    let users = observed.containers.values().map(|container| &container.image);
+    let users = observed.containers.values().flat_map(|container| container.images());
     let (references, mut digests) = needed_images(pass.desired, &observed.images, users, &observed.revisions);
     if careless {
         digests.clear();

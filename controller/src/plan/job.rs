@@ -18,7 +18,7 @@ use super::cron::{Cron, time_zone};
 use super::pass::Pass;
 use super::template_hash::template_hash;
 use super::workload::is_left_alone;
-use super::{Action, Reason, StepId, WaitingOn, dependency};
+use super::{Action, Reason, StepId, WaitingOn, dependency, pod};
 use crate::model::{ConcurrencyPolicy, DesiredJob, JobOutcome, JobRecord, ObjectKey, Schedule};
 
 /// How late a scheduled run may start, if nothing else is said.
@@ -33,10 +33,7 @@ pub(super) fn plan_job<'a>(pass: &mut Pass<'a>, key: &'a ObjectKey, job: &'a Des
     }
     tidy::clear(pass, key, job);
     tidy::stop_unhealthy(pass, key, job);
-    let Some((digest, image_config)) = pass.image(&job.template.image.reference, key, &job.template.image.source)
-    else {
-        return;
-    };
+    let Some((digest, image_config)) = pass.images_of(&job.template, key) else { return };
     let hash = template_hash(&job.template, digest);
     let mut run = run::newest(pass, key);
     let make = Make {
@@ -45,7 +42,7 @@ pub(super) fn plan_job<'a>(pass: &mut Pass<'a>, key: &'a ObjectKey, job: &'a Des
         attempt: 0,
         index: None,
         template: &job.template,
-        hash,
+        hash: hash.clone(),
         image: digest,
         image_config,
         resources: &job.template.resources,
@@ -59,6 +56,7 @@ pub(super) fn plan_job<'a>(pass: &mut Pass<'a>, key: &'a ObjectKey, job: &'a Des
             false
         }
     };
+    pod::plan_members(pass, key, &pod::Kept::of_job(job, &hash));
     // One record of a Job in one plan: that of a new run tells how the old one ended, too.
     if let Some(record) = decided.filter(|_| !recorded) {
         put(pass, key, job, record, Reason::JobDecided);
@@ -68,6 +66,12 @@ pub(super) fn plan_job<'a>(pass: &mut Pass<'a>, key: &'a ObjectKey, job: &'a Des
 /// The first ordinal of a Job's newest run; 0: none.
 pub(super) fn latest_run(pass: &Pass<'_>, key: &ObjectKey) -> u32 {
     run::number(pass, key)
+}
+
+/// Which of the completions of an indexed Job's newest run this replica is.
+pub(super) fn index_of(pass: &Pass<'_>, key: &ObjectKey, ordinal: u32) -> Option<u32> {
+    let job = pass.desired.jobs.get(key)?;
+    index(job, ordinal.checked_sub(run::number(pass, key))?)
 }
 
 /// Whether the newest run has succeeded.

@@ -18,6 +18,22 @@ pub fn container_id(replica: &ReplicaKey, template: &TemplateHash, attempt: u32)
     format!("{}-{hash}", label(&readable, NAME_BYTES_MAX - 7)).parse().expect("label() returns a DNS label")
 }
 
+/// `shop-web-1-3f09ab-proxy-77aa01`: a container of a pod, with a hash over the exact pod, name and attempt.
+#[must_use]
+pub fn member_id(holder: &ContainerId, name: &str, attempt: u32) -> ContainerId {
+    let hash = hex(&[holder.as_str(), name, &attempt.to_string()], 6);
+    let readable = format!("{holder}-{name}");
+    format!("{}-{hash}", label(&readable, NAME_BYTES_MAX - 7)).parse().expect("label() returns a DNS label")
+}
+
+/// A volume that goes with a pod or container: `shop-web-1-3f09ab-cache-8c21d0e4`.
+#[must_use]
+pub(super) fn scratch_volume_name(pod: &ContainerId, name: &str) -> VolumeName {
+    let hash = hex(&[pod.as_str(), name], 8);
+    let readable = format!("{pod}-{name}");
+    format!("{}-{hash}", label(&readable, NAME_BYTES_MAX - 9)).parse().expect("label() returns a DNS label")
+}
+
 /// The default network of a stack: the stack's own name, unless that is the network of containers made by hand.
 #[must_use]
 pub fn network_name(stack: &str) -> NetworkName {

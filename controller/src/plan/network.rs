@@ -13,7 +13,7 @@ use super::container::Make;
 use super::name::{network_name, network_of};
 use super::pass::{Found, Obstacle, Pass};
 use super::{Action, Reason, StepId, WaitingOn};
-use crate::model::{ContainerTemplate, DesiredState, NetworkRange, ObjectKey, ObservedState, SourceRef};
+use crate::model::{ContainerTemplate, DesiredState, NetworkRange, ObjectKey, ObservedState, SourceRef, Workload};
 
 /// A network holds 1,021 containers: a Linux bridge has 1,023 ports (`BR_PORT_BITS`), so a wider one would be a lie.
 const PREFIX_LEN: u8 = 22;
@@ -136,7 +136,11 @@ pub(super) fn networks_of(template: &ContainerTemplate, stack: &str) -> Vec<Netw
 pub(super) fn plan_networks<'a>(pass: &mut Pass<'a>) {
     let mut wanted: BTreeMap<NetworkName, Wanted<'a>> = BTreeMap::new();
     let mut stack_before: Option<&str> = None;
-    let apps = pass.desired.workloads.iter().filter(|(_, app)| app.replicas > 0 && !app.template.host_network);
+    // One that wants the host's may have to go back to a revision that had its stack's (simulation seed 8923).
+    let revisions = &pass.observed.revisions;
+    let goes_back = |key: &ObjectKey| revisions.get(key).into_iter().flatten().any(|r| !r.template.host_network);
+    let is_bridged = |key: &ObjectKey, app: &Workload| !app.template.host_network || goes_back(key);
+    let apps = pass.desired.workloads.iter().filter(|(key, app)| app.replicas > 0 && is_bridged(key, app));
     let jobs = pass.desired.jobs.iter().filter(|(_, job)| !job.template.host_network);
     let apps = apps.map(|(key, app)| (key, &app.template, &app.source));
     for (key, template, source) in apps.chain(jobs.map(|(key, job)| (key, &job.template, &job.source))) {

@@ -49,6 +49,8 @@ pub(super) struct Pass<'a> {
     pub(super) stopped: BTreeMap<ContainerId, StepId>,
     /// The step after which it is no more.
     pub(super) removed: BTreeMap<ContainerId, StepId>,
+    /// Containers this plan makes.
+    pub(super) made: BTreeSet<ContainerId>,
     /// Views of containers this plan makes.
     pub(super) views: BTreeMap<ContainerId, DnsView>,
     /// Stops of containers the table in force still names.
@@ -103,6 +105,7 @@ impl<'a> Pass<'a> {
             kept: BTreeSet::new(),
             stopped: BTreeMap::new(),
             removed: BTreeMap::new(),
+            made: BTreeSet::new(),
             views: BTreeMap::new(),
             drains: Vec::new(),
             viewless_starts: Vec::new(),

@@ -39,10 +39,9 @@ pub(super) fn target<'a>(pass: &mut Pass<'a>, key: &'a ObjectKey, app: &'a Workl
     let observed = pass.observed;
     let revisions = observed.revisions.get(key).map_or(&[][..], Vec::as_slice);
     let last = revisions.last();
-    let image = &app.template.image;
-    let Some((digest, image_config)) = pass.image(&image.reference, key, &image.source) else {
+    let Some((digest, image_config)) = pass.images_of(&app.template, key) else {
         // The wanted image is on its way or cannot be had: go on with what was wanted before.
-        let before = last?;
+        let before = last.filter(|before| pass.has_member_images(&before.template))?;
         let image_config = *pass.images.get(&before.image)?;
         let target = Target {
             hash: before.template_hash.clone(),
@@ -168,7 +167,7 @@ pub(super) fn is_paused(pass: &Pass<'_>, key: &ObjectKey) -> bool {
 
 fn good_before<'a>(pass: &Pass<'a>, revisions: &'a [Revision], hash: &TemplateHash) -> Option<Good<'a>> {
     let mut good = revisions.iter().rev().filter(|r| r.result == RevisionResult::Ready && r.template_hash != *hash);
-    let revision = good.next()?;
+    let revision = good.next().filter(|revision| pass.has_member_images(&revision.template))?;
     let image_config = *pass.images.get(&revision.image)?;
     Some(Good { revision, image_config })
 }
@@ -290,6 +289,14 @@ fn failure_text(app: &Workload, current: &Revision, progress: &Progress, found: 
         };
         why.push_str(&format!("; {} {how}", container.replica));
     }
+    let pods = found.iter().filter(|(_, c)| c.template_hash == current.template_hash);
+    let ended = pods.filter_map(|(_, c)| Some((c, c.pod.as_ref()?))).find_map(|(c, pod)| {
+        let bad = |exit: &ExitStatus| *exit != ExitStatus::Code(0);
+        let (_, name, exit) =
+            pod.newest_of_all().find_map(|(role, name, m)| Some((role, name, m?.exit.filter(bad)?)))?;
+        Some(format!("; container `{name}` of {}: {exit}", c.replica))
+    });
+    why.push_str(&ended.unwrap_or_default());
     why
 }
 

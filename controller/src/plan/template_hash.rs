@@ -11,7 +11,10 @@ use runtime::image::Digest;
 use sha2::{Digest as _, Sha256};
 
 use super::name::hex;
-use crate::model::{ContainerTemplate, DEFAULT_NETWORK, EnvValue, MountWhat, NetworkUse, OnChange, TemplateHash};
+use crate::model::{
+    ContainerTemplate, DEFAULT_NETWORK, EnvValue, ImageSource, Mount, MountWhat, NetworkUse, OnChange, Pod, Role,
+    TemplateHash,
+};
 
 /// Version of the list. Contract: raising it replaces every container of every host once.
 const VERSION: &str = "v1";
@@ -84,7 +87,30 @@ pub(super) fn fields(template: &ContainerTemplate) -> BTreeMap<String, String> {
     put("security.capAdd", names(&security.cap_add));
     put("security.capDrop", names(&security.cap_drop));
     put("security.readOnlyRoot", flag(security.read_only_root));
+    if let Some(pod) = &template.pod {
+        fields.extend(pod_fields(pod));
+    }
     fields
+}
+
+/// What is beside the main container, each by its name.
+fn pod_fields(pod: &Pod<ImageSource, EnvValue, Mount, NetworkUse>) -> BTreeMap<String, String> {
+    // How the main container is called makes no difference to it.
+    let name = |(role, name): (Role, &str)| match role {
+        Role::Main => role.as_str().to_owned(),
+        Role::Init | Role::Sidecar | Role::Beside => format!("{}:{name}", role.as_str()),
+    };
+    let order: Vec<String> = pod.parts().into_iter().map(name).collect();
+    let mut all = BTreeMap::from([("containers".to_owned(), order.join(" "))]);
+    if pod.share_pids {
+        all.insert("shareProcessNamespace".to_owned(), "true".to_owned());
+    }
+    for member in &pod.members {
+        let name = |field: &str| format!("containers.{}.{field}", member.name);
+        all.insert(name("image"), member.template.image.reference.to_string());
+        all.extend(fields(&member.template).into_iter().map(|(field, value)| (name(&field), value)));
+    }
+    all
 }
 
 fn mounted(what: &MountWhat, on_change: OnChange) -> String {
@@ -97,6 +123,7 @@ fn mounted(what: &MountWhat, on_change: OnChange) -> String {
         }
         (MountWhat::File { mode, .. }, OnChange::None) => format!("file {mode:o}"),
         (MountWhat::Anonymous, OnChange::Roll | OnChange::None) => "anonymous".to_owned(),
+        (MountWhat::Scratch(name), OnChange::Roll | OnChange::None) => format!("scratch {name}"),
         (MountWhat::Tmpfs { size_bytes }, OnChange::Roll | OnChange::None) => {
             format!("tmpfs {}", size_bytes.map_or_else(|| "default".to_owned(), |bytes| bytes.to_string()))
         }

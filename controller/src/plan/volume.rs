@@ -1,13 +1,14 @@
 //! Volumes: declared ones are made and never removed by a plan; anonymous ones (an image's `VOLUME` that nothing is
-//! mounted on) belong to one replica, stay over restarts and replacements, and go with their App.
+//! mounted on) belong to one replica, stay over restarts and replacements, and go with their App; scratch ones go with the
+//! pod or container they were made for.
 
 use std::collections::BTreeMap;
 
-use runtime::id::VolumeName;
+use runtime::id::{ContainerId, VolumeName};
 use runtime::runtime::{ImageConfig, VolumeConfig};
 
 use super::bug::Bug;
-use super::name::{anonymous_volume_name, volume_name};
+use super::name::{anonymous_volume_name, scratch_volume_name, volume_name};
 use super::pass::Pass;
 use super::{Action, Reason, StepId};
 use crate::model::{
@@ -36,6 +37,12 @@ pub(super) fn remove_volumes(pass: &mut Pass<'_>) {
             }
             continue;
         };
+        if let Some(pod) = &volume.scratch_of {
+            if let Some(after) = gone(pass, pod) {
+                doomed.push((name, &replica.workload, Reason::Unused, after));
+            }
+            continue;
+        }
         let reason = if pass.desired.workloads.contains_key(&replica.workload) {
             continue;
         } else if pass.desired.jobs.contains_key(&replica.workload) {
@@ -64,6 +71,17 @@ pub(super) fn remove_volumes(pass: &mut Pass<'_>) {
     }
 }
 
+/// Steps after which a container is no more; `None`: it stays, or is on its way.
+fn gone(pass: &Pass<'_>, id: &ContainerId) -> Option<Vec<StepId>> {
+    if pass.made.contains(id) || pass.is_being_made(id) {
+        return None;
+    }
+    match pass.observed.containers.contains_key(id) {
+        true => pass.removed.get(id).map(|step| vec![*step]),
+        false => Some(Vec::new()),
+    }
+}
+
 /// How a declared volume is made.
 pub(super) fn named(key: &ObjectKey) -> VolumeConfig {
     let labels = [(labels::STACK, &key.stack), (labels::NAME, &key.name)];
@@ -76,6 +94,18 @@ pub(super) fn named(key: &ObjectKey) -> VolumeConfig {
 pub(super) fn anonymous(replica: &ReplicaKey, path: &str) -> VolumeConfig {
     let labels = super::container::replica_labels(replica);
     VolumeConfig { name: anonymous_volume_name(replica, path), labels }
+}
+
+/// How a volume that goes with one pod (or container) is made.
+pub(super) fn scratch(replica: &ReplicaKey, pod: &ContainerId, name: &str) -> VolumeConfig {
+    let mut labels = super::container::replica_labels(replica);
+    labels.insert(crate::model::labels::SCRATCH_OF.to_owned(), pod.to_string());
+    VolumeConfig { name: scratch_volume_name(pod, name), labels }
+}
+
+/// Whether the template itself mounts a volume without a name there.
+pub(super) fn is_anonymous(template: &ContainerTemplate, path: &str) -> bool {
+    template.mounts.iter().any(|mount| mount.what == MountWhat::Anonymous && trimmed(&mount.path) == path)
 }
 
 /// The image's `VOLUME` paths that the template mounts nothing on, and the template's own volumes without a name.
@@ -104,16 +134,21 @@ pub(super) fn exclusive_volumes(
     replica: &ReplicaKey,
 ) -> Vec<VolumeName> {
     let single = |key: &ObjectKey| desired.volumes.get(key).is_none_or(|v| v.access == VolumeAccess::Single);
-    let declared = template.mounts.iter().filter(|mount| !mount.read_only).filter_map(|mount| match &mount.what {
+    let mounts = template.all().flat_map(|template| &template.mounts).filter(|mount| !mount.read_only);
+    let declared = mounts.filter_map(|mount| match &mount.what {
         MountWhat::Volume(key) if single(key) => Some(volume_name(key)),
         MountWhat::Volume(_)
         | MountWhat::Bind(_)
         | MountWhat::File { .. }
         | MountWhat::Tmpfs { .. }
-        | MountWhat::Anonymous => None,
+        | MountWhat::Anonymous
+        | MountWhat::Scratch(_) => None,
     });
     let anonymous = anonymous_paths(template, image).map(|path| anonymous_volume_name(replica, path));
-    declared.chain(anonymous).collect()
+    let asked = template.all().skip(1).flat_map(|member| &member.mounts);
+    let asked = asked.filter(|mount| mount.what == MountWhat::Anonymous);
+    let asked = asked.map(|mount| anonymous_volume_name(replica, trimmed(&mount.path)));
+    declared.chain(anonymous).chain(asked).collect()
 }
 
 impl Pass<'_> {

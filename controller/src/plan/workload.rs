@@ -8,16 +8,18 @@
 mod replace;
 mod slot;
 
+pub(super) use replace::is_left_alone as is_not_run_again;
+
 use std::collections::BTreeMap;
 
-use runtime::runtime::{Alteration, ContainerState, ImageConfig};
+use runtime::runtime::{Alteration, ContainerState, ImageConfig, Resources};
 use slot::Slot;
 
 use super::bug::Bug;
 use super::pass::{Found, Pass};
 use super::rollout::{self, Progress, Target, change_reason};
 use super::volume::exclusive_volumes;
-use super::{Action, Reason, StepId, WaitingOn, dependency};
+use super::{Action, Reason, StepId, WaitingOn, dependency, pod};
 use crate::model::{ContainerTemplate, DesiredState, ObjectKey, ObservedContainer, ReplicaKey, TemplateHash, Workload};
 
 /// One App under planning.
@@ -59,6 +61,7 @@ pub(super) fn plan_workload<'a>(pass: &mut Pass<'a>, key: &'a ObjectKey, wanted:
     app.replace(pass, &target, is_proven);
     app.forget_leaving(pass);
     app.start_created(pass);
+    pod::plan_members(pass, key, &pod::Kept::of_app(wanted, &target));
     app.set_limits(pass, &target);
     app.note_unready(pass, &target);
     if !app.is_gated {
@@ -344,9 +347,11 @@ impl<'a> App<'a> {
     }
 
     fn set_limits(&self, pass: &mut Pass<'a>, target: &Target<'a>) {
-        let limits = &self.wanted.template.resources;
+        // A holder has none: the members of a pod have their own.
+        let none = Resources::default();
         for (_, slot) in self.slots.range(..=self.wanted.replicas) {
             for (id, container) in &slot.live {
+                let limits = if container.pod.is_some() { &none } else { &self.wanted.template.resources };
                 let makes = container.state == ContainerState::Creating;
                 let reason = match container.resources == *limits {
                     false => Reason::LimitsChanged,

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use runtime::id::ContainerId;
+use runtime::image::Digest;
 use runtime::runtime::{ContainerState, ImageHealthcheck};
 
 use super::Watched;
@@ -36,22 +37,38 @@ pub enum Gate {
 #[must_use]
 pub fn targets(desired: &DesiredState, state: &ObservedState) -> BTreeMap<ContainerId, Watched> {
     let running = state.containers.iter().filter(|(_, container)| container.state == ContainerState::Running);
-    let watched = running.map(|(id, container)| {
+    let watched = running.flat_map(|(id, container)| {
         let is_app = container.replica.workload.kind == Kind::App;
         let template = template(container, desired, state);
         let host_network = template.is_some_and(|template| template.host_network);
         let address = container.address.as_ref().map(|(_, address)| *address);
         let address = address.or(host_network.then_some(Ipv4Addr::LOCALHOST));
-        let watched = Watched {
-            object: container.replica.workload.clone(),
-            name: container.replica.to_string(),
-            gate: is_app.then(|| gate(template, container, state, address)),
-            startup: template.and_then(|template| template.startup.clone()).filter(|check| can_ask(check, address)),
-            liveness: template.and_then(|template| template.liveness.clone()).filter(|check| can_ask(check, address)),
-            address,
-            started_boot_ms: container.started_boot_ms,
+        let one = |id: &ContainerId, name: String, template: Option<&ContainerTemplate>, image, started_boot_ms| {
+            let check = |of: fn(&ContainerTemplate) -> &Option<Healthcheck>| {
+                template.and_then(|template| of(template).clone()).filter(|check| can_ask(check, address))
+            };
+            let watched = Watched {
+                object: container.replica.workload.clone(),
+                name,
+                gate: is_app.then(|| gate(template, image, state, address)),
+                startup: check(|template| &template.startup),
+                liveness: check(|template| &template.liveness),
+                address,
+                started_boot_ms,
+            };
+            (id.clone(), watched)
         };
-        (id.clone(), watched)
+        let name = container.replica.to_string();
+        let Some(pod) = &container.pod else {
+            return vec![one(id, name, template, &container.image, container.started_boot_ms)];
+        };
+        let running = pod.members.iter().filter(|(_, member)| member.state == ContainerState::Running);
+        let watched = running.map(|(id, member)| {
+            let role = pod.role(&member.name);
+            let template = template.zip(role).and_then(|(template, role)| template.part(role, &member.name));
+            one(id, format!("{name}/{}", member.name), template, &member.image, member.started_boot_ms)
+        });
+        watched.collect()
     });
     watched.filter(|(_, w)| w.gate.is_some() || w.startup.is_some() || w.liveness.is_some()).collect()
 }
@@ -74,14 +91,14 @@ fn template<'a>(
 
 fn gate(
     template: Option<&ContainerTemplate>,
-    container: &ObservedContainer,
+    digest: &Digest,
     state: &ObservedState,
     address: Option<Ipv4Addr>,
 ) -> Gate {
     let check = match template.and_then(|template| template.healthcheck.as_ref()) {
         Some(check) => Some(check.clone()),
         None => {
-            let image = state.images.values().find(|image| image.digest == container.image);
+            let image = state.images.values().find(|image| image.digest == *digest);
             image.and_then(|image| image.config.healthcheck.as_ref()).and_then(image_check)
         }
     };

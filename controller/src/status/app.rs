@@ -44,7 +44,9 @@ pub(super) fn phase(page: Page<'_>, key: &ObjectKey, app: &Workload, base: &Obje
     if page.has_steps(key) || rolling || unready || page.waiting(key).next().is_some() {
         let verb = if revision.is_some_and(|revision| revision.number > 1) && rolling { "Rolling" } else { "Starting" };
         let verb = if unready || rolling { verb } else { "Changing" };
-        let probe = base.replicas.iter().find_map(|replica| replica.probe.as_deref());
+        let late = base.replicas.iter().filter(|replica| !replica.ready);
+        let pods = late.filter_map(|replica| replica.pod.as_deref()).find(|word| *word != "Running");
+        let probe = base.replicas.iter().find_map(|replica| replica.probe.as_deref()).or(pods);
         let probe = probe.filter(|_| unready).map_or_else(String::new, |said| format!(": {}", text::short(said)));
         return (Phase::Progressing, format!("{verb}{rev} {}/{}{probe}{aside}", base.ready, app.replicas));
     }

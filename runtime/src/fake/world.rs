@@ -123,7 +123,10 @@ impl World {
         if self.argv(config).is_empty() {
             return Err(Error::BadContainer("there is no program to run".to_owned()));
         }
-        self.check_network(config)?;
+        self.check_holder(config)?;
+        if config.holder().is_none() {
+            self.check_network(config)?;
+        }
         self.next_pid += 1;
         let times = ContainerTimes { created_unix_ms: self.unix_ms, ..ContainerTimes::default() };
         let info = ContainerInfo {
@@ -161,7 +164,7 @@ impl World {
 
     pub(super) fn start(&mut self, id: &ContainerId) -> Result<()> {
         let config = self.container(id)?.config.clone();
-        let program = program(&self.argv(&config));
+        let program = if config.is_holder() { Program::Runs } else { program(&self.argv(&config)) };
         let (boot_ms, unix_ms) = (self.boot_ms, self.unix_ms);
         let info = self.container(id)?;
         if info.state != ContainerState::Created {
@@ -202,6 +205,7 @@ impl World {
         (info.state, info.pid, info.exit) = (ContainerState::Stopped, None, Some(exit));
         (info.times.finished_boot_ms, info.times.finished_unix_ms) = (boot_ms, unix_ms);
         self.announce(&RuntimeEvent::Exited { id: id.clone(), exit });
+        self.end_with_pids_of(id);
     }
 
     pub(super) fn exec_answer(&mut self, id: &ContainerId, args: &[String]) -> Program {

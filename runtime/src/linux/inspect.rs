@@ -89,6 +89,10 @@ fn look(
 }
 
 fn altered_network(host: &HostEnds, config: &ContainerConfig, pid: i32) -> Option<Alteration> {
+    // A member has its holder's link.
+    if config.holder().is_some() {
+        return None;
+    }
     for (n, (network, _)) in config.network.addresses().enumerate() {
         match host.is_attached(&config.id, n, network) {
             None => return Some(Alteration::Network),

@@ -115,6 +115,8 @@ fn launch(spec: &Spec, bundle: PathBuf, id: &str) -> Result<Launch> {
         more_bridges: Vec::new(),
         reaper: false,
         told: Some(Told { bundle, annotations, version: spec.version().clone() }),
+        holds: false,
+        joins: None,
     })
 }
 

@@ -64,11 +64,7 @@ pub(super) fn run(spec: &Spec, launch: &Launch, options: &SpawnOptions, ends: &E
     let root = open_root()?;
     program::enter_directory(root.as_fd(), process.cwd())?;
     let user = privileges.look_up_user(root.as_fd(), launch, None, process)?.clone();
-    let program = Program::find(
-        process.args().as_deref().unwrap_or_default(),
-        process.env().clone().unwrap_or_default(),
-        &user.home,
-    )?;
+    let program = if launch.holds { None } else { Some(find_program(process, &user.home)?) };
     rustix::process::setsid().doing(|| "make a session")?;
     let wants_terminal = matches!(options.stdio, Stdio::Terminal);
     let terminal = if wants_terminal { Some(open_terminal(root.as_fd(), user.uid, process)?) } else { None };
@@ -82,7 +78,15 @@ pub(super) fn run(spec: &Spec, launch: &Launch, options: &SpawnOptions, ends: &E
     if launch.reaper {
         reaper::stand_before(ends.report)?;
     }
-    Err(program.execute())
+    match program {
+        Some(program) => Err(program.execute()),
+        None => reaper::hold(ends.report),
+    }
+}
+
+fn find_program(process: &Process, home: &str) -> Result<Program> {
+    let args = process.args().as_deref().unwrap_or_default();
+    Program::find(args, process.env().clone().unwrap_or_default(), home)
 }
 
 fn surroundings(spec: &Spec) -> Surroundings {

@@ -31,6 +31,22 @@ fn path(namespace: &LinuxNamespace) -> Option<&Path> {
     namespace.path().as_deref().filter(|path| !path.as_os_str().is_empty())
 }
 
+/// Makes a spec join the namespaces of a running process that a pod shares, instead of making new ones.
+pub(super) fn join(spec: &mut Spec, pid: i32, share_pids: bool) {
+    let Some(list) = spec.linux_mut().as_mut().and_then(|linux| linux.namespaces_mut().as_mut()) else { return };
+    for namespace in list {
+        let name = match namespace.typ() {
+            Type::User => "user",
+            Type::Network => "net",
+            Type::Ipc => "ipc",
+            Type::Uts => "uts",
+            Type::Pid if share_pids => "pid",
+            Type::Pid | Type::Mount | Type::Cgroup | Type::Time => continue,
+        };
+        namespace.set_path(Some(format!("/proc/{pid}/ns/{name}").into()));
+    }
+}
+
 /// The flag of a kind for clone, unshare and setns.
 fn flag(kind: Type) -> i32 {
     match kind {

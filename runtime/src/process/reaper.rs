@@ -35,6 +35,32 @@ pub(super) fn stand_before(report: BorrowedFd<'_>) -> Result<()> {
     }
 }
 
+/// Stays as the holder of its namespaces until it is asked to end; reaps whatever ends in its process ids. Returns only
+/// with the reason why not.
+pub(super) fn hold(report: BorrowedFd<'_>) -> Result<()> {
+    let everything = SigSet::all();
+    nix::sys::signal::sigprocmask(SigmaskHow::SIG_SETMASK, Some(&everything), None).doing(|| "block signals")?;
+    // Members with its process ids must not read in it what it has from the supervisor.
+    let doing = || "protect the memory of the pod's holder";
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable).doing(doing)?;
+    let _ = rustix::thread::set_name(c"boxship-pod");
+    // Ends the conversation: it runs.
+    // SAFETY: this process uses no descriptor from here on.
+    if let Err(error) = unsafe { clone::close_others(3, &[]) } {
+        let error = Error::io("close files of the pod's holder", error);
+        let _ = fdpass::send(report, &encode(&Report::Failed((&error).into())), &[]);
+        clone::exit_now(127)
+    }
+    loop {
+        match everything.wait() {
+            Ok(Signal::SIGTERM | Signal::SIGINT | Signal::SIGQUIT) => clone::exit_now(0),
+            // No child has the number 0.
+            Ok(Signal::SIGCHLD) => drop(collect(Pid::from_raw(0))),
+            Ok(_) | Err(_) => {}
+        }
+    }
+}
+
 fn reap(child: Pid, everything: &SigSet) -> i32 {
     loop {
         match everything.wait() {

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::id::ContainerId;
 use crate::runtime::IdRange;
 
 /// Everything beside the OCI spec that starting one container takes.
@@ -47,6 +48,21 @@ pub struct Launch {
     /// What the hooks of the spec are told of the container.
     #[serde(default)]
     pub told: Option<Told>,
+    /// It runs no program: it keeps its namespaces for others, and reaps what they leave in its process ids.
+    #[serde(default)]
+    pub holds: bool,
+    /// The namespaces of another container that it joins instead of new ones.
+    #[serde(default)]
+    pub joins: Option<Joins>,
+}
+
+/// Whose namespaces are joined.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Joins {
+    /// Who holds them.
+    pub holder: ContainerId,
+    /// Process ids too.
+    pub share_pids: bool,
 }
 
 /// What hooks are told beside status and pid (OCI runtime specification, "State").

@@ -165,7 +165,7 @@ fn mounts(input: &LowerInput<'_>) -> Result<Vec<Mount>> {
             mounts.push(mount(target, kind, options.iter().map(|option| (*option).to_owned()).collect())?);
         }
     }
-    for one in own {
+    for one in own.iter().filter(|_| !input.config.is_holder()) {
         let MountSource::Tmpfs { size_bytes } = &one.source else { continue };
         check_target(&one.target)?;
         let mut options: Vec<String> = ["nosuid", "nodev", "mode=1777"].map(str::to_owned).to_vec();

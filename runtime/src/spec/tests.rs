@@ -37,6 +37,7 @@ fn config() -> ContainerConfig {
         dns_search: vec!["shop".into()],
         extras: crate::runtime::Extras::default(),
         log: LogConfig::default(),
+        pod: None,
     }
 }
 

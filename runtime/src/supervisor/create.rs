@@ -32,7 +32,7 @@ const START_MS: u64 = 30_000;
 const CLEANUP_TRIES: u32 = 11;
 
 impl Supervisor {
-    pub(super) fn create(&mut self, client: u64, create: Create) -> Result<()> {
+    pub(super) fn create(&mut self, client: u64, mut create: Create) -> Result<()> {
         let id = create.id.clone();
         if self.containers.contains_key(&id) {
             return Err(Error::Conflict(format!("container `{id}` exists already")));
@@ -42,12 +42,26 @@ impl Supervisor {
             let _ = self.undo_unborn(&id);
             self.forget_files(&id);
         }
+        self.join_pod(&mut create)?;
         let result = self.spawn(client, &create);
         if result.is_err() {
             self.forget_files(&id);
             let _ = process::cleanup(&create.launch);
         }
         result
+    }
+
+    /// A member of a pod joins what its holder holds. The holder is our child (or the keeper's) and its end not yet heard
+    /// of, so its number is its own while this runs.
+    fn join_pod(&self, create: &mut Create) -> Result<()> {
+        let Some(joins) = &create.launch.joins else { return Ok(()) };
+        let missing = || Error::Conflict(format!("the pod `{}` does not run", joins.holder));
+        let holder = self.containers.get(&joins.holder).ok_or_else(missing)?;
+        if holder.record.state != ContainerState::Running || holder.init.is_none() || holder.init_ended {
+            return Err(missing());
+        }
+        process::join(&mut create.spec, holder.record.identity.pid, joins.share_pids);
+        Ok(())
     }
 
     fn spawn(&mut self, client: u64, create: &Create) -> Result<()> {

@@ -174,6 +174,7 @@ pub(crate) fn container(desk: &Desk, image: Digest) {
         dns_search: Vec::new(),
         extras: runtime::runtime::Extras::default(),
         log: LogConfig::default(),
+        pod: None,
     };
     let dir = desk.lab.layout().container_dir(&config.id);
     std::fs::create_dir_all(&dir).expect("make a directory");

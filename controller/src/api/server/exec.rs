@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 use super::Api;
 use super::refusal::{Refusal, blocking};
 use crate::api::types::{ApiError, EXEC_FRAME_BYTES_MAX, ExecFrame, ExecRequest};
-use crate::model::by_hand;
+use crate::model::{ObservedPod, Role, by_hand};
 
 /// The protocols' names in the `Upgrade` header.
 const PROTOCOL: &str = "boxship-exec";
@@ -89,8 +89,30 @@ fn find(api: &Api, exec: &ExecRequest) -> Result<ContainerId, Refusal> {
     let exact = running.iter().find(|(_, c)| c.replica.to_string() == exec.target);
     let first =
         running.iter().filter(|(_, c)| c.replica.workload.name == exec.target).min_by_key(|(_, c)| c.replica.ordinal);
-    let found = exact.or(first).map(|(id, _)| (*id).clone());
-    found.ok_or_else(|| Refusal::conflict(format!("no container of {}/{} is running", exec.stack, exec.target)))
+    let found = exact.or(first);
+    let none = || Refusal::conflict(format!("no container of {}/{} is running", exec.stack, exec.target));
+    let (id, container) = found.ok_or_else(none)?;
+    match &container.pod {
+        Some(pod) => member(pod, exec),
+        None if exec.container.as_ref().is_some_and(|name| *name != container.replica.workload.name) => {
+            let what = format!("{} is one container, `{}`", container.replica, container.replica.workload.name);
+            Err(Refusal::conflict(what))
+        }
+        None => Ok((*id).clone()),
+    }
+}
+
+/// The running container of a pod that has the name; without one the main container.
+fn member(pod: &ObservedPod, exec: &ExecRequest) -> Result<ContainerId, Refusal> {
+    let main = pod.parts.iter().find(|(role, _)| *role == Role::Main).map(|(_, name)| name);
+    let names = || pod.parts.iter().map(|(_, name)| name.as_str()).collect::<Vec<_>>().join(", ");
+    let name = exec.container.as_ref().or(main).filter(|name| pod.role(name).is_some());
+    let Some(name) = name else {
+        return Err(Refusal::conflict(format!("the containers of {} are: {}", exec.target, names())));
+    };
+    let running = pod.newest(name).filter(|(_, member)| member.state == ContainerState::Running);
+    let not = || Refusal::conflict(format!("container `{name}` of {}/{} does not run", exec.stack, exec.target));
+    running.map(|(id, _)| id.clone()).ok_or_else(not)
 }
 
 /// A program under way and its ends of the pipes.

@@ -48,6 +48,8 @@ pub(super) struct Which {
     /// One container, as `find_container` understands it.
     container: Option<String>,
     replica: Option<String>,
+    /// Only this container of replicas that have several.
+    member: Option<String>,
     tail: Option<usize>,
     #[serde(default)]
     follow: bool,
@@ -65,7 +67,7 @@ pub(super) async fn get(State(api): State<Arc<Api>>, Query(which): Query<Which>)
         .parse()
         .map_err(|e: crate::model::KeyError| Refusal::bad_request(e.to_string()))?;
     tokio::task::spawn_blocking(move || {
-        send_all(&|| containers(&api, &key, which.replica.as_deref()), &|| false, follow, &send);
+        send_all(&|| containers(&api, &key, &which), &|| false, follow, &send);
     });
     Ok(ndjson(lines))
 }
@@ -103,15 +105,30 @@ fn is_live(linux: &LinuxRuntime, config: &ContainerConfig) -> bool {
 }
 
 /// The log files of the containers asked for, oldest container first.
-fn containers(api: &Api, key: &ObjectKey, replica: Option<&str>) -> Vec<(String, PathBuf)> {
+fn containers(api: &Api, key: &ObjectKey, which: &Which) -> Vec<(String, PathBuf)> {
     let view = api.views.borrow().clone();
     let containers = view.seen.state.containers.iter().filter(|(_, container)| container.replica.workload == *key);
-    let mut found: Vec<_> = containers
-        .map(|(id, container)| (container.replica.ordinal, container.attempt, container.replica.to_string(), id))
-        .filter(|(_, _, name, _)| replica.is_none_or(|wanted| wanted == name))
-        .collect();
+    let mut found = Vec::new();
+    for (id, container) in containers {
+        let replica = container.replica.to_string();
+        if which.replica.as_ref().is_some_and(|wanted| *wanted != replica) {
+            continue;
+        }
+        let (ordinal, attempt) = (container.replica.ordinal, container.attempt);
+        let Some(pod) = &container.pod else {
+            found.push((ordinal, attempt, 0, 0, replica, id));
+            continue;
+        };
+        // A pod's in the order of starting, each as often as it was made.
+        for (at, (_, name)) in pod.parts.iter().enumerate() {
+            let is_wanted = which.member.as_ref().is_none_or(|wanted| wanted == name);
+            for (id, member) in pod.members.iter().filter(|(_, member)| is_wanted && member.name == *name) {
+                found.push((ordinal, attempt, at, member.attempt, format!("{replica}/{name}"), id));
+            }
+        }
+    }
     found.sort();
-    found.into_iter().map(|(_, _, name, id)| (name, api.runtime.log_dir(id))).collect()
+    found.into_iter().map(|(.., name, id)| (name, api.runtime.log_dir(id))).collect()
 }
 
 /// Sends the logs of what `found` finds, each time anew; followed ones until `over`, which is asked before the last read.

@@ -145,6 +145,7 @@ fn template(
         host_network,
         networks,
         tty,
+        pod: None,
         image: image?,
     })
 }

@@ -7,9 +7,9 @@ use serde_json::{Map, Value as Json, json};
 
 use crate::manifest::{native, yaml};
 use crate::model::{
-    ContainerTemplate, DependsOn, DesiredImage, DesiredJob, DesiredState, EnvValue, Healthcheck, Kind, Mount,
-    MountWhat, NetworkUse, ObjectKey, OnChange, OnFailure, Probe, PublishedPort, Restart, RunPolicy, UpdateStrategy,
-    VolumeAccess, Workload,
+    ContainerTemplate, DependsOn, DesiredImage, DesiredJob, DesiredState, EnvValue, Healthcheck, ImageSource, Kind,
+    Mount, MountWhat, NetworkUse, ObjectKey, OnChange, OnFailure, Pod, Probe, PublishedPort, Restart, Role, RunPolicy,
+    UpdateStrategy, VolumeAccess, Workload,
 };
 
 /// Docker's, as in `native::template`.
@@ -250,6 +250,9 @@ fn template(stack: &mut Stack, document: &mut Document, template: &ContainerTemp
     if !template.networks.is_empty() {
         put(document, "networks", template.networks.iter().map(network_use).collect::<Vec<_>>());
     }
+    if let Some(pod) = &template.pod {
+        self::pod(stack, document, pod);
+    }
 }
 
 fn network_use(network: &NetworkUse) -> Json {
@@ -266,6 +269,30 @@ fn network_use(network: &NetworkUse) -> Json {
         put(&mut fields, "address", address.to_string());
     }
     Json::Object(fields)
+}
+
+/// The main container is the App or Job itself; the others are lists beside it.
+fn pod(stack: &mut Stack, document: &mut Document, pod: &Pod<ImageSource, EnvValue, Mount, NetworkUse>) {
+    let mut lists: BTreeMap<&str, Vec<Json>> = BTreeMap::new();
+    for member in &pod.members {
+        let mut fields = Document::new();
+        put(&mut fields, "name", member.name.as_str());
+        self::template(stack, &mut fields, &member.template);
+        for key in ["stopGracePeriod", "networks"] {
+            fields.remove(key);
+        }
+        if member.role == Role::Sidecar {
+            put(&mut fields, "restart", "always");
+        }
+        let list = if member.role == Role::Beside { "containers" } else { "initContainers" };
+        lists.entry(list).or_default().push(Json::Object(fields));
+    }
+    for (name, list) in lists {
+        put(document, name, list);
+    }
+    if pod.share_pids {
+        put(document, "shareProcessNamespace", true);
+    }
 }
 
 fn security(document: &mut Document, template: &ContainerTemplate) {
@@ -298,6 +325,7 @@ fn mount(stack: &mut Stack, mount: &Mount) -> Option<Json> {
         MountWhat::Tmpfs { size_bytes: Some(bytes) } => put(&mut fields, "tmpfs", memory(*bytes)),
         MountWhat::Tmpfs { size_bytes: None } => put(&mut fields, "tmpfs", true),
         MountWhat::Anonymous => put(&mut fields, "anonymous", true),
+        MountWhat::Scratch(name) => put(&mut fields, "scratch", name.as_str()),
         MountWhat::File { content, mode } => {
             is_content = true;
             put(&mut fields, "config", CONFIG);

@@ -162,8 +162,8 @@ pub(super) const TEMPLATE: Section = Section { name: "template", keys: &[yes("me
 pub(super) const POD: Section = Section { name: "the pod", keys: POD_KEYS };
 
 const POD_KEYS: &[Key] = &[
-    partly("containers", "the first one runs; each other one is told"),
-    no("initContainers", "they do not run; the pod's container starts without them"),
+    yes("containers"),
+    yes("initContainers"),
     yes("volumes"),
     yes("restartPolicy"),
     yes("terminationGracePeriodSeconds"),
@@ -178,7 +178,7 @@ const POD_KEYS: &[Key] = &[
     no("dnsConfig", "names are answered by the stack and the host's own resolvers"),
     unless("dnsPolicy", &["ClusterFirst", "ClusterFirstWithHostNet", "Default"], "names are answered by the stack"),
     unless("enableServiceLinks", &["false", "true"], ""),
-    no("ephemeralContainers", "one container of a pod runs here"),
+    no("ephemeralContainers", "programs are run in a container with `boxship exec`"),
     no("hostAliases", "these names are not known in the container"),
     unless("hostIPC", &["false"], "each container has its own IPC namespace"),
     unless("hostPID", &["false"], "each container has its own process ids"),
@@ -192,14 +192,14 @@ const POD_KEYS: &[Key] = &[
     no("preemptionPolicy", ONE_HOST),
     no("priority", ONE_HOST),
     no("priorityClassName", ONE_HOST),
-    no("readinessGates", "a pod is ready when its container is"),
+    no("readinessGates", "a pod is ready when its containers are"),
     no("resourceClaims", "the container sees no devices of the host"),
-    no("resources", "limits are those of the container"),
+    no("resources", "limits are those of each container"),
     no("runtimeClassName", "containers run in the built-in runtime"),
     no("schedulerName", ONE_HOST),
     no("schedulingGates", ONE_HOST),
     unless("setHostnameAsFQDN", &["false"], "the host name is what `hostname` says"),
-    unless("shareProcessNamespace", &["false"], "one container of a pod runs here"),
+    yes("shareProcessNamespace"),
     no("subdomain", "a replica is reached as NAME-1, NAME-2, …"),
     no("tolerations", ONE_HOST),
     no("topologySpreadConstraints", ONE_HOST),
@@ -209,7 +209,7 @@ const POD_KEYS: &[Key] = &[
 pub(super) const CONTAINER: Section = Section { name: "the container", keys: CONTAINER_KEYS };
 
 const CONTAINER_KEYS: &[Key] = &[
-    partly("name", "replicas are called by the name of their workload"),
+    partly("name", "`-c NAME` and `web-1/NAME` where a pod has several; replicas are called by their workload"),
     yes("image"),
     yes("command"),
     yes("args"),
@@ -228,7 +228,7 @@ const CONTAINER_KEYS: &[Key] = &[
     no("lifecycle", "the hooks do not run"),
     unless("stdin", &["false"], "its standard input is empty"),
     unless("stdinOnce", &["false"], "its standard input is empty"),
-    unless("restartPolicy", &["Always"], "the pod's policy counts"),
+    partly("restartPolicy", "Always makes an init container a sidecar; for others the pod's policy counts"),
     no("restartPolicyRules", "the pod's policy counts"),
     unless("terminationMessagePath", &["/dev/termination-log"], INERT),
     unless("terminationMessagePolicy", &["File"], "`boxship why` shows the last lines of the log"),

@@ -1,4 +1,4 @@
-//! A pod: its first container, and what the others mean.
+//! A pod: its containers, the first of which is the main one, and what they have in common.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
@@ -9,14 +9,14 @@ use runtime::runtime::Resources;
 use super::data::secret_name;
 use super::service::labels;
 use super::volumes::Source;
-use super::{Lower, keys, probe, security, volumes};
+use super::{Lower, keys, members, probe, security, volumes};
 use crate::manifest::format::Format;
 use crate::manifest::keys::Entries;
 use crate::manifest::native::text::{ContainerPath, Hostname, Reference};
 use crate::manifest::quantity::{Cpu, Memory};
 use crate::manifest::tree::Node;
 use crate::model::object::{EnvFromSpec, EnvSpec, ImageChoice, PortSpec, TemplateSpec};
-use crate::model::{Restart, codes};
+use crate::model::{self, Member, Restart, Role, codes};
 
 /// Kubernetes' default.
 const GRACE_SECONDS: u32 = 30;
@@ -40,6 +40,16 @@ struct Ports {
     published: Vec<PortSpec>,
 }
 
+impl Ports {
+    /// Those of another container of the pod; a name means what it meant first.
+    fn add(&mut self, other: Self) {
+        for (name, port) in other.names {
+            self.names.entry(name).or_insert(port);
+        }
+        self.published.extend(other.published);
+    }
+}
+
 /// Lowers a pod template: a mapping with `metadata` and `spec`. `more` are volumes its workload gives it.
 pub(super) fn template(lower: &mut Lower, node: &Node, more: BTreeMap<String, Source>) -> Option<Pod> {
     let found = lower.reader.keys(node, &keys::TEMPLATE);
@@ -59,18 +69,63 @@ pub(super) fn pod(
     more: BTreeMap<String, Source>,
 ) -> Option<Pod> {
     let found = lower.reader.keys(spec, &keys::POD);
-    let container = only_container(lower, &found, spec)?;
+    let written = members::read(lower, &found, spec);
+    let main = written.iter().position(|one| one.role == Role::Main)?;
     let mut sources = volumes::sources(lower, found.get("volumes"));
+    members::share(lower, &written, &mut sources, found.get("volumes"));
     sources.extend(more);
     account(lower, &found);
-    let own = lower.reader.keys(container, &keys::CONTAINER);
-    let ports = ports(lower, own.get("ports"));
-    let security = security::lower(lower, found.get("securityContext"), own.get("securityContext"));
-    let checks = probe::checks(lower, &own, &ports.names);
-    let (env, env_from) = environment(lower, &own, &labels, &found);
+    let context = Context { labels: &labels, pod: &found, sources: &sources };
+    let mut all: Vec<Option<Lowered>> = written.iter().map(|one| container(lower, one.node, &context)).collect();
     let grace = found.get("terminationGracePeriodSeconds");
     let grace = grace.and_then(|node| lower.reader.number("terminationGracePeriodSeconds", node, 1_000_000));
     let hostname = found.get("hostname").and_then(|node| lower.reader.format::<Hostname>("hostname", node));
+    let share_pids = found.get("shareProcessNamespace").map(|node| lower.reader.flag("shareProcessNamespace", node));
+    let host_network = found.get("hostNetwork").is_some_and(|node| lower.reader.flag("hostNetwork", node));
+    let restart = restart(lower, &found);
+    let mut ports = Ports::default();
+    for one in all.iter_mut().flatten() {
+        ports.add(std::mem::take(&mut one.ports));
+    }
+    let Lowered { mut template, env_from, .. } = all[main].take()?;
+    let main_name = written[main].name.clone();
+    if written.len() > 1 {
+        let members = written.into_iter().zip(all).filter(|(one, _)| one.role != Role::Main);
+        let member = |(one, lowered): (members::Written<'_>, Option<Lowered>)| {
+            let Lowered { template, env_from, .. } = lowered?;
+            Some(Member { name: one.name, role: one.role, template, env_from })
+        };
+        let members = members.map(member).collect::<Option<Vec<_>>>()?;
+        template.pod = Some(Box::new(model::Pod { main: main_name, share_pids: share_pids == Some(true), members }));
+    }
+    template.hostname = hostname.map(|name| name.0);
+    template.stop_grace_ms = u64::from(grace.unwrap_or(GRACE_SECONDS)) * 1_000;
+    template.host_network = host_network;
+    // With the host's network the program listens on the host itself.
+    let published = if template.host_network { Vec::new() } else { ports.published };
+    Some(Pod { template, env_from, labels, port_names: ports.names, ports: published, restart })
+}
+
+/// What the containers of a pod are read with.
+struct Context<'c, 'n> {
+    labels: &'c BTreeMap<String, String>,
+    pod: &'c Entries<'n>,
+    sources: &'c BTreeMap<String, Source>,
+}
+
+/// One container by itself.
+struct Lowered {
+    template: TemplateSpec,
+    env_from: Vec<EnvFromSpec>,
+    ports: Ports,
+}
+
+fn container(lower: &mut Lower, node: &Node, context: &Context<'_, '_>) -> Option<Lowered> {
+    let own = lower.reader.keys(node, &keys::CONTAINER);
+    let ports = ports(lower, own.get("ports"));
+    let security = security::lower(lower, context.pod.get("securityContext"), own.get("securityContext"));
+    let checks = probe::checks(lower, &own, &ports.names);
+    let (env, env_from) = environment(lower, &own, context.labels, context.pod);
     let working_dir = own.get("workingDir");
     let working_dir = working_dir.and_then(|node| lower.reader.format::<ContainerPath>("workingDir", node));
     let mut words = |key| own.get(key).map(|node| expanded(lower, key, node, &env));
@@ -78,7 +133,7 @@ pub(super) fn pod(
     let image = match own.get("image") {
         Some(node) => lower.reader.format::<Reference>("image", node).map(|reference| (reference.0, node.extent)),
         None => {
-            lower.reader.error(codes::MISSING_FIELD, container.extent, "a container needs a key `image`");
+            lower.reader.error(codes::MISSING_FIELD, node.extent, "a container needs a key `image`");
             None
         }
     };
@@ -90,41 +145,24 @@ pub(super) fn pod(
         env,
         working_dir: working_dir.map(|path| path.0),
         user: security.user,
-        hostname: hostname.map(|name| name.0),
-        mounts: volumes::mounts(lower, own.get("volumeMounts"), &sources),
+        hostname: None,
+        mounts: volumes::mounts(lower, own.get("volumeMounts"), context.sources),
         resources: resources(lower, own.get("resources")),
-        container_ports: ports.listened,
+        container_ports: ports.listened.clone(),
         healthcheck: Some(checks.readiness),
         startup: checks.startup,
         liveness: checks.liveness,
-        stop_grace_ms: u64::from(grace.unwrap_or(GRACE_SECONDS)) * 1_000,
+        stop_grace_ms: u64::from(GRACE_SECONDS) * 1_000,
         stop_signal: None,
         security: security.config,
         shm_bytes: None,
         init: false,
         networks: Vec::new(),
-        host_network: found.get("hostNetwork").is_some_and(|node| lower.reader.flag("hostNetwork", node)),
+        host_network: false,
         tty: own.get("tty").is_some_and(|node| lower.reader.flag("tty", node)),
+        pod: None,
     };
-    let restart = restart(lower, &found);
-    // With the host's network the program listens on the host itself.
-    let published = if template.host_network { Vec::new() } else { ports.published };
-    Some(Pod { template, env_from, labels, port_names: ports.names, ports: published, restart })
-}
-
-/// The first container runs; of the others it is told that they do not.
-fn only_container<'n>(lower: &mut Lower, found: &Entries<'n>, spec: &Node) -> Option<&'n Node> {
-    let all = found.get("containers").map(|node| lower.reader.list("containers", node)).unwrap_or_default();
-    for item in all.iter().skip(1) {
-        let name = item.text("name").unwrap_or("?").to_owned();
-        let extent = item.get("name").map_or(item.extent, |entry| entry.value.extent);
-        let effect = "it does not run: one container of a pod runs here, the first";
-        lower.reader.not_honoured(extent, &format!("container `{name}`"), effect);
-    }
-    if all.is_empty() {
-        lower.reader.error(codes::MISSING_FIELD, spec.extent, "a pod needs at least one of `containers`");
-    }
-    all.first()
+    Some(Lowered { template, env_from, ports })
 }
 
 /// Each pod has an account in Kubernetes; here it means nothing.

@@ -60,7 +60,7 @@ const CASES: &[(&str, &[&str])] = &[
         "    env: [{name: A, valueFrom: {fieldRef: {fieldPath: status.podIP}}}, {name: A=B}]\n",
         &["BX0142w 8:55", "BX0110 8:73"],
     ),
-    ("  - {name: second, image: j}\n  initContainers: [{name: first, image: k}]\n", &["BX0142w 8:12", "BX0142w 9:3"]),
+    ("  - {name: second, image: j}\n  initContainers: [{name: first, image: k}]\n", &[]),
     ("  nodeSelector: {a: b}\n  hostPID: true\n  dnsPolicy: ClusterFirst\n", &["BX0142w 8:3", "BX0142w 9:3"]),
     ("  volumes: [{name: v, nfs: {server: x}}, {name: w, emptyDri: {}}]\n", &["BX0142w 8:23", "BX0104 8:52 emptyDir"]),
     ("  volumes: [{name: v, hostPath: {path: /var/run/docker.sock}}]\n", &["BX0142w 8:40"]),

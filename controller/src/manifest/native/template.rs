@@ -15,7 +15,8 @@ const STOP_GRACE_MS: u64 = 10_000;
 const FILE_MODE: u32 = 0o644;
 
 /// `None` when something is wrong that leaves no template; other errors are only pushed.
-pub(super) fn lower(lower: &mut Lower<'_>, wire: wire::Template) -> Option<(TemplateSpec, Vec<DependencySpec>)> {
+pub(super) fn lower(lower: &mut Lower<'_>, mut wire: wire::Template) -> Option<(TemplateSpec, Vec<DependencySpec>)> {
+    let pod = super::members::lower(lower, &mut wire);
     let image = image(lower, &wire);
     let env = env(lower, wire.env);
     let mounts = mounts(lower, wire.mounts);
@@ -66,6 +67,7 @@ pub(super) fn lower(lower: &mut Lower<'_>, wire: wire::Template) -> Option<(Temp
         host_network,
         networks,
         tty: wire.tty.unwrap_or(false),
+        pod: pod?,
     };
     Some((template, depends_on))
 }
@@ -83,8 +85,7 @@ fn image(lower: &mut Lower<'_>, wire: &wire::Template) -> Option<ImageChoice> {
             None
         }
         (None, None) => {
-            let kind = super::title(lower.key.kind);
-            let what = format!("{kind} `{}` needs a field `image` or `imageFrom`", lower.key.name);
+            let what = format!("{} needs a field `image` or `imageFrom`", lower.what());
             let diagnostic = lower.error(codes::MISSING_FIELD, &path("name"), what);
             lower.push(diagnostic);
             None
@@ -159,6 +160,7 @@ fn mount(lower: &mut Lower<'_>, wire: wire::Mount, path: &Path) -> Option<MountS
         ("bind", wire.bind.is_some()),
         ("tmpfs", wire.tmpfs.is_some()),
         ("anonymous", wire.anonymous == Some(true)),
+        ("scratch", wire.scratch.is_some()),
     ];
     let set: Vec<&str> = set.into_iter().filter(|(_, set)| *set).map(|(name, _)| name).collect();
     let [what] = set.as_slice() else {
@@ -169,7 +171,7 @@ fn mount(lower: &mut Lower<'_>, wire: wire::Mount, path: &Path) -> Option<MountS
             }
             _ => lower.error(codes::MOUNT, path, format!("`{path}` does not say what is mounted at {}", wire.path.0)),
         };
-        lower.push(diagnostic.help("write exactly one of file, config, volume, bind, tmpfs, anonymous"));
+        lower.push(diagnostic.help("write exactly one of file, config, volume, bind, tmpfs, anonymous, scratch"));
         return None;
     };
     let span = lower.span(&path.key(what));
@@ -190,6 +192,9 @@ fn mount(lower: &mut Lower<'_>, wire: wire::Mount, path: &Path) -> Option<MountS
     let is_anonymous = wire.anonymous == Some(true);
     let what = match (wire.file, wire.config, wire.volume, wire.bind, wire.tmpfs) {
         (None, None, None, None, None) if is_anonymous => MountWhatSpec::Anonymous,
+        (None, None, None, None, None) if wire.scratch.is_some() => {
+            MountWhatSpec::Scratch(wire.scratch.map(|name| name.0).unwrap_or_default())
+        }
         (Some(file), ..) => MountWhatSpec::File(FileContent {
             path: Some(lower.absolute(&file.0)),
             bytes: Vec::new().into(),

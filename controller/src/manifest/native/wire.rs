@@ -1,5 +1,7 @@
 //! What native manifests look like: the structs serde fills and schemars describes. No logic, no defaults but "absent".
 
+mod member;
+
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
@@ -15,6 +17,7 @@ use super::text::{
 use crate::manifest::duration::Duration;
 use crate::manifest::format::ShortOr;
 use crate::manifest::quantity::{Amount, Cpu, Memory};
+pub(crate) use member::{Container, InitContainer};
 
 /// An image this host holds: pulled at once, verified, never collected while it is declared.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -128,6 +131,15 @@ macro_rules! with_template {
             /// What must hold before it is created: {NAME: started | ready | completed}.
             #[serde(default)]
             depends_on: BTreeMap<String, Condition>,
+            /// Containers of each replica that run before it, one after the other, each to completion; with `restart: always`
+            /// one stays (a sidecar) and is stopped last. They share its network.
+            #[serde(default)]
+            init_containers: Vec<InitContainer>,
+            /// Containers of each replica that run beside it and share its network: they reach each other at 127.0.0.1.
+            #[serde(default)]
+            containers: Vec<Container>,
+            /// The containers of a replica see each other's processes.
+            share_process_namespace: Option<bool>,
         } }
     };
     (@all $(#[$meta:meta])* $name:ident { $($(#[$own_meta:meta])* $own:ident: $own_type:ty,)* }
@@ -176,6 +188,9 @@ pub(crate) struct Template {
     pub(crate) networks: Vec<ShortOr<Name, NetworkUse>>,
     pub(crate) tty: Option<bool>,
     pub(crate) depends_on: BTreeMap<String, Condition>,
+    pub(crate) init_containers: Vec<InitContainer>,
+    pub(crate) containers: Vec<Container>,
+    pub(crate) share_process_namespace: Option<bool>,
 }
 
 with_template! {
@@ -255,7 +270,7 @@ pub(crate) struct EnvFrom {
     pub(crate) secret: Option<Name>,
 }
 
-/// One mount. Exactly one of file, config, volume, bind, tmpfs, anonymous says what it shows.
+/// One mount. Exactly one of file, config, volume, bind, tmpfs, anonymous, scratch says what it shows.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct Mount {
@@ -275,6 +290,8 @@ pub(crate) struct Mount {
     pub(crate) tmpfs: Option<TmpfsSize>,
     /// With true: a volume of each replica's own, kept over its restarts and replacements, removed with the App.
     pub(crate) anonymous: Option<bool>,
+    /// An empty volume of this name that lives as long as the replica's containers, which share it by the name.
+    pub(crate) scratch: Option<Name>,
     /// Refuses writes.
     pub(crate) read_only: Option<bool>,
     /// What a change of a file's or Config's content does: roll (default) or none.

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use super::{Resolver, network, title};
 use crate::model::object::{
-    EnvFromSpec, EnvSpec, FileContent, ImageChoice, MountSpec, MountWhatSpec, ObjectSpec, TemplateSpec,
+    EnvFromSpec, EnvSpec, FileContent, ImageChoice, MountSpec, MountWhatSpec, NetworkUseSpec, ObjectSpec, TemplateSpec,
 };
 use crate::model::{
-    ContainerTemplate, DesiredState, Diagnostic, EnvValue, ImageSource, Kind, Mount, MountWhat, ObjectKey, Span,
-    VolumeAccess, codes,
+    ContainerTemplate, DesiredState, Diagnostic, EnvValue, ImageSource, Kind, Member, Mount, MountWhat, NetworkUse,
+    ObjectKey, Pod, Span, VolumeAccess, codes,
 };
 
 /// `None` when something it names does not exist: `key` is then marked as broken.
@@ -41,7 +41,11 @@ pub(super) fn resolve(
         }
     }
     let networks = network::resolve(resolver, key, spec);
-    let (image, networks) = (image?, networks?);
+    let pod = match &spec.pod {
+        None => Some(None),
+        Some(pod) => self::pod(resolver, key, pod).map(|pod| Some(Box::new(pod))),
+    };
+    let (image, networks, pod) = (image?, networks?, pod?);
     whole.then(|| ContainerTemplate {
         image,
         entrypoint: spec.entrypoint.clone(),
@@ -64,22 +68,43 @@ pub(super) fn resolve(
         host_network: spec.host_network,
         networks,
         tty: spec.tty,
+        pod,
     })
+}
+
+/// The members of a pod; `None` when one of them names what does not exist.
+fn pod(
+    resolver: &mut Resolver<'_>,
+    key: &ObjectKey,
+    spec: &Pod<ImageChoice, EnvSpec, MountSpec, NetworkUseSpec>,
+) -> Option<Pod<ImageSource, EnvValue, Mount, NetworkUse>> {
+    // All of them, so that every mistake is told at once.
+    let members: Vec<Option<_>> = spec
+        .members
+        .iter()
+        .map(|member| {
+            let template = resolve(resolver, key, &member.template, &member.env_from)?;
+            Some(Member { name: member.name.clone(), role: member.role, template, env_from: Vec::new() })
+        })
+        .collect();
+    let members = members.into_iter().collect::<Option<Vec<_>>>()?;
+    Some(Pod { main: spec.main.clone(), share_pids: spec.share_pids, members })
 }
 
 /// Whether it writes to something that may have one user at a time.
 pub(super) fn is_exclusive(template: &ContainerTemplate, replicas: u32, desired: &DesiredState) -> bool {
     // Of two that are replaced start-first, both would have the address.
     let has_address = template.networks.iter().any(|network| network.address.is_some());
+    let mut mounts = template.all().flat_map(|template| &template.mounts).filter(|mount| !mount.read_only);
     has_address
-        || template.mounts.iter().filter(|mount| !mount.read_only).any(|mount| match &mount.what {
+        || mounts.any(|mount| match &mount.what {
             MountWhat::Volume(key) => match desired.volumes.get(key).map(|volume| volume.access) {
                 None | Some(VolumeAccess::Single) => true,
                 Some(VolumeAccess::Any) => replicas <= 1,
                 Some(VolumeAccess::Shared) => false,
             },
             MountWhat::Bind(_) => true,
-            MountWhat::File { .. } | MountWhat::Tmpfs { .. } | MountWhat::Anonymous => false,
+            MountWhat::File { .. } | MountWhat::Tmpfs { .. } | MountWhat::Anonymous | MountWhat::Scratch(_) => false,
         })
 }
 
@@ -165,6 +190,9 @@ fn mount(resolver: &mut Resolver<'_>, key: &ObjectKey, spec: &MountSpec) -> Opti
             Some(vec![one(spec.path.clone(), what, spec.read_only)])
         }
         MountWhatSpec::Anonymous => Some(vec![one(spec.path.clone(), MountWhat::Anonymous, spec.read_only)]),
+        MountWhatSpec::Scratch(name) => {
+            Some(vec![one(spec.path.clone(), MountWhat::Scratch(name.clone()), spec.read_only)])
+        }
     }
 }
 

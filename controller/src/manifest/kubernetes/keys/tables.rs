@@ -78,6 +78,7 @@ pub(crate) const TABLES: Tables = Tables {
         ("CronJob.template.spec", "Job.spec"),
         (".template", "template"),
         ("template.spec", "Pod.spec"),
+        (".initContainers[]", "Pod.spec.containers[]"),
         ("volumeClaimTemplates[].spec", "PersistentVolumeClaim.spec"),
         (".valueFrom.secretKeyRef", "Pod.spec.containers[].env[].valueFrom.configMapKeyRef"),
         (".envFrom[].secretRef", "Pod.spec.containers[].envFrom[].configMapRef"),
