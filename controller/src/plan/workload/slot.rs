@@ -34,9 +34,13 @@ impl<'a> Slot<'a> {
     }
 }
 
-/// The slot's last container was of the target: it goes on trying there.
+/// The slot's last container was of the target: it goes on trying there. One that ended before what now runs in the slot
+/// was begun was of an earlier roll-out of the same template (simulation seed 14507).
 pub(super) fn is_claimed(slot: &Slot<'_>, target: &Target<'_>) -> bool {
-    slot.newest_ended().is_some_and(|(_, container)| container.template_hash == target.hash)
+    slot.newest_ended().is_some_and(|(_, ended)| {
+        let is_later = |(_, live): &Found<'_>| live.started_boot_ms > ended.finished_boot_ms;
+        ended.template_hash == target.hash && !slot.live.iter().any(is_later)
+    })
 }
 
 /// How the slot's containers of one template ended, oldest first: from memory, and from containers memory knows nothing of.
