@@ -175,11 +175,7 @@ impl Memory {
     pub fn record_revision(&self, object: &ObjectKey, revision: Revision) {
         let mut inner = self.lock();
         let mut revisions = inner.revisions.remove(object).unwrap_or_default();
-        revisions.retain(|known| known.number != revision.number);
-        revisions.push(revision);
-        revisions.sort_by_key(|revision| revision.number);
-        let surplus = revisions.len().saturating_sub(ObservedState::REVISIONS_MAX);
-        revisions.drain(..surplus);
+        ObservedState::put_revision(&mut revisions, revision);
         self.set(&mut inner, format!("revision/{object}"), Some(&revisions));
         inner.revisions.insert(object.clone(), revisions);
     }

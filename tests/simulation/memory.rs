@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use controller::model::{
     DesiredState, ExitRecord, Failure, JobRecord, ObjectKey, ObservedContainer, ObservedImage, ObservedNetwork,
-    ObservedState, ObservedVolume, PreviousImage, ReplicaKey, Revision, RevisionResult, needed_images,
+    ObservedState, ObservedVolume, PreviousImage, ReplicaKey, Revision, needed_images,
 };
 use controller::plan::Action;
 use runtime::id::ContainerId;
@@ -138,7 +138,9 @@ impl Memory {
             }
         }
         match action {
-            Action::RecordRevision { app, revision } => self.put_revision(app, revision),
+            Action::RecordRevision { app, revision } => {
+                ObservedState::put_revision(self.revisions.entry(app.clone()).or_default(), (**revision).clone());
+            }
             Action::RecordJob { job, record } => drop(self.jobs.insert(job.clone(), record.clone())),
             Action::PullImage { .. }
             | Action::RemoveImage { .. }
@@ -152,18 +154,6 @@ impl Memory {
             | Action::RemoveContainer { .. }
             | Action::UpdateResources { .. }
             | Action::PublishEndpoints { .. } => {}
-        }
-    }
-
-    fn put_revision(&mut self, app: &ObjectKey, revision: &Revision) {
-        let revisions = self.revisions.entry(app.clone()).or_default();
-        revisions.retain(|known| known.number != revision.number);
-        revisions.push(revision.clone());
-        revisions.sort_by_key(|known| known.number);
-        while revisions.len() > ObservedState::REVISIONS_MAX {
-            // The last good one stays: an undo needs it.
-            let good = revisions.iter().rposition(|known| known.result == RevisionResult::Ready);
-            revisions.remove(usize::from(good == Some(0)));
         }
     }
 

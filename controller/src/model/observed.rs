@@ -56,6 +56,18 @@ impl ObservedState {
     pub const EXITS_MAX: usize = 20;
     /// Bound of [`Self::revisions`] per App.
     pub const REVISIONS_MAX: usize = 10;
+
+    /// Adds a revision to those of its App, in the place of one of the same number. The oldest go when there are more than
+    /// [`Self::REVISIONS_MAX`], but never the last good one: an undo needs it.
+    pub fn put_revision(revisions: &mut Vec<Revision>, revision: Revision) {
+        revisions.retain(|known| known.number != revision.number);
+        revisions.push(revision);
+        revisions.sort_by_key(|known| known.number);
+        while revisions.len() > Self::REVISIONS_MAX {
+            let good = revisions.iter().rposition(|known| known.result == RevisionResult::Ready);
+            revisions.remove(usize::from(good == Some(0)));
+        }
+    }
 }
 
 /// An image that is present and verified.

@@ -156,10 +156,7 @@ pub(super) fn apply(plan: &Plan, observed: &mut ObservedState) {
             }
             Action::PublishEndpoints { table } => observed.published = Some(table.clone()),
             Action::RecordRevision { app, revision } => {
-                let revisions = observed.revisions.entry(app.clone()).or_default();
-                revisions.retain(|known| known.number != revision.number);
-                revisions.push((**revision).clone());
-                revisions.sort_by_key(|known| known.number);
+                ObservedState::put_revision(observed.revisions.entry(app.clone()).or_default(), (**revision).clone());
             }
             Action::RecordJob { job, record } => drop(observed.jobs.insert(job.clone(), record.clone())),
         }
