@@ -5,9 +5,7 @@ use expect_test::{Expect, expect};
 use runtime::runtime::ContainerState;
 
 use super::world::*;
-use crate::model::{
-    DependsOn, DesiredState, Failure, Hold, Kind, ObjectKey, ObservedState, Revision, RevisionResult, Workload,
-};
+use crate::model::{DependsOn, DesiredState, Failure, Hold, Kind, ObjectKey, ObservedState, Workload};
 use crate::plan::{Action, network_name, plan};
 
 pub(super) fn check(desired: &DesiredState, observed: &ObservedState, want: Expect) {
@@ -162,21 +160,6 @@ fn what_one_may_write_is_replaced_stop_first() {
         #4 StartContainer shop-web-1  TemplateChanged(image: registry.example/shop/web:1 -> registry.example/shop/web:2)  after #1 #3
     "#]],
     );
-}
-
-/// After as many bad ones as are remembered, an undo still has a revision to go to.
-#[test]
-fn the_last_good_revision_is_remembered() {
-    let observed = settled(&desire(web(1, "1")), host(&["1"]));
-    let mut revisions = observed.revisions.into_values().next().unwrap();
-    let good = revisions.last().unwrap().clone();
-    assert_eq!(good.result, RevisionResult::Ready);
-    for number in 2..30 {
-        let result = RevisionResult::Failed { why: String::new() };
-        ObservedState::put_revision(&mut revisions, Revision { number, result, ..good.clone() });
-    }
-    let numbers: Vec<u32> = revisions.iter().map(|revision| revision.number).collect();
-    assert_eq!((numbers.len(), numbers[0], numbers[1], numbers[9]), (10, 1, 21, 29));
 }
 
 #[test]

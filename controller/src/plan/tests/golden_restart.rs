@@ -3,7 +3,7 @@
 use runtime::runtime::ExitStatus;
 
 use super::world::*;
-use crate::model::{ObservedState, Restart, Workload};
+use crate::model::{ObservedState, Restart, Revision, RevisionResult, Workload};
 use crate::plan::{Action, plan};
 
 /// Whether another container is made after the only one of an App ended so, `later` ms after.
@@ -85,4 +85,19 @@ fn further_names_lead_to_an_app_and_never_hide_another() {
     let table = observed.published.as_ref().expect("a table is in force");
     let zone = table.zones.values().next().expect("one network");
     assert_eq!((zone["www"].len(), zone["web"].len(), zone["db"].len()), (3, 2, 1));
+}
+
+/// After as many bad ones as are remembered, an undo still has a revision to go to.
+#[test]
+fn the_last_good_revision_is_remembered() {
+    let observed = settled(&desire(web(1, "1")), host(&["1"]));
+    let mut revisions = observed.revisions.into_values().next().unwrap();
+    let good = revisions.last().unwrap().clone();
+    assert_eq!(good.result, RevisionResult::Ready);
+    for number in 2..30 {
+        let result = RevisionResult::Failed { why: String::new() };
+        ObservedState::put_revision(&mut revisions, Revision { number, result, ..good.clone() });
+    }
+    let numbers: Vec<u32> = revisions.iter().map(|revision| revision.number).collect();
+    assert_eq!((numbers.len(), numbers[0], numbers[1], numbers[9]), (10, 1, 21, 29));
 }
