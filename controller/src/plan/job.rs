@@ -118,7 +118,6 @@ fn plan_once<'a>(pass: &mut Pass<'a>, job: &DesiredJob, run: Option<Run<'a>>, ma
     if job.runs.suspend {
         let reason = Reason::TemplateChanged { fields: Vec::new() };
         run.iter().for_each(|run| drop(stop_live(pass, job, run, &reason)));
-        pass.wait(make.object, WaitingOn::Held { reason: "it is suspended: `suspend: true`".to_owned() });
         return;
     }
     match run {
@@ -283,7 +282,6 @@ fn plan_scheduled<'a>(
     }
     if job.runs.suspend {
         run.iter().for_each(|run| go_on(pass, job, run, &make));
-        pass.wait(key, WaitingOn::Held { reason: "it is suspended: `suspend: true`".to_owned() });
         return false;
     }
     let late_ms = job.runs.late_ms.unwrap_or(LATE_MS_MAX);

@@ -25,6 +25,11 @@ pub(super) fn phase(page: Page<'_>, key: &ObjectKey, job: &DesiredJob) -> (Phase
     }
     let next = scheduled.map_or_else(String::new, |s| format!("; scheduled `{}` {}", s.cron, s.time_zone));
     let exit = record.and_then(|record| record.last_exit).map_or_else(|| "done".to_owned(), |exit| exit.to_string());
+    let is_over = record.is_some_and(|record| record.run > 0 && record.outcome != JobOutcome::Active);
+    // Nothing is waited for: whoever suspends a Job has what is wanted.
+    if job.runs.suspend && (scheduled.is_some() || !is_over) {
+        return (Phase::Held, "Suspended by its manifest".to_owned());
+    }
     match record.filter(|record| record.run > 0).map(|record| (record.outcome, record)) {
         Some((JobOutcome::Succeeded, _)) => (Phase::Completed, format!("Completed, {exit}{next}")),
         Some((JobOutcome::Failed, record)) => {

@@ -181,7 +181,6 @@ fn a_suspended_job_starts_nothing_and_ended_runs_go_in_time() {
         &observed,
         expect![[r#"
         #0 PublishEndpoints views=0  EndpointsChanged
-        waiting shop/job/sweep: held, it is suspended: `suspend: true`
     "#]],
     );
     desired.jobs.values_mut().for_each(|job| job.runs.suspend = false);
