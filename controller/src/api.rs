@@ -31,3 +31,4 @@ pub mod look;
 pub mod lookup;
 pub mod server;
 pub mod types;
+pub(crate) mod weigh;

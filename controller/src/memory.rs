@@ -356,6 +356,12 @@ impl Memory {
         self.lock().accepted.0
     }
 
+    /// Objects that have containers, as remembered.
+    #[must_use]
+    pub fn owners(&self) -> std::collections::BTreeSet<ObjectKey> {
+        self.lock().containers.values().map(|record| record.observed.replica.workload.clone()).collect()
+    }
+
     /// How the containers of a replica ended, oldest first.
     #[must_use]
     pub fn exits(&self, replica: &ReplicaKey) -> Vec<ExitRecord> {

@@ -4,6 +4,7 @@
 //! exit to the history exactly once. Objects without our labels are left out, so that no plan can name them.
 
 mod host;
+mod remembered;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,6 +23,8 @@ use crate::model::{
 
 /// Earlier digests remembered per reference; what `keep:` may ask for at most.
 const PREVIOUS_MAX: usize = 10;
+
+pub use remembered::{Found, remembered};
 
 /// What a look needs.
 #[derive(Clone, Copy)]
@@ -73,7 +76,7 @@ pub fn observe(looking: Looking<'_>) -> Result<Seen> {
     let foreign = containers.iter().filter(|info| !records.contains_key(&info.config.id));
     let foreign = foreign.map(|info| &info.config.image);
     let users = records.values().flat_map(|record| record.observed.images()).chain(foreign);
-    let images_now = image_records(looking, &inner, &images, users, now_boot_ms);
+    let images_now = image_records(looking.desired, &inner, &images, users, now_boot_ms);
     let present: BTreeSet<&ObjectKey> = records.values().map(|r| &r.observed.replica.workload).collect();
     let wanted = |key: &ObjectKey| {
         present.contains(key) || looking.desired.workloads.contains_key(key) || looking.desired.jobs.contains_key(key)
@@ -272,7 +275,7 @@ fn add_vanished(memory: &Memory, inner: &mut Inner, id: &ContainerId, record: &C
 
 /// Images by reference, with what their earlier records know, and since when nothing needs them.
 fn image_records<'a>(
-    looking: Looking<'_>,
+    desired: &DesiredState,
     inner: &Inner,
     listed: &[ImageInfo],
     users: impl Iterator<Item = &'a Digest>,
@@ -294,7 +297,7 @@ fn image_records<'a>(
         }
     }
     let users: Vec<Digest> = users.cloned().collect();
-    let (references, digests) = needed_images(looking.desired, &records, users.iter(), &inner.revisions);
+    let (references, digests) = needed_images(desired, &records, users.iter(), &inner.revisions);
     let references: BTreeSet<ImageRef> = references.into_iter().cloned().collect();
     let digests: BTreeSet<Digest> = digests.into_iter().cloned().collect();
     let stamp = |used: bool, since: &mut Option<u64>| *since = (!used).then(|| since.unwrap_or(now_boot_ms));

@@ -65,6 +65,23 @@ impl Sources {
     #[must_use]
     pub fn open(file: PathBuf, memory: Arc<Memory>, planner: Planner, owners: BTreeSet<ObjectKey>) -> Self {
         let (saved, written) = saved::read(&file);
+        Self::of(file, memory, planner, owners, (saved, written))
+    }
+
+    /// As [`Self::open`], for somebody who only plans: not even a file that makes no sense is touched.
+    #[must_use]
+    pub fn look(file: PathBuf, memory: Arc<Memory>, planner: Planner, owners: BTreeSet<ObjectKey>) -> Self {
+        let saved = saved::peek(&file);
+        Self::of(file, memory, planner, owners, (saved, Vec::new()))
+    }
+
+    fn of(
+        file: PathBuf,
+        memory: Arc<Memory>,
+        planner: Planner,
+        owners: BTreeSet<ObjectKey>,
+        (saved, written): (Option<Saved>, Vec<u8>),
+    ) -> Self {
         let lost = if saved.is_some() { BTreeSet::new() } else { owners };
         let mut saved = saved.unwrap_or_default();
         saved.generation = saved.generation.max(memory.accepted_generation());

@@ -10,6 +10,7 @@ mod database;
 mod durable;
 mod record;
 mod sled_store;
+mod snapshot;
 mod volatile;
 
 #[cfg(test)]
@@ -20,6 +21,7 @@ use std::path::PathBuf;
 
 pub use durable::write_durably;
 pub use sled_store::{Opened, SledStore};
+pub use snapshot::snapshot;
 pub use volatile::VolatileStore;
 
 /// Longest key in bytes; longer ones are refused by [`StateStore::commit`].

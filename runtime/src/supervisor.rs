@@ -51,6 +51,16 @@ const DRAIN_MS: u64 = 3_000;
 /// Blocks of log moved before anything else gets its turn.
 const BLOCKS_PER_TURN: usize = 4;
 
+/// Whether the first process of a container is there, from its record alone: no supervisor need run.
+#[must_use]
+pub fn lives(layout: &Layout, id: &ContainerId) -> bool {
+    let dir = layout.container_run_dir(id);
+    let Ok(record) = container::read_record::<container::StateRecord>(&dir.join("state.json")) else { return false };
+    let identity = record.identity;
+    let same_boot = layout.boot_id().is_ok_and(|boot_id| boot_id == identity.boot_id);
+    same_boot && !dir.join("exit.json").exists() && identity::start_time(identity.pid) == Some(identity.start_time)
+}
+
 /// Runs the supervisor until SIGTERM; `args` are those after `boxship supervisor`: `--data-root D --run-dir R
 /// [--boot-id-path F]`. A keeper must run in this run directory.
 ///

@@ -1,32 +1,39 @@
 //! `plan`: what would change, why, what it costs and what is noticed of it. Read-only by construction: it asks, the
-//! controller answers.
+//! controller answers, or, where none runs, this process looks at what one would find.
 
+mod alone;
 mod change;
 
 use std::process::ExitCode;
+use std::time::Duration;
+
+use runtime::clock::boot_ms;
 
 use super::args::PlanArgs;
 use super::context::{Context, Failure, absolute};
 use super::format::{BOLD, GREEN, RED, YELLOW};
 use super::up::{default_stack, short};
-use crate::api::client::query;
-use crate::api::types::PlanView;
+use crate::api::client::{ClientError, query};
+use crate::api::types::{PlanView, SourceRequest};
 use crate::plan::{Action, Reason, Step};
 use crate::status::waiting_text;
+
+/// How long somebody else may hold the data root before a plan without a controller gives up, in milliseconds.
+const START_MS_MAX: u64 = 15_000;
+/// How often is looked again: a lock wakes nobody who also waits for a socket.
+const TRY_EVERY: Duration = Duration::from_millis(20);
 
 /// `plan --detailed-exitcode` with changes (terraform's).
 const EXIT_CHANGES: u8 = 2;
 
 pub(super) async fn run(context: &Context, args: &PlanArgs) -> Result<ExitCode, Failure> {
-    let path = match &args.path {
-        None => "/v1/plan".to_owned(),
-        Some(path) => {
-            let absolute = absolute(path);
-            let (asked, stack) = (query(&absolute.to_string_lossy()), default_stack(path));
-            format!("/v1/plan?path={asked}&default_stack={stack}&confirm_removal={}", args.confirm_removal)
-        }
-    };
-    let view: PlanView = context.client.get(&path).await?;
+    let request = args.path.as_ref().map(|path| SourceRequest {
+        path: absolute(path),
+        default_stack: default_stack(path),
+        watch: false,
+        confirm_removal: args.confirm_removal,
+    });
+    let view = view(context, request).await?;
     for text in &view.diagnostics {
         anstream::eprintln!("{text}");
     }
@@ -40,6 +47,33 @@ pub(super) async fn run(context: &Context, args: &PlanArgs) -> Result<ExitCode, 
     }
     let changes = args.detailed_exitcode && !view.plan.steps.is_empty();
     Ok(if changes { ExitCode::from(EXIT_CHANGES) } else { ExitCode::SUCCESS })
+}
+
+/// The controller's plan, or one made here.
+async fn view(context: &Context, request: Option<SourceRequest>) -> Result<PlanView, Failure> {
+    let deadline = boot_ms() + START_MS_MAX;
+    loop {
+        let path = request.as_ref().map_or_else(|| "/v1/plan".to_owned(), question);
+        match context.client.get(&path).await {
+            Err(ClientError::NotRunning { .. }) => {}
+            other => return Ok(other?),
+        }
+        match alone::view(context, request.clone()).await? {
+            Ok(view) => return Ok(view),
+            // A controller that starts has the data root before it has a socket.
+            Err(_) if boot_ms() < deadline => tokio::time::sleep(TRY_EVERY).await,
+            Err(holder) => {
+                let message = format!("{} is in use by {holder}", context.layout.data_root.display());
+                return Err(Failure::new("BX0904", message, Some("boxship get")));
+            }
+        }
+    }
+}
+
+fn question(request: &SourceRequest) -> String {
+    let SourceRequest { path, default_stack, confirm_removal, .. } = request;
+    let asked = query(&path.to_string_lossy());
+    format!("/v1/plan?path={asked}&default_stack={default_stack}&confirm_removal={confirm_removal}")
 }
 
 fn print(view: &PlanView, args: &PlanArgs) {

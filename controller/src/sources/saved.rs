@@ -55,6 +55,12 @@ impl Default for Saved {
     }
 }
 
+/// Reads the file and leaves it as it is; `None` when it is not there or cannot be understood.
+pub(super) fn peek(file: &Path) -> Option<Saved> {
+    let saved = serde_json::from_slice::<Saved>(&std::fs::read(file).ok()?).ok();
+    saved.filter(|saved| saved.version == VERSION)
+}
+
 /// Reads the file; `None` when it is not there or cannot be understood (then it is set aside).
 pub(super) fn read(file: &Path) -> (Option<Saved>, Vec<u8>) {
     let Ok(bytes) = std::fs::read(file) else { return (None, Vec::new()) };

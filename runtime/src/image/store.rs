@@ -134,6 +134,26 @@ impl Store {
         Ok(store)
     }
 
+    /// A store that is only looked at: nothing is made, checked or repaired, and one that is not there is empty.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn look(layout: &Layout, mut options: StoreOptions) -> Result<Self> {
+        options.auth_files.get_or_insert_with(|| super::registry::usual_files(&layout.auth_file()));
+        Ok(Self {
+            boot_id: layout.boot_id()?,
+            options,
+            clean: Mutex::new(false),
+            flights: flight::Flights::default(),
+            documents: super::pull::Documents::default(),
+            written: super::pull::Written::default(),
+            cache: Mutex::default(),
+            // Nothing is guarded: who looks publishes nothing.
+            lock: File::open("/dev/null").doing(|| "open /dev/null")?,
+            root: layout.images_dir(),
+        })
+    }
+
     /// Images that are complete: manifest, config and every layer in place.
     ///
     /// # Errors

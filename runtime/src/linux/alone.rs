@@ -22,12 +22,24 @@ impl Alone {
         let mut file = open(layout)?;
         match file.try_lock() {
             Ok(()) => sign(&mut file, who).map(|()| Ok(Self { _lock: file })),
-            Err(TryLockError::WouldBlock) => {
-                let mut holder = String::new();
-                // a name being written is half a name at worst
-                let _ = (&mut file).take(256).read_to_string(&mut holder);
-                Ok(Err(holder.chars().filter(|c| !c.is_control()).collect()))
-            }
+            Err(TryLockError::WouldBlock) => Ok(Err(holder(&mut file))),
+            Err(TryLockError::Error(e)) => Err(Error::io("lock the data root", e)),
+        }
+    }
+
+    /// Keeps others from taking the data root, for a look: nothing is made or written. `Ok(None)` where nobody ever took it.
+    ///
+    /// # Errors
+    /// `Io`, also when it may not be read.
+    pub fn look(layout: &Layout) -> Result<std::result::Result<Option<Self>, String>> {
+        let path = layout.data_root.join("lock");
+        let mut file = match File::open(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Ok(None)),
+            other => other.doing(|| format!("open {}", path.display()))?,
+        };
+        match file.try_lock_shared() {
+            Ok(()) => Ok(Ok(Some(Self { _lock: file }))),
+            Err(TryLockError::WouldBlock) => Ok(Err(holder(&mut file))),
             Err(TryLockError::Error(e)) => Err(Error::io("lock the data root", e)),
         }
     }
@@ -45,6 +57,13 @@ impl Alone {
         file.lock().doing(|| "lock the data root")?;
         sign(&mut file, who).map(|()| Self { _lock: file })
     }
+}
+
+fn holder(file: &mut File) -> String {
+    let mut holder = String::new();
+    // a name being written is half a name at worst
+    let _ = file.take(256).read_to_string(&mut holder);
+    holder.chars().filter(|c| !c.is_control()).collect()
 }
 
 fn open(layout: &Layout) -> Result<File> {

@@ -1,6 +1,5 @@
 //! Manifest sources over the socket: put in force, taken back, or only planned.
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,20 +7,16 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
-use runtime::error::chain;
-use runtime::image::ImageRef;
 use serde::Deserialize;
 
 use super::Api;
 use super::refusal::{Answer, Refusal, blocking};
-use crate::api::types::{Applied, PlanView, PullView, SourceRequest};
+use crate::api::types::{Applied, PlanView, SourceRequest};
+use crate::api::weigh::weighed;
 use crate::reconcile::View;
 
 /// How long a fresh look at the host is waited for; after that the last one counts.
 const FRESH_LOOK_MAX: Duration = Duration::from_secs(5);
-
-/// Longest question to a registry about one image of a plan.
-const WEIGH_MAX: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Deserialize)]
 pub(super) struct Of {
@@ -68,7 +63,8 @@ pub(super) async fn plan(State(api): State<Arc<Api>>, Query(query): Query<Of>) -
     let view = fresh(&api).await;
     let sources = Arc::clone(&api.sources);
     let mut plan = blocking(move || sources.plan(request, &view.seen.state)).await?;
-    plan.pulls = weighed(&api, &plan).await;
+    let linux = api.linux.clone();
+    plan.pulls = weighed(&plan, linux.map(|linux| move |reference: &_| linux.images().weigh(reference))).await;
     Ok(Json(plan))
 }
 
@@ -79,32 +75,6 @@ async fn fresh(api: &Api) -> Arc<View> {
     api.bell.notify_one();
     let _ = tokio::time::timeout(FRESH_LOOK_MAX, views.changed()).await;
     Arc::clone(&views.borrow_and_update())
-}
-
-/// What each image to pull costs, asked of the registries side by side.
-async fn weighed(api: &Api, plan: &PlanView) -> Vec<PullView> {
-    let pulls: BTreeSet<&ImageRef> = plan.changes.iter().flat_map(|change| &change.pulls).collect();
-    let asked = pulls.into_iter().map(|reference| {
-        let (linux, reference) = (api.linux.clone(), reference.clone());
-        tokio::spawn(async move {
-            let Some(linux) = linux else { return PullView { reference, cost: None, unknown: None } };
-            let asking = reference.clone();
-            let asked = tokio::task::spawn_blocking(move || linux.images().weigh(&asking));
-            let (cost, unknown) = match tokio::time::timeout(WEIGH_MAX, asked).await {
-                Ok(Ok(Ok(cost))) => (Some(cost), None),
-                Ok(Ok(Err(error))) => (None, Some(chain(&error))),
-                Ok(Err(panic)) => (None, Some(format!("it broke: {panic}"))),
-                Err(_) => (None, Some(format!("no answer in {} s", WEIGH_MAX.as_secs()))),
-            };
-            PullView { reference, cost, unknown }
-        })
-    });
-    let asked: Vec<_> = asked.collect();
-    let mut weighed = Vec::new();
-    for answer in asked {
-        weighed.extend(answer.await);
-    }
-    weighed
 }
 
 pub(super) async fn shutdown(State(api): State<Arc<Api>>) -> Answer<serde_json::Value> {
