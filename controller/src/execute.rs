@@ -311,7 +311,7 @@ impl Executor {
     }
 
     fn pull(&self, reference: &ImageRef, refresh: bool) -> runtime::Result<(&'static str, String)> {
-        let request = PullRequest { reference: reference.clone(), refresh };
+        let request = PullRequest { reference: reference.clone(), refresh, newer_only: refresh };
         let progress = self.pulls.begin(reference);
         let image = self.runtime.pull_image(&request, &progress)?;
         self.memory.record_image_checked(reference);

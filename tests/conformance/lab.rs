@@ -51,7 +51,9 @@ impl Lab {
         let fake = FakeRuntime::new();
         let reference = "registry.test/guest:1".parse().expect("a legal reference");
         fake.offer_image(&reference, ImageConfig { cmd: vec!["/bin/sleep".into()], ..ImageConfig::default() });
-        let image = fake.pull_image(&PullRequest { reference, refresh: false }, &NoProgress).expect("it is offered");
+        let image = fake
+            .pull_image(&PullRequest { reference, refresh: false, newer_only: false }, &NoProgress)
+            .expect("it is offered");
         Self { fake: Some(fake.clone()), ..Self::furnish(Box::new(fake), None, image) }
     }
 

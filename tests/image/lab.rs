@@ -77,7 +77,7 @@ pub(crate) fn reference(text: &str) -> ImageRef {
 }
 
 pub(crate) fn pull(store: &Store, text: &str) -> Result<ImageInfo> {
-    store.pull(&PullRequest { reference: reference(text), refresh: false }, &NoProgress)
+    store.pull(&PullRequest { reference: reference(text), refresh: false, newer_only: false }, &NoProgress)
 }
 
 /// A pull that must fail: its code (`-` when it has none) and its message.
@@ -240,6 +240,18 @@ impl Image {
         let diff_ids: Vec<Digest> = tars.iter().map(|(tar, _)| Digest::of(tar)).collect();
         let layers: Vec<Vec<u8>> = tars.iter().map(|(tar, pack)| pack(tar)).collect();
         Self::with_diff_ids(layers, &diff_ids)
+    }
+
+    /// The same, saying when it was made.
+    pub(crate) fn made(mut self, created: &str) -> Self {
+        let mut config: serde_json::Value = serde_json::from_slice(&self.config).expect("it is JSON");
+        let mut manifest: serde_json::Value = serde_json::from_slice(&self.manifest).expect("it is JSON");
+        config["created"] = created.into();
+        self.config = serde_json::to_vec(&config).expect("encode");
+        manifest["config"]["digest"] = Digest::of(&self.config).as_str().into();
+        manifest["config"]["size"] = self.config.len().into();
+        self.manifest = serde_json::to_vec(&manifest).expect("encode");
+        self
     }
 
     pub(crate) fn with_diff_ids(layers: Vec<Vec<u8>>, diff_ids: &[Digest]) -> Self {

@@ -130,7 +130,8 @@ impl Ground {
             store.remove(&reference(&self.fake.name("a:1")), &BTreeSet::new()).expect("it is removed");
             names.remove(&self.fake.name("a:1"));
             done("remove", &names);
-            let request = PullRequest { reference: reference(&self.fake.name("b:1")), refresh: true };
+            let request =
+                PullRequest { reference: reference(&self.fake.name("b:1")), refresh: true, newer_only: false };
             store.pull(&request, &NoProgress).expect("it is pulled");
             names.insert(self.fake.name("b:1"), self.images["b:1"].digest());
             done("pull what was loaded", &names);

@@ -141,7 +141,11 @@ fn gzip_and_zstd() -> Result<(), String> {
     let store = lab.store();
     let zstd = pull(&store, &format!("{}/debian/nginx:zstd", registry.address)).expect("it is pulled");
     let phases = Phases::default();
-    let request = PullRequest { reference: reference(&format!("{}/debian/nginx:1", registry.address)), refresh: false };
+    let request = PullRequest {
+        reference: reference(&format!("{}/debian/nginx:1", registry.address)),
+        refresh: false,
+        newer_only: false,
+    };
     let gzip = store.pull(&request, &phases).expect("it is pulled");
     assert_ne!(gzip.digest, zstd.digest);
     let phases = phases.0.into_inner().expect("nobody panics here");

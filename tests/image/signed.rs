@@ -11,11 +11,12 @@ use serde_json::json;
 
 use crate::Case;
 use crate::fake::Fake;
-use crate::lab::{Archive, Image, Lab, gzip, pull, reference, refusal};
+use crate::lab::{Archive, Image, Lab, gzip, names, pull, reference, refusal};
 
 pub(crate) const CASES: &[Case] = &[
     ("signed_images_come_and_others_do_not", signed),
     ("signed_images_keep_their_digest_when_the_next_is_not", next_is_unsigned),
+    ("followed_tags_do_not_go_back", followed_tags_do_not_go_back),
 ];
 
 struct Signer {
@@ -131,11 +132,42 @@ fn next_is_unsigned() -> Result<(), String> {
     let store = lab.store();
     pull(&store, &name).expect("it is signed");
     fake.push("shop/web", "live", &second);
-    let request = PullRequest { reference: reference(&name), refresh: true };
+    let request = PullRequest { reference: reference(&name), refresh: true, newer_only: false };
     let refused = store.pull(&request, &NoProgress).expect_err("it is not signed").to_string();
     assert!(refused.contains(second.digest().as_str()) && refused.contains("it has no signature"), "{refused}");
     assert_eq!(store.resolve(&reference(&name)).expect("it is here").digest, first.digest());
     fake.push("shop/web", &beside(&second.digest()), &ours.sign(&fake.name("shop/web"), &second.digest()));
     assert_eq!(store.pull(&request, &NoProgress).expect("now it is").digest, second.digest());
+    Ok(())
+}
+
+/// A registry that plays old content back: what was pulled before, and what never was here.
+fn followed_tags_do_not_go_back() -> Result<(), String> {
+    let (fake, lab) = (Fake::start(), Lab::new());
+    let [older, old, new] = ["2024-05-01T00:00:00Z", "2025-05-01T00:00:00.5+02:00", "2025-05-02T00:00:00Z"]
+        .map(|created| image(created).made(created));
+    let name = fake.name("shop/web:live");
+    let store = lab.store();
+    let followed = PullRequest { reference: reference(&name), refresh: true, newer_only: true };
+    let serve = |image: &Image| {
+        fake.push("shop/web", "live", image);
+        store.pull(&followed, &NoProgress)
+    };
+    assert_eq!(serve(&old).expect("nothing is here").digest, old.digest());
+    assert_eq!(serve(&new).expect("it is newer").digest, new.digest());
+    let layers = names(&lab.images().join("layers"));
+    for back in [&old, &older] {
+        let refused = serve(back).expect_err("it is older").to_string();
+        assert!(refused.contains("went back") && refused.contains("made 2025-05-02"), "{refused}");
+        assert_eq!(store.resolve(&reference(&name)).expect("it is here").digest, new.digest());
+        assert_eq!(names(&lab.images().join("layers")), layers, "nothing of it was fetched");
+    }
+    let (again, undated) = (image("again").made("2025-05-02T00:00:00Z"), image("undated"));
+    for good in [&again, &undated, &old] {
+        assert_eq!(serve(good).expect("it is not older, or nobody can say").digest, good.digest());
+    }
+    fake.push("shop/web", "live", &older);
+    let by_hand = PullRequest { newer_only: false, ..followed };
+    assert_eq!(store.pull(&by_hand, &NoProgress).expect("whoever asks by hand gets it").digest, older.digest());
     Ok(())
 }

@@ -37,7 +37,7 @@ fn tar(name: &str, len: usize) -> Vec<u8> {
 }
 
 fn refresh(store: &Store, name: &str) -> runtime::Result<runtime::runtime::ImageInfo> {
-    store.pull(&PullRequest { reference: reference(name), refresh: true }, &NoProgress)
+    store.pull(&PullRequest { reference: reference(name), refresh: true, newer_only: false }, &NoProgress)
 }
 
 fn tag_is_locked() -> Result<(), String> {
@@ -76,7 +76,7 @@ fn shared_layers() -> Result<(), String> {
     let store = lab.store();
     let first = pull(&store, &fake.name("a:1")).expect("it is pulled");
     let phases = Phases::default();
-    let request = PullRequest { reference: reference(&fake.name("a:2")), refresh: false };
+    let request = PullRequest { reference: reference(&fake.name("a:2")), refresh: false, newer_only: false };
     let second = store.pull(&request, &phases).expect("it is pulled");
     let phases = phases.0.into_inner().expect("nobody panics here");
     assert_eq!(phases[&Digest::of(&one.layers[0])][0], PullPhase::Shared);

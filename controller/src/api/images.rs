@@ -169,7 +169,7 @@ pub fn perform(
     let store = linux.images();
     Ok(match request {
         ImageRequest::Pull(name) => {
-            let request = PullRequest { reference: parse(name)?, refresh: true };
+            let request = PullRequest { reference: parse(name)?, refresh: true, newer_only: false };
             ImageAnswer::Held(Box::new(linux.pull_image(&request, progress)?))
         }
         ImageRequest::Push { name, to } => {

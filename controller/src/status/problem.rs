@@ -47,6 +47,7 @@ fn image_help(code: &str, reference: &ImageRef) -> String {
             format!("boxship image login {}", reference.host())
         }
         "BX0306" => format!("boxship image login {}   (who signs in is limited less)", reference.host()),
+        "BX0309" => format!("boxship image pull {reference}   (takes the older one, if that is meant)"),
         "BX0310" => "boxship image prune --all --dry-run".to_owned(),
         _ => format!("boxship image pull {reference}   (tries again now and shows each layer)"),
     }

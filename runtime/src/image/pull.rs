@@ -22,6 +22,7 @@ use crate::runtime::{ImageInfo, PullPhase, PullProgress, PullRequest};
 
 mod download;
 mod early;
+mod newer;
 mod together;
 mod weigh;
 
@@ -74,7 +75,7 @@ impl Store {
     /// Makes an image present. See [`Runtime::pull_image`](crate::Runtime::pull_image).
     ///
     /// # Errors
-    /// `Registry` (`BX0301`-`BX0307`), `Untrusted`, `NoSpace`, `Io`. Nothing becomes visible on error.
+    /// `Registry` (`BX0301`-`BX0309`), `Untrusted`, `NoSpace`, `Io`. Nothing becomes visible on error.
     pub fn pull(&self, request: &PullRequest, progress: &dyn PullProgress) -> Result<ImageInfo> {
         let reference = &request.reference;
         // a digest means the same bytes for ever: there is nothing to ask
@@ -97,6 +98,14 @@ impl Store {
             layers.iter().for_each(|blob| progress.layer(&blob.digest, PullPhase::Shared, blob.size, blob.size));
             return Ok(info);
         }
+        // what is fetched for the question is not fetched again as long as it is held
+        let _config = if request.newer_only {
+            let (config, bytes) = self.config_bytes(&registry, reference, &chosen.manifest.config)?;
+            self.refuse_older(reference, &chosen, &bytes)?;
+            config
+        } else {
+            None
+        };
         self.install(&registry, reference, chosen, progress)
     }
 

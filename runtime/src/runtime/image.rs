@@ -13,6 +13,8 @@ pub struct PullRequest {
     pub reference: ImageRef,
     /// Ask the registry even when the tag is present.
     pub refresh: bool,
+    /// Refuse an image made before the one that is here under this reference.
+    pub newer_only: bool,
 }
 
 /// Hears how a pull goes on. Called from pool threads; must not block.

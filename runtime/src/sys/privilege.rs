@@ -5,6 +5,9 @@
 
 use std::io;
 
+#[cfg(test)]
+pub(crate) mod probe;
+
 /// A classic BPF instruction (`struct sock_filter`, `linux/filter.h`).
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,11 +9,25 @@ use super::numbers;
 use crate::sys::privilege::Instruction;
 use crate::{Error, Result};
 
-/// `AUDIT_ARCH_*` of this machine (`linux/audit.h`): the ELF machine, 64 bit, little endian.
-#[cfg(target_arch = "x86_64")]
-pub(super) const NATIVE_ARCH: u32 = 0xc000_003e;
-#[cfg(target_arch = "aarch64")]
-pub(super) const NATIVE_ARCH: u32 = 0xc000_00b7;
+/// `AUDIT_ARCH_*` (`linux/audit.h`): the ELF machine, 64 bit, little endian.
+pub(super) const X86_64_ARCH: u32 = 0xc000_003e;
+pub(super) const AARCH64_ARCH: u32 = 0xc000_00b7;
+
+/// Whose calls a program tells apart.
+pub(super) struct Machine {
+    pub(super) arch: u32,
+    /// The number of a call; `None` where the machine or this build does not have it.
+    pub(super) number: fn(&str) -> Option<u32>,
+    /// What lies above is newer than this build.
+    pub(super) highest: fn() -> u32,
+}
+
+/// The machine we are built for.
+pub(super) const NATIVE: Machine = Machine {
+    arch: if cfg!(target_arch = "aarch64") { AARCH64_ARCH } else { X86_64_ARCH },
+    number: numbers::number,
+    highest: numbers::highest,
+};
 
 // Offsets in struct seccomp_data (`linux/seccomp.h`).
 pub(super) const AT_NUMBER: u32 = 0;
@@ -53,16 +67,21 @@ struct Leaf<'a> {
 /// `Unsupported` for `SCMP_ACT_NOTIFY` and for programs longer than the kernel takes; `BadContainer` for an argument
 /// index above 5.
 pub fn compile(object: &LinuxSeccomp) -> Result<Vec<Instruction>> {
+    compile_for(&NATIVE, object)
+}
+
+/// The same for any machine, so that the programs of all of them can be tested on one.
+pub(super) fn compile_for(machine: &Machine, object: &LinuxSeccomp) -> Result<Vec<Instruction>> {
     let otherwise = action(object.default_action(), object.default_errno_ret())?;
     let rules = object.syscalls().as_deref().unwrap_or_default();
-    let leaves = leaves(rules, otherwise)?;
+    let leaves = leaves(machine, rules, otherwise)?;
     let enosys = RET_ERRNO | libc::ENOSYS.cast_unsigned();
     let mut program = vec![
         op(LOAD, AT_ARCH),
-        jump(JEQ, NATIVE_ARCH, 1, 0),
+        jump(JEQ, machine.arch, 1, 0),
         op(RETURN, enosys),
         op(LOAD, AT_NUMBER),
-        jump(JGT, numbers::highest(), 0, 1),
+        jump(JGT, (machine.highest)(), 0, 1),
         op(RETURN, enosys),
     ];
     program.extend(search(&ranges(leaves, otherwise))?);
@@ -72,15 +91,15 @@ pub fn compile(object: &LinuxSeccomp) -> Result<Vec<Instruction>> {
     Ok(program)
 }
 
-fn leaves(rules: &[LinuxSyscall], otherwise: u32) -> Result<BTreeMap<u32, Leaf<'_>>> {
-    let mut leaves: BTreeMap<u32, Leaf<'_>> = BTreeMap::new();
+fn leaves<'a>(machine: &Machine, rules: &'a [LinuxSyscall], otherwise: u32) -> Result<BTreeMap<u32, Leaf<'a>>> {
+    let mut leaves: BTreeMap<u32, Leaf<'a>> = BTreeMap::new();
     for rule in rules {
         let verdict = action(rule.action(), rule.errno_ret())?;
         let args = rule.args().as_deref().unwrap_or_default();
         if args.iter().any(|arg| arg.index() > 5) {
             return Err(Error::BadContainer("a seccomp condition names an argument above 5".into()));
         }
-        for number in rule.names().iter().filter_map(|name| numbers::number(name)) {
+        for number in rule.names().iter().filter_map(|name| (machine.number)(name)) {
             let leaf = leaves.entry(number).or_insert(Leaf { rules: Vec::new(), otherwise });
             leaf.rules.push((args, verdict));
         }

@@ -125,6 +125,7 @@ const COMMON: &[(&str, i64)] = &[
     ("io_cancel", libc::SYS_io_cancel),
     ("io_destroy", libc::SYS_io_destroy),
     ("io_getevents", libc::SYS_io_getevents),
+    ("io_pgetevents", if cfg!(target_arch = "aarch64") { 292 } else { 333 }),
     ("io_setup", libc::SYS_io_setup),
     ("io_submit", libc::SYS_io_submit),
     ("io_uring_enter", libc::SYS_io_uring_enter),
@@ -389,3 +390,9 @@ const LEGACY: &[(&str, i64)] = &[
 
 #[cfg(not(target_arch = "x86_64"))]
 const LEGACY: &[(&str, i64)] = &[];
+
+/// Every name, for tests.
+#[cfg(test)]
+pub(super) fn all() -> impl Iterator<Item = &'static str> {
+    COMMON.iter().chain(LEGACY).map(|entry| entry.0)
+}

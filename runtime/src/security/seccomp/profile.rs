@@ -12,6 +12,8 @@ use oci_spec::runtime::{
 /// All namespace flags of clone(2) and unshare(2), CLONE_NEWTIME aside, which in clone is part of the exit signal.
 const CLONE_NEW_ANY: u64 = 0x7e02_0000;
 const CLONE_NEWUSER: u64 = 0x1000_0000;
+/// In unshare(2) alone.
+const CLONE_NEWTIME: u64 = 0x80;
 /// ioctls that type into a terminal: TIOCSTI and TIOCLINUX.
 const TYPING_IOCTLS: [u64; 2] = [0x5412, 0x541c];
 /// Values personality(2) may be set to: Linux, Linux 32 bit, each with the uname-2.6 flag, and "only ask".
@@ -29,8 +31,10 @@ pub fn profile(capabilities: &Capabilities) -> LinuxSeccomp {
             rules.push(allow(names));
         }
     }
-    let refused = if has(Capability::SysAdmin) { CLONE_NEWUSER } else { CLONE_NEW_ANY };
-    rules.push(allow_if(&["clone", "unshare"], vec![masked(0, refused, 0)]));
+    let admin = has(Capability::SysAdmin);
+    let refused = if admin { CLONE_NEWUSER } else { CLONE_NEW_ANY };
+    rules.push(allow_if(&["clone"], vec![masked(0, refused, 0)]));
+    rules.push(allow_if(&["unshare"], vec![masked(0, if admin { refused } else { refused | CLONE_NEWTIME }, 0)]));
     rules.push(errno(&["clone3"], libc::ENOSYS, vec![]));
     for family in [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6] {
         rules.push(allow_if(&["socket"], vec![masked(0, INT, family.cast_unsigned().into())]));
@@ -143,7 +147,7 @@ const ALWAYS: &[&str] = &[
     "getpgid", "getpgrp", "getpid", "getppid", "getpriority", "getrandom", "getresgid", "getresuid", "getrlimit",
     "getrusage", "getsid", "getsockname", "getsockopt", "gettid", "gettimeofday", "getuid", "getxattr", "getxattrat",
     "inotify_add_watch", "inotify_init", "inotify_init1", "inotify_rm_watch", "io_cancel", "io_destroy",
-    "io_getevents", "io_setup", "io_submit", "ioprio_get", "ioprio_set", "kill", "landlock_add_rule",
+    "io_getevents", "io_pgetevents", "io_setup", "io_submit", "ioprio_get", "ioprio_set", "kill", "landlock_add_rule",
     "landlock_create_ruleset", "landlock_restrict_self", "lchown", "lgetxattr", "link", "linkat", "listen",
     "listmount", "listxattr", "listxattrat", "llistxattr", "lremovexattr", "lseek", "lsetxattr", "lstat", "madvise",
     "map_shadow_stack", "mbind", "membarrier", "memfd_create", "memfd_secret", "mincore", "mkdir", "mkdirat",

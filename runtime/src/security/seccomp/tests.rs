@@ -6,10 +6,14 @@ use oci_spec::runtime::{
 };
 use proptest::prelude::*;
 
-use super::compile::{self, AND, AT_ARCH, AT_ARGS, AT_NUMBER, JEQ, JGE, JGT, JUMP, LOAD, NATIVE_ARCH, RETURN};
+use super::compile::{self, AND, AT_ARCH, AT_ARGS, AT_NUMBER, JEQ, JGE, JGT, JUMP, LOAD, NATIVE, RETURN};
 use super::{numbers, profile};
 use crate::sys::privilege::Instruction;
 
+mod aarch64;
+mod golden;
+
+const NATIVE_ARCH: u32 = NATIVE.arch;
 const ALLOW: u32 = 0x7fff_0000;
 const ENOSYS: u32 = 0x0005_0000 | libc::ENOSYS as u32;
 const EPERM: u32 = 0x0005_0000 | libc::EPERM as u32;
