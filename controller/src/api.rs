@@ -26,6 +26,8 @@
 
 pub mod client;
 pub mod copy;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 pub mod images;
 pub mod look;
 pub mod lookup;

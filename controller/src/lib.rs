@@ -9,6 +9,8 @@ pub mod cli;
 pub mod daemon;
 pub mod demo;
 pub mod execute;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod hand;
 pub mod manifest;
 pub mod memory;

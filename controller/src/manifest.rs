@@ -15,6 +15,8 @@ mod find;
 mod fingerprint;
 mod fmt;
 mod format;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod interpolate;
 mod keys;
 mod kubernetes;

@@ -8,6 +8,8 @@
 mod checkpoint;
 mod database;
 mod durable;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod record;
 mod sled_store;
 mod snapshot;

@@ -11,6 +11,8 @@ mod compare;
 mod config;
 mod describe;
 mod digest;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod instruction;
 mod load;
 mod manifest;

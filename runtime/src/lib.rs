@@ -13,6 +13,8 @@ pub mod error;
 mod exit;
 pub mod fake;
 mod fd_store;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod id;
 mod ids;
 pub mod image;

@@ -5,6 +5,8 @@
 //! is written, an unset variable warns and is empty, a finished service is left unless `restart` says otherwise.
 
 mod dotenv;
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzz;
 mod interpolate;
 pub(crate) mod keys;
 mod merge;
@@ -168,7 +170,9 @@ fn volume(project: &mut Project<'_>, context: &Context<'_>, entry: &Entry) -> Op
 /// The key of an object, which is then the one that is read.
 fn key(project: &mut Project<'_>, context: &Context<'_>, kind: Kind, entry: &Entry) -> Option<ObjectKey> {
     let name = object_name(&entry.key);
-    if runtime::id::check_name(&name).is_err() || !entry.key.is_ascii() {
+    // As compose-spec's schema: what else is in it would be in names of DNS.
+    let is_letter = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if runtime::id::check_name(&name).is_err() || !entry.key.chars().all(is_letter) {
         project.reader.object = None;
         let what = format!("{:?} is not a name: letters, digits, `-`, `_` and `.`", entry.key);
         project.reader.error(codes::NAME, entry.key_extent, what);

@@ -31,6 +31,10 @@ pub enum NotFormatted {
 /// See [`NotFormatted`]; the text should be left as it is.
 pub fn fmt(text: &str) -> Result<String, NotFormatted> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text).replace("\r\n", "\n");
+    if text.contains('\r') {
+        // Alone it ends a line for YAML, for an editor it does not.
+        return Err(NotFormatted::Unusual);
+    }
     let before = yaml::parse_expanded(&text);
     if let Some(fatal) = before.fatal.first() {
         let (line, column) = (fatal.extent.line, fatal.extent.column);

@@ -35,6 +35,8 @@ mod resolve;
 mod signin;
 mod token;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use challenge::fuzz as fuzz_challenges;
 use connect::Connector;
 use credentials::Login;
 use endpoint::Endpoint;

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use super::project::Project;
 use super::{Context, keys, merge};
 use crate::manifest::keys::{Entries, object_name};
+use crate::manifest::native::dns::DnsName;
 use crate::manifest::native::network::{AddressText, SubnetText, range};
 use crate::manifest::tree::{Entry, Node};
 use crate::model::object::{NetworkSpec, NetworkUseSpec};
@@ -85,7 +86,9 @@ pub(super) fn uses(
         let found = project.reader.keys(&entry.value, &keys::ATTACHMENT);
         let mut aliases: BTreeSet<String> = BTreeSet::new();
         if let Some(node) = found.get("aliases") {
-            aliases.extend(project.reader.texts("aliases", node));
+            for item in project.reader.list("aliases", node) {
+                aliases.extend(project.reader.format::<DnsName>("aliases", item).map(|name| name.0));
+            }
         }
         aliases.remove(own);
         let address = found.get("ipv4_address");

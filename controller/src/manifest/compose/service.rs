@@ -7,7 +7,9 @@ use runtime::runtime::SecurityConfig;
 
 use super::project::Project;
 use super::{Context, keys, merge, mounts, networks, peek, ports, rollout, words};
+use crate::manifest::format::Format as _;
 use crate::manifest::keys::{Entries, object_name};
+use crate::manifest::native::dns::DnsName;
 use crate::manifest::native::text::{Capability, ContainerPath, Hostname, Reference, Signal, User};
 use crate::manifest::tree::{Entry, Extent, Node, Value};
 use crate::model::object::{AppSpec, DependencySpec, EnvSpec, ImageChoice, JobSpec, ObjectSpec, TemplateSpec};
@@ -34,7 +36,8 @@ pub(super) fn note_relations<'n>(context: &mut Context<'n>) {
         let links = peek(&entry.value, "links").map(|node| &node.value);
         let Some(Value::List(links)) = links else { continue };
         for link in links.iter().filter_map(|link| link.scalar()) {
-            if let Some((service, alias)) = link.text.split_once(':') {
+            if let Some((service, alias)) = link.text.split_once(':').filter(|(_, alias)| DnsName::parse(alias).is_ok())
+            {
                 aliases.entry(service.to_owned()).or_default().insert(alias.to_owned());
             }
         }
@@ -375,7 +378,8 @@ fn host_network(project: &mut Project<'_>, context: &Context<'_>, service: &Entr
 fn aliases(project: &mut Project<'_>, context: &Context<'_>, name: &str, service: &Entries<'_>) -> BTreeSet<String> {
     let mut aliases: BTreeSet<String> = context.aliases.get(name).cloned().unwrap_or_default();
     aliases.insert(name.to_owned());
-    aliases.extend(service.get("container_name").and_then(|node| project.reader.text("container_name", node)));
+    let own = service.get("container_name");
+    aliases.extend(own.and_then(|node| project.reader.format::<DnsName>("container_name", node)).map(|name| name.0));
     aliases
 }
 
@@ -384,7 +388,10 @@ fn dependencies(project: &mut Project<'_>, context: &Context<'_>, service: &Entr
     if let Some(node) = service.get("links") {
         for item in project.reader.list("links", node) {
             let Some(text) = project.reader.text("links", item) else { continue };
-            let name = text.split(':').next().unwrap_or(&text);
+            let (name, alias) = text.split_once(':').unwrap_or((&text, "alias"));
+            if let Err(bad) = DnsName::parse(alias) {
+                project.reader.error(codes::NAME, item.extent, bad.what);
+            }
             if let Some(spec) = dependency(project, context, name, DependsOn::Started, item.extent) {
                 found.insert(name.to_owned(), spec);
             }

@@ -74,6 +74,15 @@ fn quoted_or_token(text: &str) -> (String, &str) {
     (value, "")
 }
 
+/// A fuzz target: bounds hold and names are in lower case, whatever a registry sends.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(bytes: &[u8]) {
+    let found = parse(&String::from_utf8_lossy(bytes));
+    assert!(found.len() <= ITEMS_MAX, "{found:?}");
+    let is_lower = |text: &str| !text.chars().any(|c| c.is_ascii_uppercase());
+    assert!(found.iter().all(|one| is_lower(&one.scheme) && one.params.keys().all(|name| is_lower(name))), "{found:?}");
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

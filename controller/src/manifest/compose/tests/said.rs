@@ -66,7 +66,8 @@ const CASES: &[(&str, &[&str])] = &[
     ("    deploy: {update_config: {order: start-frist}}\n", &["BX0107 4:37"]),
     ("    command: !mine x\n", &["BX0108 4:14"]),
     ("    extends: {service: b}\n", &["BX0121 4:15 a"]),
-    ("volumes: {a b: }\n", &[]),
+    ("volumes: {a b: }\n", &["BX0110 4:11"]),
+    ("    container_name: \"\\x01\"\n", &["BX0110 4:21"]),
     (
         "networks: {front: , back: {external: true}}\nversion: '3.8'\nvolumse: {}\n",
         &["BX0142w 4:28", "BX0104 6:1 volumes"],
