@@ -46,7 +46,8 @@ impl Supervised {
         command.arg("keeper").args(layout.to_args()).args(["--with", "supervisor,switchboard"]);
         let keeper = command.stderr(Stdio::null()).spawn().expect("the keeper starts");
         let images = StoreOptions { unpack_program: program, ..StoreOptions::default() };
-        let linux = LinuxRuntime::open(&layout, LinuxOptions { images }).expect("the data root can be opened");
+        let linux = LinuxRuntime::open(&layout, LinuxOptions { images, ..LinuxOptions::default() })
+            .expect("the data root can be opened");
         let until = Instant::now() + Duration::from_secs(30);
         while linux.supervisor().ping().is_err() {
             assert!(Instant::now() < until, "the supervisor does not answer");
@@ -111,6 +112,7 @@ fn config(linux: &LinuxRuntime) -> ContainerConfig {
         entrypoint: None,
         args: None,
         env: BTreeMap::new(),
+        sealed_env: BTreeMap::new(),
         working_dir: None,
         user: None,
         mounts: Vec::new(),

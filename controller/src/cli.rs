@@ -34,6 +34,7 @@ mod rollout;
 mod table;
 mod terminal;
 mod up;
+mod volume;
 
 use std::process::ExitCode;
 
@@ -133,6 +134,7 @@ async fn dispatch(context: &Context, verb: Verb) -> Result<ExitCode, Failure> {
         Verb::Release(args) => rollout::release(context, &args).await,
         Verb::Delete(args) => delete::run(context, &args).await,
         Verb::Prune(args) => prune::run(context, &args).await,
+        Verb::Volume(args) => volume::run(context, &args.verb),
         Verb::Image(args) => image::run(context, &args.verb).await,
         Verb::Attach(args) => attach::run(context, &args).await,
         Verb::Cp(args) => copy::run(context, &args).await,

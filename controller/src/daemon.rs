@@ -31,6 +31,7 @@ use crate::memory::Memory;
 use crate::model::{ObjectKey, ObservedContainer};
 use crate::probe::Probes;
 use crate::reconcile::{Planner, Reconciler, View};
+use crate::secret::{Keyring, Makes};
 use crate::sources::Sources;
 use crate::store::{Opened, SledStore, StateStore, StoreError};
 
@@ -52,10 +53,18 @@ pub struct Options {
     pub insecure_registries: Vec<String>,
     /// Further certificate authorities for registries, PEM files.
     pub registry_cas: Vec<PathBuf>,
+    /// The key of secrets; made when it is first needed.
+    pub secret_key: PathBuf,
     /// Within this time each layer of the image store is looked at again; zero: none is.
     pub scrub_every: Duration,
     /// The parent is the keeper: a shutdown ends it too.
     pub kept: bool,
+}
+
+impl Options {
+    fn keyring(&self) -> Arc<Keyring> {
+        Arc::new(Keyring::new(self.secret_key.clone(), Makes::File))
+    }
 }
 
 /// Why the controller does not run.
@@ -101,7 +110,8 @@ pub fn run(options: Options) -> Result<(), DaemonError> {
         ..StoreOptions::default()
     };
     let _alone = Alone::wait(&options.layout, "the controller")?;
-    let linux = Arc::new(LinuxRuntime::open(&options.layout, LinuxOptions { images })?);
+    let linux =
+        Arc::new(LinuxRuntime::open(&options.layout, LinuxOptions { images, secrets: Some(options.keyring()) })?);
     let tokio = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .max_blocking_threads(BLOCKING_THREADS_MAX)
@@ -176,7 +186,7 @@ impl Parts {
         owners: BTreeSet<ObjectKey>,
     ) -> Result<Self, DaemonError> {
         let accepted = options.layout.state_dir().join("accepted.json");
-        let sources = Arc::new(Sources::open(accepted, Arc::clone(&memory), planner, owners));
+        let sources = Arc::new(Sources::open(accepted, Arc::clone(&memory), planner, owners, options.keyring()));
         let (stop, stopped) = watch::channel(false);
         let (bell, shutdown) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let executor = Executor::new(Arc::clone(&runtime), Arc::clone(&memory), Arc::clone(&bell));

@@ -19,6 +19,7 @@ pub mod observe;
 pub mod plan;
 pub mod probe;
 pub mod reconcile;
+pub mod secret;
 pub mod sources;
 pub mod status;
 pub mod store;

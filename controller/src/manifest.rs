@@ -51,9 +51,21 @@ pub use schema::schemas;
 /// Most problems kept of one file: nobody reads more, and a 1 MiB list can have half a million.
 const DIAGNOSTICS_MAX: usize = 1_000;
 
+/// Encrypts what Secrets hold as they are read: nothing behind a load has the values.
+pub trait Seal: std::fmt::Debug + Send + Sync {
+    /// A text that the values' key opens again, the same for the same name and value.
+    ///
+    /// # Errors
+    /// A sentence for people.
+    fn seal(&self, name: &str, value: &[u8]) -> Result<String, String>;
+}
+
 /// What a load needs besides the files.
 #[derive(Debug, Clone, Default)]
 pub struct LoadOptions {
+    /// Seals secrets; `None`: they are left as they are, for who keeps and shows nothing (`check`) or is asked to show
+    /// them (`convert`).
+    pub seal: Option<Arc<dyn Seal>>,
     /// Values for `${VAR}`.
     pub variables: BTreeMap<String, String>,
     /// The stack of files directly in the root; `None`: [`DEFAULT_STACK`], for a single file its directory's name.
@@ -67,7 +79,7 @@ impl LoadOptions {
         let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
             Some((name.into_string().ok()?, value.into_string().ok()?))
         };
-        Self { variables: std::env::vars_os().filter_map(text).collect(), root_stack: None }
+        Self { variables: std::env::vars_os().filter_map(text).collect(), ..Self::default() }
     }
 }
 
@@ -229,7 +241,7 @@ impl File<'_> {
         let mut broken = diagnostics.iter().any(Diagnostic::is_error);
         loaded.diagnostics.extend(diagnostics);
         if let Some(mut object) = object {
-            broken |= !read_contents(&mut object, loaded);
+            broken |= !read_contents(&mut object, self.options, loaded);
             if !broken && runtime::id::check_name(&self.stack).is_ok() {
                 loaded.objects.push(object);
             }
@@ -247,7 +259,7 @@ impl File<'_> {
         let mut broken = output.diagnostics.iter().any(Diagnostic::is_error);
         loaded.diagnostics.append(&mut output.diagnostics);
         for mut object in output.objects {
-            if read_contents(&mut object, loaded) {
+            if read_contents(&mut object, self.options, loaded) {
                 loaded.objects.push(object);
             } else {
                 broken = true;
@@ -268,7 +280,7 @@ fn unknown_content(error: Diagnostic, ours: bool) -> Diagnostic {
 }
 
 /// Reads what `file:` names; whether all could be read.
-fn read_contents(object: &mut Object, loaded: &mut Loaded) -> bool {
+fn read_contents(object: &mut Object, options: &LoadOptions, loaded: &mut Loaded) -> bool {
     let key = object.key.clone();
     let mut contents: Vec<&mut FileContent> = Vec::new();
     let mut template = |template: &mut TemplateSpec| {
@@ -281,6 +293,7 @@ fn read_contents(object: &mut Object, loaded: &mut Loaded) -> bool {
     match &mut object.spec {
         ObjectSpec::Image(_) | ObjectSpec::Volume(_) | ObjectSpec::Service(_) | ObjectSpec::Network(_) => {}
         ObjectSpec::Config(config) => contents.extend(config.data.values_mut()),
+        ObjectSpec::Secret(secret) => contents.extend(secret.data.values_mut()),
         ObjectSpec::App(app) => {
             template(&mut app.template);
             contents.extend(mounted_files(&mut app.template));
@@ -313,7 +326,30 @@ fn read_contents(object: &mut Object, loaded: &mut Loaded) -> bool {
             }
         }
     }
-    whole
+    whole && seal(object, options, loaded)
+}
+
+/// Seals what a Secret holds; whether all of it is.
+fn seal(object: &mut Object, options: &LoadOptions, loaded: &mut Loaded) -> bool {
+    let ObjectSpec::Secret(secret) = &mut object.spec else { return true };
+    for (name, content) in &mut secret.data {
+        if std::str::from_utf8(&content.bytes).map_or(true, |text| text.contains('\0')) {
+            secret.binary.insert(name.clone());
+        }
+        let Some(seal) = &options.seal else { continue };
+        match seal.seal(&format!("{}/{name}", object.key), &content.bytes) {
+            Ok(sealed) => content.bytes = sealed.into_bytes().into(),
+            Err(why) => {
+                content.bytes = Vec::new().into();
+                let what = format!("{} cannot be kept: {why}", object.key);
+                let help = "boxship controller --secret-key FILE";
+                let diagnostic = Diagnostic::error(codes::FILE, what).at(object.span.clone()).of(&object.key);
+                loaded.diagnostics.push(diagnostic.help(help));
+                return false;
+            }
+        }
+    }
+    true
 }
 
 fn mounted_files(template: &mut TemplateSpec) -> impl Iterator<Item = &mut FileContent> {
@@ -323,6 +359,7 @@ fn mounted_files(template: &mut TemplateSpec) -> impl Iterator<Item = &mut FileC
         MountWhatSpec::File(content) => Some(content),
         MountWhatSpec::Volume(_)
         | MountWhatSpec::Config { .. }
+        | MountWhatSpec::Secret { .. }
         | MountWhatSpec::Bind(_)
         | MountWhatSpec::Tmpfs { .. }
         | MountWhatSpec::Anonymous

@@ -21,8 +21,8 @@ pub use accept::{Accepted, Confirmation, Notice, accept};
 pub use desired::{
     Completion, ConcurrencyPolicy, ContainerTemplate, DEFAULT_NETWORK, DependsOn, DesiredImage, DesiredJob,
     DesiredNetwork, DesiredState, DesiredVolume, EnvValue, Healthcheck, Hold, ImageSource, Mount, MountWhat,
-    NetworkRange, NetworkUse, OnChange, OnFailure, Probe, PublishedPort, Restart, RunPolicy, Schedule, Template,
-    UpdateStrategy, VolumeAccess, Workload,
+    NetworkRange, NetworkUse, OnChange, OnFailure, Probe, PublishedPort, Restart, RunPolicy, Schedule, SecretUse,
+    Template, UpdateStrategy, VolumeAccess, Workload,
 };
 pub use diagnostic::{Diagnostic, Note, Severity, Span, codes};
 pub use key::{KeyError, Kind, ObjectKey, ReplicaKey, SourceRef, TemplateHash, labels};

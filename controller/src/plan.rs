@@ -40,6 +40,8 @@ pub use name::{anonymous_volume_name, container_id, member_id, network_name, net
 pub use seal::{Seal, seal};
 pub use template_hash::{changed_fields, template_hash};
 
+pub use volume::named as declared_volume;
+
 use crate::model::{DesiredState, ObservedState};
 use bug::Bug;
 use pass::Pass;

@@ -21,6 +21,7 @@ use crate::manifest::{self, LoadOptions, Look};
 use crate::memory::Memory;
 use crate::model::{Confirmation, DesiredState, Diagnostic, FileKind, Hold, Loaded, ObjectKey, accept, codes};
 use crate::reconcile::Planner;
+use crate::secret::Keyring;
 pub use orders::Refused;
 use saved::{Entry, Role, Saved};
 
@@ -35,6 +36,7 @@ pub struct Sources {
     file: PathBuf,
     planner: Planner,
     memory: Arc<Memory>,
+    keys: Arc<Keyring>,
     inner: Mutex<Inner>,
     desired: watch::Sender<Arc<DesiredState>>,
     changed: watch::Sender<u64>,
@@ -63,20 +65,32 @@ struct Said {
 impl Sources {
     /// Reads what was accepted before. `owners` are the objects that have containers now.
     #[must_use]
-    pub fn open(file: PathBuf, memory: Arc<Memory>, planner: Planner, owners: BTreeSet<ObjectKey>) -> Self {
+    pub fn open(
+        file: PathBuf,
+        memory: Arc<Memory>,
+        planner: Planner,
+        owners: BTreeSet<ObjectKey>,
+        keys: Arc<Keyring>,
+    ) -> Self {
         let (saved, written) = saved::read(&file);
-        Self::of(file, memory, planner, owners, (saved, written))
+        Self::of((file, keys), memory, planner, owners, (saved, written))
     }
 
     /// As [`Self::open`], for somebody who only plans: not even a file that makes no sense is touched.
     #[must_use]
-    pub fn look(file: PathBuf, memory: Arc<Memory>, planner: Planner, owners: BTreeSet<ObjectKey>) -> Self {
+    pub fn look(
+        file: PathBuf,
+        memory: Arc<Memory>,
+        planner: Planner,
+        owners: BTreeSet<ObjectKey>,
+        keys: Arc<Keyring>,
+    ) -> Self {
         let saved = saved::peek(&file);
-        Self::of(file, memory, planner, owners, (saved, Vec::new()))
+        Self::of((file, keys), memory, planner, owners, (saved, Vec::new()))
     }
 
     fn of(
-        file: PathBuf,
+        (file, keys): (PathBuf, Arc<Keyring>),
         memory: Arc<Memory>,
         planner: Planner,
         owners: BTreeSet<ObjectKey>,
@@ -88,7 +102,7 @@ impl Sources {
         let inner =
             Inner { saved, written, said: BTreeMap::new(), lost, unsaved: None, seals: planned::Seals::default() };
         let desired = watch::channel(Arc::new(merged(&inner))).0;
-        Self { file, planner, memory, inner: Mutex::new(inner), desired, changed: watch::channel(0).0 }
+        Self { file, planner, memory, keys, inner: Mutex::new(inner), desired, changed: watch::channel(0).0 }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -119,7 +133,7 @@ impl Sources {
     /// [`Self::apply`] on this thread.
     pub fn apply_now(&self, request: SourceRequest) -> Applied {
         let request = self.lock().saved.as_known(request);
-        let loaded = load(&request);
+        let loaded = self.load(&request);
         self.take(request, &loaded)
     }
 
@@ -129,6 +143,15 @@ impl Sources {
         let mut applied = self.apply_now(request);
         applied.notices.extend(self.lock().saved.left_notices());
         applied
+    }
+
+    /// Reads a source; secrets are sealed in what is returned. Blocks.
+    #[must_use]
+    pub fn load(&self, request: &SourceRequest) -> Loaded {
+        let root_stack = Some(request.default_stack.clone()).filter(|stack| !stack.is_empty());
+        let seal: Arc<dyn manifest::Seal> = Arc::<Keyring>::clone(&self.keys);
+        let options = LoadOptions { root_stack, seal: Some(seal), ..LoadOptions::from_environment() };
+        manifest::load(&request.path, &options)
     }
 
     /// Puts in force what was read of a source. Blocks while it is written.
@@ -379,13 +402,6 @@ impl Sources {
             help: Some("df -h".to_owned()),
         })
     }
-}
-
-/// Reads a source. Blocks.
-#[must_use]
-pub fn load(request: &SourceRequest) -> Loaded {
-    let root_stack = Some(request.default_stack.clone()).filter(|stack| !stack.is_empty());
-    manifest::load(&request.path, &LoadOptions { root_stack, ..LoadOptions::from_environment() })
 }
 
 fn merged(inner: &Inner) -> DesiredState {

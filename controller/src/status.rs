@@ -131,7 +131,7 @@ impl<'a> Page<'a> {
                 (u32::from(is_there), u32::from(desired.volumes.contains_key(key)))
             }
             Kind::Network => other::network_counts(self, key),
-            Kind::Config | Kind::Service => (0, 0),
+            Kind::Config | Kind::Secret | Kind::Service => (0, 0),
         };
         let template = app.map(|app| &app.template).or(job.map(|job| &job.template));
         let sources = [app.map(|a| &a.source), job.map(|j| &j.source), image.map(|i| &i.source)];

@@ -14,6 +14,7 @@ mod kept;
 mod look;
 mod own_endpoints;
 mod pod;
+mod secrets;
 pub(crate) mod signal;
 mod volumes;
 mod writable;
@@ -47,17 +48,21 @@ pub use images::Removed;
 use inspect::Inspector;
 pub use kept::{AttachedStdio, Life};
 pub use look::{Process, Sample};
+pub use secrets::Unseal;
 use signal::signal_number;
+pub use volumes::backup as volume_backup;
 pub use volumes::list as list_volumes;
 
 /// How long a creation or a start waits for a process of ours that is being restarted.
 const RESTART_PATIENCE: Duration = Duration::from_secs(3);
 
 /// How a [`LinuxRuntime`] is opened.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct LinuxOptions {
     /// How images are fetched and unpacked.
     pub images: StoreOptions,
+    /// Opens what is sealed; `None`: a container that has such a thing cannot be made.
+    pub secrets: Option<Arc<dyn Unseal>>,
 }
 
 /// The runtime of this host. Its supervisor and switchboard are other processes, found through the run directory.
@@ -78,6 +83,7 @@ pub struct LinuxRuntime {
     kept: Mutex<()>,
     /// Held while a `life.json` is changed.
     lives: Mutex<()>,
+    secrets: Option<Arc<dyn Unseal>>,
 }
 
 impl LinuxRuntime {
@@ -102,6 +108,7 @@ impl LinuxRuntime {
             planned: Mutex::new(None),
             kept: Mutex::new(()),
             lives: Mutex::new(()),
+            secrets: options.secrets,
             layout: layout.clone(),
             containers,
         })
@@ -146,6 +153,7 @@ impl LinuxRuntime {
         self.check_holder(config)?;
         let stop_signal = config.stop_signal.as_deref().or(image.config.stop_signal.as_deref()).unwrap_or("SIGTERM");
         let stop_signal = signal_number(stop_signal)?;
+        let secrets = self.open_secrets(config)?;
         let input = LowerInput {
             config,
             image: &image.config,
@@ -153,6 +161,7 @@ impl LinuxRuntime {
             layout: &self.layout,
             cgroup_parent: &self.cgroup_parent,
             bridges: self.bridges(config)?,
+            secrets: &secrets,
         };
         let (spec, launch) = spec::lower(&input)?;
         let (id, log, stdin) = (config.id.clone(), config.log, config.extras.stdin);
@@ -273,25 +282,6 @@ impl LinuxRuntime {
                 let (times, altered) = (ContainerTimes::default(), BTreeSet::new());
                 ContainerInfo { config, state: ContainerState::Creating, pid: None, times, exit: None, altered }
             }
-        }
-    }
-
-    /// A process whose directory or config is gone is nobody's: somebody deleted it behind our back.
-    fn end_orphan(&self, id: &ContainerId) {
-        tracing::warn!(container = %id, "its directory or config is gone: ending it");
-        let ended = match self.supervisor.stop(id, libc::SIGKILL, Duration::ZERO) {
-            Ok(()) => self.supervisor.remove(id),
-            Err(Error::Conflict(_)) => self.supervisor.remove(id),
-            Err(other) => Err(other),
-        };
-        match ended {
-            Ok(()) | Err(Error::NotFound { .. }) => {
-                drop(self.switchboard.drop_dns(id));
-                if let Err(error) = self.containers.remove(id) {
-                    tracing::warn!(container = %id, error = %chain(&error), "its files stay");
-                }
-            }
-            Err(error) => tracing::warn!(container = %id, error = %chain(&error), "orphan stays"),
         }
     }
 }

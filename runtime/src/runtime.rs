@@ -211,6 +211,9 @@ pub struct ContainerConfig {
     pub args: Option<Vec<String>>,
     /// Added to the image's, replacing variables of the same name.
     pub env: BTreeMap<String, String>,
+    /// The same with values that are kept encrypted; only who starts the container opens them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub sealed_env: BTreeMap<String, String>,
     /// Replaces the image's; made when missing.
     pub working_dir: Option<String>,
     /// Replaces the image's `user[:group]`.
@@ -286,6 +289,15 @@ pub enum MountSource {
         content: Vec<u8>,
         /// Permission bits.
         mode: u32,
+    },
+    /// A file whose content is kept encrypted; in the container it is in memory only.
+    Secret {
+        /// What [`crate::linux::Unseal`] opens.
+        sealed: String,
+        /// Permission bits.
+        mode: u32,
+        /// User and group inside; `None`: the container's user where it is a number, else root.
+        owner: Option<[u32; 2]>,
     },
     /// Memory.
     Tmpfs {

@@ -1,5 +1,6 @@
 //! From a [`ContainerConfig`] and its image to an OCI [`Spec`] and a [`Launch`]. Pure: values in, values out.
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
@@ -8,7 +9,7 @@ use oci_spec::runtime::Spec;
 use crate::id::NetworkName;
 use crate::layout::Layout;
 use crate::network;
-use crate::runtime::{ContainerConfig, ImageConfig, MountSource, NETWORKS_MAX, NetworkMode, PodPart};
+use crate::runtime::{ContainerConfig, ImageConfig, MountConfig, MountSource, NETWORKS_MAX, NetworkMode, PodPart};
 use crate::{Error, Result};
 
 mod etc;
@@ -37,6 +38,8 @@ pub struct LowerInput<'a> {
     pub cgroup_parent: &'a str,
     /// The networks of `NetworkMode::Bridge`, in its order; empty for the other modes.
     pub bridges: Vec<Bridge>,
+    /// Values of what is sealed, by its sealed text; what is not among them is empty.
+    pub secrets: &'a BTreeMap<String, Vec<u8>>,
 }
 
 /// A bridge as [`lower`] needs it.
@@ -72,7 +75,7 @@ pub fn lower(input: &LowerInput<'_>) -> Result<(Spec, Launch)> {
         numeric_user: false,
         all_controllers: false,
         mounts: launch_mounts(input)?,
-        files_dir: input.layout.container_dir(&config.id).join("files"),
+        files_dir: files_dir(input),
         etc: Some(etc::files(input)),
         network,
         more_bridges: bridges,
@@ -82,6 +85,24 @@ pub fn lower(input: &LowerInput<'_>) -> Result<(Spec, Launch)> {
         joins: joins(config),
     };
     Ok((spec, launch))
+}
+
+/// Content files are on disk, but for a container that has secrets among them: the run directory is in memory.
+fn files_dir(input: &LowerInput<'_>) -> PathBuf {
+    let config = input.config;
+    let is_secret = |mount: &MountConfig| matches!(mount.source, MountSource::Secret { .. });
+    let dir = match config.mounts.iter().any(is_secret) {
+        true => input.layout.container_run_dir(&config.id),
+        false => input.layout.container_dir(&config.id),
+    };
+    dir.join("files")
+}
+
+/// The user's number where the user is one.
+fn user_number(input: &LowerInput<'_>) -> Option<[u32; 2]> {
+    let user = input.config.user.as_deref().or(input.image.user.as_deref())?;
+    let (user, group) = user.split_once(':').unwrap_or((user, "0"));
+    Some([user.parse().ok()?, group.parse().unwrap_or(0)])
 }
 
 fn joins(config: &ContainerConfig) -> Option<Joins> {
@@ -116,9 +137,16 @@ fn launch_mounts(input: &LowerInput<'_>) -> Result<Vec<LaunchMount>> {
             MountSource::Volume { name } => LaunchSource::Volume { dir: input.layout.volume_dir(name) },
             MountSource::Bind { path } => LaunchSource::Bind { path: path.clone() },
             MountSource::File { content, mode } => LaunchSource::File {
-                name: format!("{at}/{}", mount.target.rsplit('/').next().unwrap_or_default()),
+                name: file_name(at, &mount.target),
                 content: content.clone(),
                 mode: mode & 0o777,
+                owner: None,
+            },
+            MountSource::Secret { sealed, mode, owner } => LaunchSource::File {
+                name: file_name(at, &mount.target),
+                content: input.secrets.get(sealed).cloned().unwrap_or_default(),
+                mode: mode & 0o777,
+                owner: Some(owner.or_else(|| user_number(input)).unwrap_or_default()),
             },
             MountSource::Tmpfs { .. } => continue,
         };
@@ -126,6 +154,10 @@ fn launch_mounts(input: &LowerInput<'_>) -> Result<Vec<LaunchMount>> {
     }
     mounts.sort_by_key(|mount| depth(&mount.target));
     Ok(mounts)
+}
+
+fn file_name(at: usize, target: &str) -> String {
+    format!("{at}/{}", target.rsplit('/').next().unwrap_or_default())
 }
 
 /// How many directories a path has above it: parents sort before their children.

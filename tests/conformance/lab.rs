@@ -96,6 +96,7 @@ impl Lab {
             entrypoint: None,
             args: Some(args.iter().map(ToString::to_string).collect()),
             env: BTreeMap::new(),
+            sealed_env: BTreeMap::new(),
             working_dir: None,
             user: None,
             mounts: Vec::new(),
@@ -311,7 +312,7 @@ pub(crate) fn end_keeper(keeper: &mut Child) {
 pub(crate) fn open(layout: &Layout) -> LinuxRuntime {
     let program = std::env::current_exe().expect("this program has a path");
     let images = StoreOptions { unpack_program: program, ..StoreOptions::default() };
-    ok("open", LinuxRuntime::open(layout, LinuxOptions { images }))
+    ok("open", LinuxRuntime::open(layout, LinuxOptions { images, ..LinuxOptions::default() }))
 }
 
 fn build_image(linux: &LinuxRuntime) -> ImageInfo {

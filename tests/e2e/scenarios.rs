@@ -18,6 +18,8 @@ mod plans;
 mod pods;
 mod replace;
 mod scale;
+mod secrets;
+mod stateful;
 mod upgrade;
 
 use crate::Scenario;
@@ -28,6 +30,8 @@ pub(crate) const ALL: &[&[Scenario]] = &[
     replace::ALL,
     plans::ALL,
     files::ALL,
+    secrets::ALL,
+    stateful::ALL,
     health::ALL,
     dialects::ALL,
     networks::ALL,

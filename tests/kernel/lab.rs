@@ -129,6 +129,7 @@ impl Lab {
             entrypoint: Some(vec!["sh".into(), "-c".into(), script.into()]),
             args: None,
             env: BTreeMap::new(),
+            sealed_env: BTreeMap::new(),
             working_dir: None,
             user: None,
             mounts: vec![],
@@ -159,6 +160,7 @@ impl Lab {
             fs::create_dir_all(dir.join(name)).unwrap();
         }
         lower(&LowerInput {
+            secrets: &BTreeMap::new(),
             config,
             image: &ImageConfig::default(),
             layers: vec![self.layer("top"), self.layer("base")],

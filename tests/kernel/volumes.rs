@@ -99,7 +99,8 @@ fn content_files_are_links_that_can_be_swapped(lab: &Lab) {
     let running = lab.start(&config).unwrap();
     let ready = running.upper().join("ready");
     super::lab::wait_until("the first half", || ready.exists());
-    runtime::rootfs::files::publish(&running.launch.files_dir, &[("0/app.toml", b"two\n", 0o640)]).unwrap();
+    let two = runtime::rootfs::files::ContentFile { name: "0/app.toml", content: b"two\n", mode: 0o640, owner: [0, 0] };
+    runtime::rootfs::files::publish(&running.launch.files_dir, &[two], None).unwrap();
     running.exec(&super::lab::shell("busybox rm /ready")).unwrap();
     assert_eq!(running.finish().output, "one\n0:640\ncovered\nRead-only file system\ntwo\n");
 }

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use controller::model::{
     Completion, ConcurrencyPolicy, ContainerTemplate, DependsOn, DesiredImage, DesiredJob, DesiredState, DesiredVolume,
     EnvValue, Hold, ImageSource, Kind, Member, Mount, MountWhat, NetworkUse, ObjectKey, OnChange, OnFailure, Pod,
-    PublishedPort, Restart, Role, RunPolicy, Schedule, SourceRef, UpdateStrategy, VolumeAccess, Workload,
+    PublishedPort, Restart, Role, RunPolicy, Schedule, SecretUse, SourceRef, UpdateStrategy, VolumeAccess, Workload,
 };
 use runtime::image::ImageRef;
 use runtime::runtime::HostPort;
@@ -248,6 +248,7 @@ fn volumes_of(app: &Workload) -> Vec<ObjectKey> {
         MountWhat::Volume(key) => Some(key.clone()),
         MountWhat::Bind(_)
         | MountWhat::File { .. }
+        | MountWhat::Secret { .. }
         | MountWhat::Tmpfs { .. }
         | MountWhat::Anonymous
         | MountWhat::Scratch(_) => None,
@@ -289,7 +290,12 @@ fn edit(desired: &mut DesiredState, rng: &mut Rng) {
                 member.template.resources = limits(rng);
             }
         }
-        8 => drop(app.template.env.insert("V0".to_owned(), EnvValue::Plain(rng.below(4).to_string()))),
+        8 => {
+            let value = rng.below(4);
+            let secret = || SecretUse { secret: "s".to_owned(), key: "k".to_owned(), sealed: format!("s1:{value}") };
+            let value = if value < 2 { EnvValue::Plain(value.to_string()) } else { EnvValue::Secret(secret()) };
+            app.template.env.insert("V0".to_owned(), value);
+        }
         9 => app.template.mounts.push(Mount {
             path: "/etc/app.conf".to_owned(),
             what: MountWhat::File { content: rng.next().to_le_bytes().as_slice().into(), mode: 0o644 },

@@ -279,6 +279,7 @@ fn has_one_writer(sim: &Sim, key: &ObjectKey, hash: &TemplateHash) -> bool {
         }
         MountWhat::Bind(_)
         | MountWhat::File { .. }
+        | MountWhat::Secret { .. }
         | MountWhat::Tmpfs { .. }
         | MountWhat::Anonymous
         | MountWhat::Scratch(_) => false,

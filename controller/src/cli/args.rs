@@ -8,6 +8,7 @@ mod direct;
 mod hand;
 mod image;
 mod look;
+mod volume;
 
 pub(crate) use direct::{HoldArgs, ReleaseArgs, RolloutArgs, RolloutStatusArgs, RolloutVerb, ScaleArgs};
 pub(crate) use hand::{
@@ -20,6 +21,7 @@ pub(crate) use image::{
 pub(crate) use look::{
     AttachArgs, CommitArgs, CopyArgs, DiffArgs, ImportArgs, InspectArgs, NoteArgs, StatsArgs, TopArgs,
 };
+pub(crate) use volume::{VolumeArgs, VolumeBackupArgs, VolumeRestoreArgs, VolumeVerb};
 
 /// Makes this host run what its manifests say, and keeps it so
 #[derive(Debug, Parser)]
@@ -52,6 +54,9 @@ pub struct Place {
     /// Further certificate authorities for registries, PEM, may be repeated
     #[arg(long, global = true, env = "BOXSHIP_REGISTRY_CA", value_delimiter = ',', value_name = "FILE")]
     pub registry_ca: Vec<PathBuf>,
+    /// The key that secrets are encrypted with, made when it is first needed. Default: secret.key in the data root
+    #[arg(long, global = true, env = "BOXSHIP_SECRET_KEY", value_name = "FILE")]
+    pub secret_key: Option<PathBuf>,
     /// How to print
     #[arg(short, long, global = true, value_enum, default_value_t = Output::Text)]
     pub output: Output,
@@ -136,6 +141,8 @@ pub enum Verb {
     Delete(DeleteArgs),
     /// Remove what no manifest declares any more, after showing it (for images: boxship image prune)
     Prune(VolumePruneArgs),
+    /// Back up and restore volumes
+    Volume(VolumeArgs),
     /// Work with images
     Image(ImageArgs),
     /// Show a running container's output as it comes, and pass stdin on to it

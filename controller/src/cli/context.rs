@@ -188,12 +188,19 @@ impl Place {
         }
     }
 
-    /// The registry options for another process of ours.
+    /// Where the key of secrets is.
+    #[must_use]
+    pub fn secret_key_file(&self) -> PathBuf {
+        self.secret_key.as_deref().map_or_else(|| absolute(&self.data_root).join("secret.key"), absolute)
+    }
+
+    /// The options for registries and secrets for another process of ours.
     #[must_use]
     pub fn registry_args(&self) -> Vec<std::ffi::OsString> {
         let hosts = self.insecure_registry.iter().map(|host| ("--insecure-registry", host.into()));
         let files = self.registry_ca.iter().map(|file| ("--registry-ca", absolute(file).into()));
-        hosts.chain(files).flat_map(|(name, value)| [name.into(), value]).collect()
+        let key = self.secret_key.iter().map(|file| ("--secret-key", absolute(file).into()));
+        hosts.chain(files).chain(key).flat_map(|(name, value)| [name.into(), value]).collect()
     }
 }
 

@@ -95,7 +95,14 @@ fn print(view: &PlanView, args: &PlanArgs) {
     anstream::println!("{BOLD}Plan:{BOLD:#} {}. Nothing was changed.", change::summary(view));
     if let Some(path) = args.path.as_ref().filter(|_| view.errors == 0 && !view.changes.is_empty()) {
         let confirm = if args.confirm_removal { " --confirm-removal" } else { "" };
-        anstream::println!("To do exactly this:  boxship up {}{confirm} --plan-hash {}", path.display(), view.hash);
+        if view.hash.is_empty() {
+            anstream::println!(
+                "There is no key for secrets yet, so no plan hash:  boxship up {}{confirm}",
+                path.display()
+            );
+        } else {
+            anstream::println!("To do exactly this:  boxship up {}{confirm} --plan-hash {}", path.display(), view.hash);
+        }
     }
 }
 

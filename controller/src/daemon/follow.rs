@@ -12,7 +12,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 
 use crate::api::types::SourceRequest;
-use crate::sources::{Sources, load};
+use crate::sources::Sources;
 use crate::watch::{Trigger, WatchOptions, Watcher};
 
 /// Between two looks whether the accepted state is still on disk.
@@ -61,7 +61,8 @@ async fn follow_one(sources: Arc<Sources>, request: SourceRequest) {
             Trigger::Manifests => {}
         }
         let wanted = request.clone();
-        let Ok(loaded) = tokio::task::spawn_blocking(move || load(&wanted)).await else { continue };
+        let reading = Arc::clone(&sources);
+        let Ok(loaded) = tokio::task::spawn_blocking(move || reading.load(&wanted)).await else { continue };
         if !watcher.follow(&loaded) {
             continue;
         }

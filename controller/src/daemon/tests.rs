@@ -63,6 +63,7 @@ impl Host {
             manifests,
             insecure_registries: vec![],
             registry_cas: vec![],
+            secret_key: self.dir.path().join("secret.key"),
             scrub_every: Duration::ZERO,
             kept: false,
         };

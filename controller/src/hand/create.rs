@@ -59,6 +59,7 @@ pub(super) fn create(linux: &LinuxRuntime, spec: &RunSpec) -> Result<HandAnswer>
         entrypoint: spec.entrypoint.clone(),
         args: (!spec.args.is_empty()).then(|| spec.args.clone()),
         env: spec.env.clone(),
+        sealed_env: BTreeMap::new(),
         working_dir: spec.working_dir.clone(),
         user: spec.user.clone(),
         mounts,

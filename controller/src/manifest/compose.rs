@@ -119,6 +119,7 @@ fn objects(project: &mut Project<'_>, tree: &Node) -> Vec<Object> {
     }
     service::note_relations(&mut context);
     let mut objects: Vec<Object> = volumes.iter().filter_map(|entry| volume(project, &context, entry)).collect();
+    objects.extend(secrets.iter().filter_map(|entry| mounts::secret(project, &context, entry)));
     objects.extend(networks.iter().filter_map(|entry| networks::lower(project, &context, entry)));
     for (name, entry) in &context.active {
         objects.extend(service::lower(project, &context, name, entry));

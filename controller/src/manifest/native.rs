@@ -28,16 +28,18 @@ use super::interpolate::interpolate;
 use super::shape::{self, Shape, Walk};
 use super::tree::{Node, Path, Value};
 use super::yaml;
+use crate::model::object::SecretSpec;
 use crate::model::{Diagnostic, Kind, Object, ObjectKey, ObjectSpec, Span, codes};
 
 /// The version this reads.
 pub(crate) const API_VERSION: &str = "boxship/v1";
 
 /// What can be written in this dialect.
-pub(crate) const KINDS: [Kind; 6] = [Kind::Image, Kind::App, Kind::Job, Kind::Volume, Kind::Network, Kind::Config];
+pub(crate) const KINDS: [Kind; 7] =
+    [Kind::Image, Kind::App, Kind::Job, Kind::Volume, Kind::Network, Kind::Config, Kind::Secret];
 
 /// Kinds of DESIGN §3 that are not built yet.
-const LATER: [&str; 3] = ["Secret", "Source", "Policy"];
+const LATER: [&str; 2] = ["Source", "Policy"];
 
 /// What lowering needs besides the document.
 pub(crate) struct Context<'a> {
@@ -55,6 +57,7 @@ pub(crate) fn title(kind: Kind) -> &'static str {
         Kind::Job => "Job",
         Kind::Volume => "Volume",
         Kind::Config => "Config",
+        Kind::Secret => "Secret",
         Kind::Service => "Service",
         Kind::Network => "Network",
     }
@@ -75,6 +78,7 @@ pub(crate) fn schema(kind: Kind) -> Json {
         Kind::Job => generator.into_root_schema_for::<wire::Job>(),
         Kind::Volume => generator.into_root_schema_for::<wire::Volume>(),
         Kind::Network => generator.into_root_schema_for::<network::Network>(),
+        Kind::Secret => generator.into_root_schema_for::<wire::Secret>(),
         // Not a native kind: nothing asks for its schema.
         Kind::Config | Kind::Service => generator.into_root_schema_for::<wire::Config>(),
     };
@@ -193,11 +197,12 @@ fn foreign_kind(text: &str) -> Option<&'static str> {
     }
 }
 
-/// Replaces `${…}` in every value; the content of a Config is content and stays.
+/// Replaces `${…}` in every value; the content of a Config or Secret is content and stays.
 fn substitute(root: &mut Node, kind: Kind, context: &Context<'_>, file: &str, out: &mut Vec<Diagnostic>) {
+    let is_content = matches!(kind, Kind::Config | Kind::Secret);
     match &mut root.value {
         Value::Map(entries) => {
-            for entry in entries.iter_mut().filter(|entry| kind != Kind::Config || entry.key != "data") {
+            for entry in entries.iter_mut().filter(|entry| !is_content || entry.key != "data") {
                 substitute(&mut entry.value, kind, context, file, out);
             }
         }
@@ -247,6 +252,11 @@ fn build(document: &Document, key: &ObjectKey, context: &Context<'_>, out: &mut 
         Kind::Config | Kind::Service => {
             let config = lower.decode(&root)?;
             ObjectSpec::Config(config::lower(&mut lower, config))
+        }
+        Kind::Secret => {
+            let secret: wire::Secret = lower.decode(&root)?;
+            let data = config::contents(&mut lower, secret.data);
+            ObjectSpec::Secret(SecretSpec { data, binary: std::collections::BTreeSet::new() })
         }
         Kind::App => {
             let app = lower.decode(&root)?;

@@ -64,7 +64,7 @@ pub(super) fn load(found: &Found, options: &LoadOptions, loaded: &mut Loaded) {
     }
     for project in projects.into_iter().filter(|project| !project.is_part) {
         match project.output {
-            Some(output) => take(loaded, &project.files, output),
+            Some(output) => take(loaded, &project.files, output, options),
             None => break_all(loaded, &project.files),
         }
     }
@@ -97,14 +97,14 @@ fn project(found: &Found, options: &LoadOptions, loaded: &Loaded, files: &[Strin
     }))
 }
 
-fn take(loaded: &mut Loaded, files: &[String], output: compose::Output) {
+fn take(loaded: &mut Loaded, files: &[String], output: compose::Output, options: &LoadOptions) {
     loaded.file_refs.extend(output.file_refs);
     loaded.sources.extend(output.sources);
     let before = loaded.diagnostics.len();
     loaded.diagnostics.extend(output.diagnostics);
     let mut broken = loaded.diagnostics[before..].iter().any(Diagnostic::is_error);
     for mut object in output.objects {
-        if read_contents(&mut object, loaded) {
+        if read_contents(&mut object, options, loaded) {
             loaded.objects.push(object);
         } else {
             broken = true;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 use serde_json::{Value as Json, json};
 
-use crate::model::{Diagnostic, Loaded, Severity, Span};
+use crate::model::{Diagnostic, Kind, Loaded, Severity, Span};
 
 /// Most problems printed in one go: after these nobody reads on.
 const PRINTED_MAX: usize = 20;
@@ -71,9 +71,11 @@ pub fn render(diagnostic: &Diagnostic, sources: &BTreeMap<String, Arc<str>>, loo
     }
     for (file, marks) in places {
         let path = look.path(file);
-        match sources.get(file) {
+        match sources.get(file).filter(|source| !tells_secrets(diagnostic, source)) {
             Some(source) => group = group.element(snippet(source, path, marks)),
             None => {
+                let line = marks.first().map_or(0, |(_, span, _)| span.line);
+                let path = if sources.contains_key(file) { format!("{path}:{line}") } else { path };
                 remarks.extend(marks.into_iter().filter_map(|(_, _, text)| text));
                 group = group.element(annotate_snippets::Origin::path(path));
             }
@@ -90,6 +92,15 @@ pub fn render(diagnostic: &Diagnostic, sources: &BTreeMap<String, Arc<str>>, loo
     }
     let renderer = if look.color { Renderer::styled() } else { Renderer::plain() };
     renderer.render(&[group])
+}
+
+/// Whether the lines around a problem may hold a secret: what is told ends up in logs.
+fn tells_secrets(diagnostic: &Diagnostic, source: &str) -> bool {
+    let holds = |what: &str| source.lines().any(|line| line.trim() == what);
+    match &diagnostic.object {
+        Some(object) => object.kind == Kind::Secret,
+        None => holds("kind: Secret") || (holds("secrets:") && source.contains("content:")),
+    }
 }
 
 /// Manifest text is not ours: escape sequences in it must not reach a terminal.

@@ -74,6 +74,7 @@ fn settle(
             ObjectSpec::Image(_)
             | ObjectSpec::Volume(_)
             | ObjectSpec::Config(_)
+            | ObjectSpec::Secret(_)
             | ObjectSpec::Service(_)
             | ObjectSpec::Network(_) => true,
             ObjectSpec::App(_) | ObjectSpec::Job(_) => false,

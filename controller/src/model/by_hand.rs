@@ -88,6 +88,7 @@ mod tests {
             entrypoint: None,
             args: None,
             env: BTreeMap::new(),
+            sealed_env: BTreeMap::new(),
             working_dir: None,
             user: None,
             mounts: Vec::new(),

@@ -271,6 +271,19 @@ pub struct ImageSource {
 pub enum EnvValue {
     /// As written, or read from a `Config` key when the state was resolved.
     Plain(String),
+    /// Of a `Secret`.
+    Secret(SecretUse),
+}
+
+/// A key of a `Secret`, with its value as it was when the state was resolved.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SecretUse {
+    /// The Secret's name.
+    pub secret: String,
+    /// Its key.
+    pub key: String,
+    /// The value, sealed.
+    pub sealed: String,
 }
 
 /// One mount.
@@ -304,6 +317,15 @@ pub enum MountWhat {
         content: Arc<[u8]>,
         /// Permission bits.
         mode: u32,
+    },
+    /// A file of a `Secret`, in memory only.
+    Secret {
+        /// What.
+        value: SecretUse,
+        /// Permission bits.
+        mode: u32,
+        /// User and group inside; `None`: the container's user, where it is a number.
+        owner: Option<[u32; 2]>,
     },
     /// Memory.
     Tmpfs {

@@ -50,6 +50,8 @@ pub enum Kind {
     Volume,
     /// Content mounted into containers or read into their environment.
     Config,
+    /// The same, kept encrypted and shown to nobody else.
+    Secret,
     /// Names and published ports for Apps with certain labels.
     Service,
     /// A network beside the stack's own.
@@ -58,8 +60,8 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 7] =
-        [Self::Image, Self::App, Self::Job, Self::Volume, Self::Config, Self::Service, Self::Network];
+    pub const ALL: [Self; 8] =
+        [Self::Image, Self::App, Self::Job, Self::Volume, Self::Config, Self::Secret, Self::Service, Self::Network];
 
     /// Lower case, as in `app/web`.
     #[must_use]
@@ -70,6 +72,7 @@ impl Kind {
             Self::Job => "job",
             Self::Volume => "volume",
             Self::Config => "config",
+            Self::Secret => "secret",
             Self::Service => "service",
             Self::Network => "network",
         }

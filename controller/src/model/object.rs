@@ -42,6 +42,8 @@ pub enum ObjectSpec {
     Volume(VolumeSpec),
     /// `Config`.
     Config(ConfigSpec),
+    /// `Secret`.
+    Secret(SecretSpec),
     /// A Kubernetes Service.
     Service(ServiceSpec),
     /// `Network`.
@@ -182,6 +184,16 @@ pub struct ConfigSpec {
     pub data: BTreeMap<String, FileContent>,
 }
 
+/// A `Secret`: what is in it after `manifest::load` is sealed, but where a load was asked to show it (`convert`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SecretSpec {
+    /// Sealed text by key; a key is a file name.
+    pub data: BTreeMap<String, FileContent>,
+    /// Keys whose values are not text, and so no values of variables.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub binary: BTreeSet<String>,
+}
+
 /// Bytes written in a manifest or read from a file beside it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileContent {
@@ -222,13 +234,25 @@ pub enum EnvSpec {
         /// Where it is written.
         span: Span,
     },
+    /// A key of a `Secret` of the same stack.
+    Secret {
+        /// Its name.
+        name: String,
+        /// The key; `None`: the only one.
+        key: Option<String>,
+        /// Where it is written.
+        span: Span,
+    },
 }
 
-/// All keys of a `Config` of the same stack that can name an environment variable.
+/// All keys of a `Config` or `Secret` of the same stack that can name an environment variable.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EnvFromSpec {
     /// Its name.
     pub name: String,
+    /// It is a Secret.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub secret: bool,
     /// Put before each key.
     pub prefix: String,
     /// Where it is written.
@@ -264,6 +288,15 @@ pub enum MountWhatSpec {
         name: String,
         /// The key.
         key: Option<String>,
+    },
+    /// A `Secret` of the same stack: one key as a file, or (`None`) all keys as files of a directory.
+    Secret {
+        /// Its name.
+        name: String,
+        /// The key.
+        key: Option<String>,
+        /// User and group inside.
+        owner: Option<[u32; 2]>,
     },
     /// A host file, copied.
     File(FileContent),

@@ -173,7 +173,10 @@ impl ObservedContainer {
         let label = |name: &str| config.labels.get(name);
         let volumes = config.mounts.iter().filter_map(|mount| match &mount.source {
             MountSource::Volume { name } => Some(MountedVolume { name: name.clone(), read_only: mount.read_only }),
-            MountSource::Bind { .. } | MountSource::File { .. } | MountSource::Tmpfs { .. } => None,
+            MountSource::Bind { .. }
+            | MountSource::File { .. }
+            | MountSource::Secret { .. }
+            | MountSource::Tmpfs { .. } => None,
         });
         let mut addresses = config.network.addresses().map(|(network, address)| (network.clone(), address));
         Some(Self {

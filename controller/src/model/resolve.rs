@@ -52,6 +52,7 @@ pub fn resolve_with(objects: &[Object], kept: &DesiredState, declared: &BTreeSet
             ObjectSpec::Image(_)
             | ObjectSpec::Volume(_)
             | ObjectSpec::Config(_)
+            | ObjectSpec::Secret(_)
             | ObjectSpec::Service(_)
             | ObjectSpec::Network(_) => {}
         }
@@ -130,7 +131,11 @@ impl<'a> Resolver<'a> {
                     let network = DesiredNetwork { source, internal: network.internal, range: network.range };
                     self.out.desired.networks.insert((*key).clone(), network);
                 }
-                ObjectSpec::App(_) | ObjectSpec::Job(_) | ObjectSpec::Config(_) | ObjectSpec::Service(_) => {}
+                ObjectSpec::App(_)
+                | ObjectSpec::Job(_)
+                | ObjectSpec::Config(_)
+                | ObjectSpec::Secret(_)
+                | ObjectSpec::Service(_) => {}
             }
         }
     }
@@ -283,6 +288,7 @@ pub(super) fn title(kind: Kind) -> &'static str {
         Kind::Job => "Job",
         Kind::Volume => "Volume",
         Kind::Config => "Config",
+        Kind::Secret => "Secret",
         Kind::Service => "Service",
         Kind::Network => "Network",
     }

@@ -76,7 +76,11 @@ fn volumes_of(make: &Make<'_>, pod: &ContainerId, member: &str) -> Vec<Mounted> 
     let declared = make.template.mounts.iter().filter_map(|mount| match &mount.what {
         MountWhat::Volume(key) => Some((mount.path.clone(), volume::named(key), mount.read_only)),
         MountWhat::Scratch(name) => Some((mount.path.clone(), volume::scratch(&replica, pod, name), mount.read_only)),
-        MountWhat::Bind(_) | MountWhat::File { .. } | MountWhat::Tmpfs { .. } | MountWhat::Anonymous => None,
+        MountWhat::Bind(_)
+        | MountWhat::File { .. }
+        | MountWhat::Secret { .. }
+        | MountWhat::Tmpfs { .. }
+        | MountWhat::Anonymous => None,
     });
     let declared: Vec<Mounted> = declared.collect();
     let own: Vec<Mounted> = match member {
@@ -266,6 +270,7 @@ fn hold_pod(config: &mut ContainerConfig, parts: String, volumes: Vec<Mounted>) 
         entrypoint: Some(vec!["boxship-pod".to_owned()]),
         args: None,
         env: BTreeMap::new(),
+        sealed_env: BTreeMap::new(),
         working_dir: Some("/".to_owned()),
         user: Some("0:0".to_owned()),
         mounts: volumes.into_iter().map(volume).collect(),
@@ -342,8 +347,13 @@ fn container_config(
     labels.insert(labels::TEMPLATE.to_owned(), make.hash.0.clone());
     labels.insert(labels::ATTEMPT.to_owned(), make.attempt.to_string());
     labels.insert(labels::SOURCE.to_owned(), make.source.file.clone());
-    let mut env: BTreeMap<String, String> =
-        template.env.iter().map(|(name, EnvValue::Plain(value))| (name.clone(), value.clone())).collect();
+    let (mut env, mut sealed_env) = (BTreeMap::new(), BTreeMap::new());
+    for (name, value) in &template.env {
+        match value {
+            EnvValue::Plain(value) => env.insert(name.clone(), value.clone()),
+            EnvValue::Secret(value) => sealed_env.insert(name.clone(), value.sealed.clone()),
+        };
+    }
     if let Some(index) = make.index {
         env.insert("JOB_COMPLETION_INDEX".to_owned(), index.to_string());
     }
@@ -355,6 +365,7 @@ fn container_config(
         entrypoint: template.entrypoint.clone(),
         args: template.args.clone(),
         env,
+        sealed_env,
         working_dir: template.working_dir.clone(),
         user: template.user.clone(),
         mounts: mounts(make),
@@ -383,6 +394,9 @@ fn mounts(make: &Make<'_>) -> Vec<MountConfig> {
             MountWhat::Volume(key) => MountSource::Volume { name: volume_name(key) },
             MountWhat::Bind(path) => MountSource::Bind { path: PathBuf::from(path) },
             MountWhat::File { content, mode } => MountSource::File { content: content.to_vec(), mode: *mode },
+            MountWhat::Secret { value, mode, owner } => {
+                MountSource::Secret { sealed: value.sealed.clone(), mode: *mode, owner: *owner }
+            }
             MountWhat::Tmpfs { size_bytes } => MountSource::Tmpfs { size_bytes: *size_bytes },
         };
         Some(MountConfig { target: mount.path.clone(), source, read_only: mount.read_only })

@@ -60,8 +60,11 @@ pub(super) fn fields(template: &ContainerTemplate) -> BTreeMap<String, String> {
     put("entrypoint", template.entrypoint.as_deref().map(list));
     put("args", template.args.as_deref().map(list));
     for (name, value) in &template.env {
-        let EnvValue::Plain(value) = value;
-        put(&format!("env.{name}"), Some(value.clone()));
+        let value = match value {
+            EnvValue::Plain(value) => value.clone(),
+            EnvValue::Secret(value) => format!("secret {}", value.sealed),
+        };
+        put(&format!("env.{name}"), Some(value));
     }
     put("workingDir", template.working_dir.clone());
     put("user", template.user.clone());
@@ -122,12 +125,20 @@ fn mounted(what: &MountWhat, on_change: OnChange) -> String {
             format!("file {mode:o} {digest}")
         }
         (MountWhat::File { mode, .. }, OnChange::None) => format!("file {mode:o}"),
+        (MountWhat::Secret { value, mode, owner }, OnChange::Roll) => {
+            format!("secret {mode:o} {} {}", ids(*owner), value.sealed)
+        }
+        (MountWhat::Secret { mode, owner, .. }, OnChange::None) => format!("secret {mode:o} {}", ids(*owner)),
         (MountWhat::Anonymous, OnChange::Roll | OnChange::None) => "anonymous".to_owned(),
         (MountWhat::Scratch(name), OnChange::Roll | OnChange::None) => format!("scratch {name}"),
         (MountWhat::Tmpfs { size_bytes }, OnChange::Roll | OnChange::None) => {
             format!("tmpfs {}", size_bytes.map_or_else(|| "default".to_owned(), |bytes| bytes.to_string()))
         }
     }
+}
+
+fn ids(owner: Option<[u32; 2]>) -> String {
+    owner.map_or_else(|| "user".to_owned(), |[user, group]| format!("{user}:{group}"))
 }
 
 /// Which network it is and where on it. Names on it, and whether it leads out, change in place.

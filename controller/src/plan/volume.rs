@@ -83,7 +83,8 @@ fn gone(pass: &Pass<'_>, id: &ContainerId) -> Option<Vec<StepId>> {
 }
 
 /// How a declared volume is made.
-pub(super) fn named(key: &ObjectKey) -> VolumeConfig {
+#[must_use]
+pub fn named(key: &ObjectKey) -> VolumeConfig {
     let labels = [(labels::STACK, &key.stack), (labels::NAME, &key.name)];
     let mut labels: BTreeMap<_, _> = labels.into_iter().map(|(k, v)| (k.to_owned(), v.clone())).collect();
     labels.insert(labels::KIND.to_owned(), Kind::Volume.to_string());
@@ -140,6 +141,7 @@ pub(super) fn exclusive_volumes(
         MountWhat::Volume(_)
         | MountWhat::Bind(_)
         | MountWhat::File { .. }
+        | MountWhat::Secret { .. }
         | MountWhat::Tmpfs { .. }
         | MountWhat::Anonymous
         | MountWhat::Scratch(_) => None,

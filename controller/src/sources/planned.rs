@@ -6,7 +6,7 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use super::saved::{Entry, Role, Saved};
-use super::{Sources, hold_of, load, merge};
+use super::{Sources, hold_of, merge};
 use crate::api::types::{Applied, PlanView, SourceRequest};
 use crate::manifest::{self, Look};
 use crate::model::{Confirmation, DesiredState, Loaded, ObjectKey, ObservedState, accept};
@@ -61,7 +61,7 @@ impl Sources {
         };
         let asked = request.map(|request| {
             let request = saved.as_known(request);
-            let loaded = load(&request);
+            let loaded = self.load(&request);
             (request, loaded)
         });
         let planned = self.planned(saved, &lost, asked.as_ref().map(|(request, loaded)| (request, loaded)), observed);
@@ -90,7 +90,7 @@ impl Sources {
         observed: &ObservedState,
     ) -> Result<Applied, String> {
         let request = self.lock().saved.as_known(request);
-        let loaded = load(&request);
+        let loaded = self.load(&request);
         // One lock over both: no other source comes in between.
         let mut inner = self.lock();
         let planned = self.planned(inner.saved.clone(), &inner.lost, Some((&request, &loaded)), observed);

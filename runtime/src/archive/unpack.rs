@@ -21,6 +21,8 @@ use crate::sys::path::open_beneath;
 const DEPTH_MAX: usize = 128;
 /// Largest extended attribute taken, in bytes: the kernel's own bound.
 const XATTR_BYTES_MAX: usize = 64 << 10;
+/// What is a hole if it is all zeros, in bytes: the block of most file systems, many times.
+const HOLE_BYTES: usize = 64 << 10;
 const DIR: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY);
 
 /// Unpacks everything in `input` into `directory`.
@@ -41,6 +43,12 @@ pub(super) fn unpack(input: &mut dyn Read, directory: BorrowedFd<'_>, owner: Own
         let path = clean(&entry.path_bytes())?;
         let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
         if path.as_os_str().is_empty() {
+            // The directory itself: whose it is said to be counts where everything is taken as said.
+            if owner == Owner::AsSaid && entry.header().entry_type().is_dir() {
+                let said = Said::read(&mut entry)?;
+                said.apply(directory, owner)?;
+                later.insert(path, (directory.try_clone_to_owned()?, said.time));
+            }
             continue;
         }
         let made = one(&mut entry, directory, &path, owner).map_err(named)?;
@@ -124,7 +132,10 @@ fn one(
         EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
             let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let mut file = File::from(rustix::fs::openat(&parent, &name, flags, Mode::from_raw_mode(0o600))?);
-            io::copy(entry, &mut file)?;
+            let size = entry.size();
+            if copy_with_holes(entry, &mut file)? != size {
+                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the archive ends in the middle of it"));
+            }
             said.apply(file.as_fd(), owner)?;
             rustix::fs::futimens(&file, &said.both())?;
         }
@@ -147,6 +158,33 @@ fn one(
         }
     }
     Ok(Made::Other)
+}
+
+/// Blocks of zeros become holes: an archive does not tell them apart, and a sparse file may be larger than the disk.
+fn copy_with_holes(from: &mut impl Read, to: &mut File) -> io::Result<u64> {
+    use std::io::{Seek as _, SeekFrom, Write as _};
+    let mut block = vec![0_u8; HOLE_BYTES];
+    let mut length: u64 = 0;
+    loop {
+        let mut filled = 0;
+        while filled < block.len() {
+            match from.read(&mut block[filled..]) {
+                Ok(0) => break,
+                Ok(read) => filled += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        length += filled as u64;
+        if filled == block.len() && block.iter().all(|byte| *byte == 0) {
+            to.seek(SeekFrom::Current(HOLE_BYTES as i64))?;
+        } else {
+            to.write_all(&block[..filled])?;
+        }
+        if filled < block.len() {
+            return to.set_len(length).map(|()| length);
+        }
+    }
 }
 
 /// Opens a directory below, making what is missing of it; a link on the way is refused.

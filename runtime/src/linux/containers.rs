@@ -133,6 +133,8 @@ impl Containers {
     /// Keeps what it was started from, for people and tools.
     pub(super) fn keep_spec(&self, id: &ContainerId, spec: &oci_spec::runtime::Spec, launch: &Launch) -> Result<()> {
         let dir = self.layout.container_dir(id);
+        let stripped = super::secrets::stripped(&*self.get(id)?, spec, launch);
+        let (spec, launch) = stripped.as_ref().map_or((spec, launch), |(spec, launch)| (spec, launch));
         for (name, bytes) in [("spec.json", serde_json::to_vec(spec)), ("launch.json", serde_json::to_vec(launch))] {
             let path = dir.join(name);
             let doing = || format!("write {}", path.display());

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::LinuxRuntime;
 use crate::clock;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, chain};
 use crate::id::{ContainerId, NetworkName};
 use crate::network;
 use crate::runtime::{ContainerConfig, ContainerState, Runtime as _};
@@ -108,6 +108,25 @@ impl LinuxRuntime {
             {
                 self.end_orphan(&config.id);
             }
+        }
+    }
+
+    /// A process whose directory or config is gone is nobody's: somebody deleted it behind our back.
+    pub(super) fn end_orphan(&self, id: &ContainerId) {
+        tracing::warn!(container = %id, "its directory or config is gone: ending it");
+        let ended = match self.supervisor.stop(id, libc::SIGKILL, Duration::ZERO) {
+            Ok(()) => self.supervisor.remove(id),
+            Err(Error::Conflict(_)) => self.supervisor.remove(id),
+            Err(other) => Err(other),
+        };
+        match ended {
+            Ok(()) | Err(Error::NotFound { .. }) => {
+                drop(self.switchboard.drop_dns(id));
+                if let Err(error) = self.containers.remove(id) {
+                    tracing::warn!(container = %id, error = %chain(&error), "its files stay");
+                }
+            }
+            Err(error) => tracing::warn!(container = %id, error = %chain(&error), "orphan stays"),
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Volumes: `volumes/<name>/` with `volume.json` and `data/`. What is in `data/` is never touched here but to delete it.
 
+pub mod backup;
+
 use super::durable;
 use crate::error::{Doing, Error, Result};
 use crate::id::VolumeName;

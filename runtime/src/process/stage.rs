@@ -158,11 +158,17 @@ fn content_files(launch: &Launch, userns: BorrowedFd<'_>) -> Result<OwnedFd> {
         .mounts
         .iter()
         .filter_map(|mount| match &mount.source {
-            LaunchSource::File { name, content, mode } => Some((name.as_str(), content.as_slice(), *mode)),
+            LaunchSource::File { name, content, mode, owner } => {
+                Some(files::ContentFile { name, content, mode: *mode, owner: owner.unwrap_or_default() })
+            }
             LaunchSource::Volume { .. } | LaunchSource::Bind { .. } => None,
         })
         .collect();
-    files::publish(&launch.files_dir, &list)?;
+    if launch.has_files_in_memory() {
+        files::publish(&launch.files_dir, &list, Some(launch.ids))?;
+        return volumes::open_shifted_files(&launch.files_dir);
+    }
+    files::publish(&launch.files_dir, &list, None)?;
     volumes::open_files(&launch.files_dir, userns)
 }
 

@@ -17,7 +17,7 @@ use crate::sys::mount::{self, Attr};
 use crate::sys::path;
 
 /// Written beside `data/` once a volume has been used: from then on, nothing is copied into it any more.
-const USED: &str = "used";
+pub(crate) const USED: &str = "used";
 
 /// The detached mount of a volume or a bind; `None` for content files, which share one.
 ///
@@ -62,6 +62,19 @@ pub fn open_files(dir: &Path, userns: BorrowedFd<'_>) -> Result<OwnedFd> {
     let tree = mount::clone_tree(CWD, &text, false).doing(|| format!("copy the mount of {text}"))?;
     let set = Attr::MOUNT_ATTR_NOSUID | Attr::MOUNT_ATTR_NODEV | Attr::MOUNT_ATTR_RDONLY;
     layers::idmap(tree.as_fd(), userns, set, false, &text)?;
+    Ok(tree)
+}
+
+/// The same for files in memory, which have the host's ids: not every kernel can map those.
+///
+/// # Errors
+/// `Io`.
+pub fn open_shifted_files(dir: &Path) -> Result<OwnedFd> {
+    let text = dir.to_string_lossy();
+    let doing = || format!("copy the mount of {text}");
+    let tree = mount::clone_tree(CWD, &text, false).doing(doing)?;
+    let set = Attr::MOUNT_ATTR_NOSUID | Attr::MOUNT_ATTR_NODEV | Attr::MOUNT_ATTR_NOEXEC | Attr::MOUNT_ATTR_RDONLY;
+    mount::set_attributes(&tree, set, Attr::empty(), false).doing(doing)?;
     Ok(tree)
 }
 

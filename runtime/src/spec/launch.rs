@@ -137,6 +137,9 @@ pub enum LaunchSource {
         content: Vec<u8>,
         /// Permission bits.
         mode: u32,
+        /// User and group inside. Only files that are in memory have one: on disk they are root's.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        owner: Option<[u32; 2]>,
     },
 }
 
@@ -164,6 +167,11 @@ pub enum Attachment {
 }
 
 impl Launch {
+    /// Its content files are in memory and stored with the ids of the host.
+    pub(crate) fn has_files_in_memory(&self) -> bool {
+        self.mounts.iter().any(|mount| matches!(mount.source, LaunchSource::File { owner: Some(_), .. }))
+    }
+
     /// The bridges it is on, in the order of its interfaces.
     pub(crate) fn bridges(&self) -> impl Iterator<Item = &BridgeAttachment> {
         let first = match &self.network {

@@ -108,8 +108,8 @@ fn args(input: &LowerInput<'_>) -> Result<Vec<String>> {
 }
 
 fn env(input: &LowerInput<'_>) -> Result<Vec<String>> {
-    let given = &input.config.env;
-    if let Some(name) = given.keys().find(|name| name.is_empty() || name.contains(['=', '\0'])) {
+    let (given, sealed) = (&input.config.env, &input.config.sealed_env);
+    if let Some(name) = given.keys().chain(sealed.keys()).find(|name| name.is_empty() || name.contains(['=', '\0'])) {
         return Err(Error::BadContainer(format!("`{name}` cannot be the name of an environment variable")));
     }
     if let Some((name, _)) = given.iter().find(|(_, value)| value.contains('\0')) {
@@ -120,10 +120,16 @@ fn env(input: &LowerInput<'_>) -> Result<Vec<String>> {
         .image
         .env
         .iter()
-        .filter(|line| !given.contains_key(&name(line)) && !line.contains('\0'))
+        .filter(|line| !given.contains_key(&name(line)) && !sealed.contains_key(&name(line)) && !line.contains('\0'))
         .cloned()
         .collect();
     env.extend(given.iter().map(|(name, value)| format!("{name}={value}")));
+    for (name, sealed) in &input.config.sealed_env {
+        let Some(value) = input.secrets.get(sealed) else { continue };
+        let text = std::str::from_utf8(value).ok().filter(|text| !text.contains('\0'));
+        let text = text.ok_or_else(|| Error::BadContainer(format!("the secret in variable `{name}` is not text")))?;
+        env.push(format!("{name}={text}"));
+    }
     let has = |wanted: &str, env: &[String]| env.iter().any(|line| name(line) == wanted);
     if !has("PATH", &env) {
         env.insert(0, DEFAULT_PATH.to_owned());

@@ -23,6 +23,7 @@ fn config() -> ContainerConfig {
         entrypoint: None,
         args: None,
         env: BTreeMap::new(),
+        sealed_env: BTreeMap::new(),
         working_dir: None,
         user: None,
         mounts: vec![],
@@ -55,7 +56,9 @@ fn lowered(config: &ContainerConfig) -> Result<(oci_spec::runtime::Spec, Launch)
     let layout = Layout::new("/data", "/run/boxship");
     let bridge =
         |name: &str, third: u8| Bridge { interface: name.into(), gateway: [10, 88, third, 1].into(), prefix_len: 24 };
+    let secrets = BTreeMap::from([("s1:x".to_owned(), b"hunter2".to_vec())]);
     lower(&LowerInput {
+        secrets: &secrets,
         config,
         image: &image(),
         layers: vec![PathBuf::from("/data/images/top"), PathBuf::from("/data/images/base")],

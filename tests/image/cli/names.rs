@@ -160,6 +160,7 @@ pub(crate) fn container(desk: &Desk, image: Digest) {
         entrypoint: None,
         args: None,
         env: BTreeMap::new(),
+        sealed_env: BTreeMap::new(),
         working_dir: None,
         user: None,
         mounts: Vec::new(),

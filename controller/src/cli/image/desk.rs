@@ -58,7 +58,7 @@ impl<'a> Desk<'a> {
             require_root(purpose)?;
             match Alone::try_take(&context.layout, who)? {
                 Ok(alone) => {
-                    let options = LinuxOptions { images: context.place.store_options() };
+                    let options = LinuxOptions { images: context.place.store_options(), ..LinuxOptions::default() };
                     let linux = Box::new(LinuxRuntime::open(&context.layout, options)?);
                     return Ok(Self::Here { linux, _alone: alone });
                 }

@@ -14,6 +14,7 @@ use crate::api::weigh::weighed;
 use crate::cli::context::{Context, Failure};
 use crate::memory::Memory;
 use crate::observe::{Found, remembered};
+use crate::secret::{Keyring, Makes};
 use crate::sources::Sources;
 use crate::store::snapshot;
 
@@ -23,7 +24,8 @@ pub(super) async fn view(
     request: Option<SourceRequest>,
 ) -> Result<Result<PlanView, String>, Failure> {
     let (layout, options) = (context.layout.clone(), context.place.store_options());
-    let work = move || look(&layout, request).map(|view| view.map(|view| (view, Store::look(&layout, options))));
+    let keys = Arc::new(Keyring::new(context.place.secret_key_file(), Makes::Throwaway));
+    let work = move || look(&layout, request, keys).map(|view| view.map(|view| (view, Store::look(&layout, options))));
     let looked = tokio::task::spawn_blocking(work).await;
     let looked = looked.map_err(|panic| Failure::new("BX0900", format!("it broke: {panic}"), Some("boxship check")))?;
     let (mut view, store) = match looked? {
@@ -39,7 +41,11 @@ pub(super) async fn view(
 }
 
 /// Blocks.
-fn look(layout: &Layout, request: Option<SourceRequest>) -> Result<Result<PlanView, String>, Failure> {
+fn look(
+    layout: &Layout,
+    request: Option<SourceRequest>,
+    keys: Arc<Keyring>,
+) -> Result<Result<PlanView, String>, Failure> {
     // Held to the end: nobody starts to write in the middle of the look.
     let _held = match Alone::look(layout).map_err(|error| unreadable(layout, &error))? {
         Ok(held) => held,
@@ -49,7 +55,7 @@ fn look(layout: &Layout, request: Option<SourceRequest>) -> Result<Result<PlanVi
     let memory = Arc::new(Memory::open(Arc::new(records), &layout.boot_id()?));
     let owners: BTreeSet<_> = memory.owners();
     let file = layout.state_dir().join("accepted.json");
-    let sources = Sources::look(file, Arc::clone(&memory), crate::plan::plan, owners);
+    let sources = Sources::look(file, Arc::clone(&memory), crate::plan::plan, owners, Arc::clone(&keys));
     let found = Found {
         images: Store::look(layout, runtime::image::StoreOptions::default())?.list()?,
         networks: network::list(layout)?,
@@ -58,7 +64,12 @@ fn look(layout: &Layout, request: Option<SourceRequest>) -> Result<Result<PlanVi
     let desired = sources.desired().borrow().clone();
     let lives = |id: &_| runtime::supervisor::lives(layout, id);
     let observed = remembered(&memory, found, lives, &desired);
-    Ok(Ok(sources.plan(request, &observed)))
+    let mut view = sources.plan(request, &observed);
+    if keys.is_throwaway() {
+        // A controller makes another key, and its hash is another one.
+        view.hash.clear();
+    }
+    Ok(Ok(view))
 }
 
 fn unreadable(layout: &Layout, error: &dyn std::error::Error) -> Failure {

@@ -1,5 +1,6 @@
 //! `volumes`, `tmpfs`, `secrets` and `configs` of a service.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::project::Project;
@@ -8,8 +9,11 @@ use crate::manifest::format::Format;
 use crate::manifest::keys::{Entries, engine_socket, object_name};
 use crate::manifest::native::text::{ContainerPath, FileMode};
 use crate::manifest::tree::{Entry, Extent, Node, Value};
-use crate::model::object::{FileContent, MountSpec, MountWhatSpec};
-use crate::model::{Diagnostic, OnChange, codes};
+use crate::model::object::{FileContent, MountSpec, MountWhatSpec, SecretSpec};
+use crate::model::{Diagnostic, Kind, Object, ObjectSpec, OnChange, codes};
+
+/// The key under which the Secret of a compose file has its value.
+const SECRET_KEY: &str = "value";
 
 /// Docker's own.
 const SECRET_MODE: u32 = 0o444;
@@ -241,8 +245,22 @@ fn content(
     let is_secret = section == "secrets";
     let (what, read_only) = source_of(project, entry, is_secret, mode.is_some(), item.extent)?;
     let span = project.reader.span(item.extent);
-    let on_change = if matches!(what, MountWhatSpec::File(_)) { OnChange::Roll } else { OnChange::None };
+    let is_copy = matches!(what, MountWhatSpec::File(_) | MountWhatSpec::Secret { .. });
+    let on_change = if is_copy { OnChange::Roll } else { OnChange::None };
     Some(MountSpec { path, what, read_only, on_change, mode: mode.unwrap_or(SECRET_MODE), span })
+}
+
+/// A top-level secret whose value is written in the project or in a variable. One from a file is no object: it is shown in
+/// place.
+pub(super) fn secret(project: &mut Project<'_>, context: &Context<'_>, entry: &Entry) -> Option<Object> {
+    let content = entry.value.get("content").and_then(|entry| entry.value.scalar()).map(|scalar| scalar.text.clone());
+    let variable = entry.value.get("environment").and_then(|entry| entry.value.scalar()).map(|scalar| &scalar.text);
+    let value = content.or_else(|| project.variables.get(variable?).cloned())?;
+    let key = super::key(project, context, Kind::Secret, entry)?;
+    let span = super::place(project, entry.key_extent);
+    let content = FileContent { path: None, bytes: value.into_bytes().into(), span: span.clone() };
+    let data = [(SECRET_KEY.to_owned(), content)].into();
+    Some(Object { key, span, spec: ObjectSpec::Secret(SecretSpec { data, binary: BTreeSet::new() }) })
 }
 
 /// What a top-level secret or config stands for. A secret's file is shown in place, as Compose does, so that no copy of
@@ -256,8 +274,12 @@ fn source_of(
 ) -> Option<(MountWhatSpec, bool)> {
     let found = project.reader.keys(&entry.value, &keys::CONTENT);
     let span = project.reader.span(entry.key_extent);
-    let inline = |text: String| {
-        MountWhatSpec::File(FileContent { path: None, bytes: text.into_bytes().into(), span: span.clone() })
+    let inline = |text: String| match is_secret {
+        true => {
+            let (name, key) = (object_name(&entry.key), Some(SECRET_KEY.to_owned()));
+            MountWhatSpec::Secret { name, key, owner: Some([0, 0]) }
+        }
+        false => MountWhatSpec::File(FileContent { path: None, bytes: text.into_bytes().into(), span: span.clone() }),
     };
     if let Some(node) = found.get("content") {
         return Some((inline(project.reader.text("content", node)?), true));

@@ -85,7 +85,7 @@ pub(super) fn lower(project: &mut Project<'_>, context: &Context<'_>, name: &str
                 depends_on,
             }))
         }
-        Kind::App | Kind::Image | Kind::Volume | Kind::Config | Kind::Service | Kind::Network => {
+        Kind::App | Kind::Image | Kind::Volume | Kind::Config | Kind::Secret | Kind::Service | Kind::Network => {
             ObjectSpec::App(Box::new(AppSpec {
                 replicas: rollout.replicas,
                 template,

@@ -20,7 +20,7 @@ fn load_files(files: &[(&str, &str)], variables: &[(&str, &str)]) -> Loaded {
         std::fs::write(path, text).expect("a file");
     }
     let variables = variables.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-    let mut loaded = load(root.path(), &LoadOptions { variables, root_stack: None });
+    let mut loaded = load(root.path(), &LoadOptions { variables, ..LoadOptions::default() });
     // What differs from run to run.
     let prefix = format!("{}/", root.path().display());
     for object in &mut loaded.objects {
@@ -49,6 +49,7 @@ fn template(spec: &mut ObjectSpec) -> Option<&mut crate::model::object::Template
         ObjectSpec::Image(_)
         | ObjectSpec::Volume(_)
         | ObjectSpec::Config(_)
+        | ObjectSpec::Secret(_)
         | ObjectSpec::Service(_)
         | ObjectSpec::Network(_) => None,
     }

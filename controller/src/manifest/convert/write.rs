@@ -9,7 +9,7 @@ use crate::manifest::{native, yaml};
 use crate::model::{
     ContainerTemplate, DependsOn, DesiredImage, DesiredJob, DesiredState, EnvValue, Healthcheck, ImageSource, Kind,
     Mount, MountWhat, NetworkUse, ObjectKey, OnChange, OnFailure, Pod, Probe, PublishedPort, Restart, Role, RunPolicy,
-    UpdateStrategy, VolumeAccess, Workload,
+    SecretUse, UpdateStrategy, VolumeAccess, Workload,
 };
 
 /// Docker's, as in `native::template`.
@@ -69,6 +69,8 @@ struct Stack {
     documents: Vec<Document>,
     /// Content of the Config.
     data: BTreeMap<String, String>,
+    /// What is used of Secrets, by name and key; they were read to be shown.
+    secrets: BTreeMap<String, BTreeMap<String, String>>,
 }
 
 impl Stack {
@@ -76,8 +78,17 @@ impl Stack {
         let documents = self.documents.into_iter().map(|document| escaped(Json::Object(document)));
         let config = (!self.data.is_empty())
             .then(|| json!({ "apiVersion": native::API_VERSION, "kind": "Config", "name": CONFIG, "data": self.data }));
-        let texts: Vec<String> = config.into_iter().chain(documents).map(|document| yaml::write(&document)).collect();
+        let secret =
+            |(name, data)| json!({ "apiVersion": native::API_VERSION, "kind": "Secret", "name": name, "data": data });
+        let secrets = self.secrets.into_iter().map(secret);
+        let texts: Vec<String> =
+            config.into_iter().chain(secrets).chain(documents).map(|document| yaml::write(&document)).collect();
         texts.join("---\n")
+    }
+
+    fn secret(&mut self, value: &SecretUse) {
+        let data = self.secrets.entry(value.secret.clone()).or_default();
+        data.insert(value.key.clone(), value.sealed.clone());
     }
 
     /// The key of some content: the name of the file where it is mounted, if that is free.
@@ -186,6 +197,19 @@ fn runs(document: &mut Document, runs: &RunPolicy) {
     }
 }
 
+fn environment(stack: &mut Stack, document: &mut Document, template: &ContainerTemplate) {
+    if !template.env.is_empty() {
+        let env = template.env.iter().map(|(name, value)| match value {
+            EnvValue::Plain(value) => (name.clone(), Json::from(value.as_str())),
+            EnvValue::Secret(value) => {
+                stack.secret(value);
+                (name.clone(), json!({ "secret": value.secret, "key": value.key }))
+            }
+        });
+        put(document, "env", env.collect::<Map<_, _>>());
+    }
+}
+
 fn template(stack: &mut Stack, document: &mut Document, template: &ContainerTemplate) {
     put(document, "image", template.image.reference.to_string());
     let mut texts = |key: &str, words: &Option<Vec<String>>| {
@@ -195,10 +219,7 @@ fn template(stack: &mut Stack, document: &mut Document, template: &ContainerTemp
     };
     texts("entrypoint", &template.entrypoint);
     texts("args", &template.args);
-    if !template.env.is_empty() {
-        let env = template.env.iter().map(|(name, EnvValue::Plain(value))| (name.clone(), Json::from(value.as_str())));
-        put(document, "env", env.collect::<Map<_, _>>());
-    }
+    environment(stack, document, template);
     let mut text = |key: &str, value: &Option<String>| {
         if let Some(value) = value {
             put(document, key, value.as_str());
@@ -332,6 +353,20 @@ fn mount(stack: &mut Stack, mount: &Mount) -> Option<Json> {
             put(&mut fields, "key", stack.content(&mount.path, content)?);
             if *mode != FILE_MODE {
                 put(&mut fields, "mode", format!("{mode:04o}"));
+            }
+            if mount.on_change == OnChange::None {
+                put(&mut fields, "onChange", "none");
+            }
+        }
+        MountWhat::Secret { value, mode, owner } => {
+            is_content = true;
+            stack.secret(value);
+            put(&mut fields, "secret", value.secret.as_str());
+            put(&mut fields, "key", value.key.as_str());
+            put(&mut fields, "mode", format!("{mode:04o}"));
+            if let Some([user, group]) = owner {
+                put(&mut fields, "uid", *user);
+                put(&mut fields, "gid", *group);
             }
             if mount.on_change == OnChange::None {
                 put(&mut fields, "onChange", "none");

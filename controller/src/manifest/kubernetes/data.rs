@@ -10,16 +10,10 @@ use crate::manifest::format::Format as _;
 use crate::manifest::keys::{Entries, object_name};
 use crate::manifest::native::text::FileName;
 use crate::manifest::tree::Node;
-use crate::model::object::{ConfigSpec, FileContent, VolumeSpec};
+use crate::model::object::{ConfigSpec, FileContent, SecretSpec, VolumeSpec};
 use crate::model::{Kind, ObjectSpec, VolumeAccess, codes};
 
 type Lowered = Option<(Kind, String, ObjectSpec)>;
-
-/// The name of the Config a Secret becomes: a ConfigMap may have the same name, and no ConfigMap's has a `/`… nor does
-/// any object's, so a dot keeps the two apart where names are DNS labels.
-pub(super) fn secret_name(name: &str) -> String {
-    format!("secret.{name}")
-}
 
 pub(super) fn config_map(lower: &mut Lower, root: &Node, metadata: &Metadata<'_>) -> Lowered {
     lower.reading(Kind::Config, &metadata.name);
@@ -31,17 +25,13 @@ pub(super) fn config_map(lower: &mut Lower, root: &Node, metadata: &Metadata<'_>
 }
 
 pub(super) fn secret(lower: &mut Lower, root: &Node, metadata: &Metadata<'_>) -> Lowered {
-    let name = secret_name(&metadata.name);
-    lower.reader.object =
-        Some(crate::model::ObjectKey { stack: lower.stack.clone(), kind: Kind::Config, name: name.clone() });
+    lower.reading(Kind::Secret, &metadata.name);
     let found = lower.reader.keys(root, &keys::SECRET);
     let mut data = BTreeMap::new();
     bytes(lower, &found, "data", &mut data);
     texts(lower, &found, "stringData", &mut data);
-    let what = format!("Secret `{}`", metadata.name);
-    let effect = "its values are kept as those of a ConfigMap, unencrypted below the data root, which is root's";
-    lower.reader.not_honoured(metadata.extent, &format!("the secrecy of {what}"), effect);
-    Some((Kind::Config, name, ObjectSpec::Config(ConfigSpec { data })))
+    let spec = SecretSpec { data, binary: std::collections::BTreeSet::new() };
+    Some((Kind::Secret, metadata.name.clone(), ObjectSpec::Secret(spec)))
 }
 
 fn texts(lower: &mut Lower, found: &Entries<'_>, section: &str, data: &mut BTreeMap<String, FileContent>) {

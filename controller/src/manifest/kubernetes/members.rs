@@ -94,6 +94,7 @@ pub(super) fn share(
             MountWhatSpec::Tmpfs { .. }
             | MountWhatSpec::Volume(_)
             | MountWhatSpec::Config { .. }
+            | MountWhatSpec::Secret { .. }
             | MountWhatSpec::File(_)
             | MountWhatSpec::Bind(_)
             | MountWhatSpec::Scratch(_) => {}

@@ -6,7 +6,6 @@ use std::net::{IpAddr, Ipv4Addr};
 use runtime::runtime::Protocol;
 use runtime::runtime::Resources;
 
-use super::data::secret_name;
 use super::service::labels;
 use super::volumes::Source;
 use super::{Lower, keys, members, probe, security, volumes};
@@ -301,8 +300,8 @@ fn environment(
                     continue;
                 };
                 let (Some(name), node) = name else { continue };
-                let name = if is_secret { secret_name(&name) } else { name };
-                from.push(EnvFromSpec { name, prefix: prefix.clone(), span: lower.reader.span(node.extent) });
+                let span = lower.reader.span(node.extent);
+                from.push(EnvFromSpec { name, secret: is_secret, prefix: prefix.clone(), span });
             }
         }
     }
@@ -344,8 +343,11 @@ fn value_from(lower: &mut Lower, node: &Node, labels: &BTreeMap<String, String>,
             lower.reader.error(codes::MISSING_FIELD, node.extent, "this reference needs `name` and `key`");
             return None;
         };
-        let name = if is_secret { secret_name(&name) } else { name };
-        return Some(EnvSpec::Config { name, key, span: lower.reader.span(node.extent) });
+        let span = lower.reader.span(node.extent);
+        return Some(match is_secret {
+            true => EnvSpec::Secret { name, key: Some(key), span },
+            false => EnvSpec::Config { name, key, span },
+        });
     }
     let node = found.get("fieldRef")?;
     let reference = lower.reader.keys(node, &keys::FIELD_REF);
@@ -398,7 +400,7 @@ fn expand(lower: &mut Lower, text: &str, node: &Node, env: &BTreeMap<String, Env
                 out.push_str(value);
                 rest = next;
             }
-            Some((name, _, Some(EnvSpec::Config { .. }))) => {
+            Some((name, _, Some(EnvSpec::Config { .. } | EnvSpec::Secret { .. }))) => {
                 let effect = "only variables with a plain value are put in; it stays as it is written";
                 lower.reader.not_honoured(node.extent, &format!("`$({name})`"), effect);
                 out.push('$');

@@ -69,7 +69,7 @@ const CASES: &[(&str, &[&str])] = &[
         "---\napiVersion: v1\nkind: Service\nmetadata: {name: s}\nspec: {selector: {app: x}, ports: [{port: 80}], tpye: NodePort}\n",
         &["BX0104 12:49 type"],
     ),
-    ("---\napiVersion: v1\nkind: Secret\nmetadata: {name: s}\ndata: {a: '?'}\n", &["BX0127 12:11", "BX0142w 11:18"]),
+    ("---\napiVersion: v1\nkind: Secret\nmetadata: {name: s}\ndata: {a: '?'}\n", &["BX0127 12:11"]),
     ("---\napiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: {name: s}\n", &["BX0141w 10:7"]),
     (
         "---\napiVersion: apps/v1\nkind: Deployment\nmetadata: {name: d}\nspec: {selector: {matchLabels: {a: b}}, template: {spec: {containers: [{name: c, image: i}]}}}\n",
@@ -161,7 +161,8 @@ fn kinds_and_their_defaults() {
     let daemon = &desired.workloads[&"shop/app/d".parse().expect("a key")];
     let mounts: Vec<_> = daemon.template.mounts.iter().map(|mount| (mount.path.as_str(), mount.what.clone())).collect();
     let tmpfs = MountWhat::Tmpfs { size_bytes: Some(1 << 20) };
-    let secret = MountWhat::File { content: b"hi".to_vec().into(), mode: 0o400 };
+    let value = crate::model::SecretUse { secret: "s".to_owned(), key: "a".to_owned(), sealed: "hi".to_owned() };
+    let secret = MountWhat::Secret { value, mode: 0o400, owner: Some([0, 0]) };
     let bind = MountWhat::Bind("/tmp".to_owned());
     assert_eq!(mounts, [("/e", MountWhat::Anonymous), ("/m", tmpfs), ("/h", bind), ("/s/b/c", secret)]);
 }

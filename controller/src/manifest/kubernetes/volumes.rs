@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use super::data::secret_name;
 use super::{Lower, keys};
 use crate::manifest::format::Format as _;
 use crate::manifest::keys::{Entries, engine_socket, object_name};
@@ -19,16 +18,28 @@ const FILE_MODE: u32 = 0o644;
 pub(super) enum Source {
     /// One thing.
     What(MountWhatSpec, bool),
-    /// Files of Configs.
+    /// Files of Configs and Secrets.
     Files(Vec<Files>),
 }
 
-/// Keys of one Config as files.
+/// Keys of one Config or Secret as files.
 pub(super) struct Files {
-    config: String,
+    name: String,
+    is_secret: bool,
     /// Key, path below the volume, mode; none: all keys.
     items: Option<Vec<(String, String, Option<u32>)>>,
     mode: u32,
+}
+
+impl Files {
+    fn shown(&self, key: Option<String>) -> MountWhatSpec {
+        let name = self.name.clone();
+        match self.is_secret {
+            // As there: root's, whoever the container runs as.
+            true => MountWhatSpec::Secret { name, key, owner: Some([0, 0]) },
+            false => MountWhatSpec::Config { name, key },
+        }
+    }
 }
 
 /// Volumes of a pod by name. `claims` are those a StatefulSet makes for each replica.
@@ -138,8 +149,7 @@ fn files(lower: &mut Lower, node: &Node, is_secret: bool, default_mode: u32) -> 
         }
         items
     });
-    let config = if is_secret { secret_name(&name) } else { name };
-    Some(Files { config, items, mode })
+    Some(Files { name, is_secret, items, mode })
 }
 
 /// Octal with a zero in front, as Kubernetes' own YAML reader takes it; else decimal.
@@ -185,7 +195,7 @@ pub(super) fn mounts(lower: &mut Lower, node: Option<&Node>, sources: &BTreeMap<
         };
         let span = lower.reader.span(name_extent);
         let one = |path: String, what: MountWhatSpec, read_only: bool, mode: u32| {
-            let is_content = matches!(what, MountWhatSpec::Config { .. });
+            let is_content = matches!(what, MountWhatSpec::Config { .. } | MountWhatSpec::Secret { .. });
             let on_change = if is_content { OnChange::Roll } else { OnChange::None };
             MountSpec { path, what, read_only, on_change, mode, span: span.clone() }
         };
@@ -199,9 +209,10 @@ pub(super) fn mounts(lower: &mut Lower, node: Option<&Node>, sources: &BTreeMap<
             Source::Files(all) => {
                 let sub_path = sub_path.map(|(text, _)| text).filter(|text| !text.is_empty());
                 for files in all {
-                    mounts.extend(content(files, &path, sub_path.as_deref()).map(|(path, key, mode)| {
-                        one(path, MountWhatSpec::Config { name: files.config.clone(), key }, true, mode)
-                    }));
+                    mounts.extend(
+                        content(files, &path, sub_path.as_deref())
+                            .map(|(path, key, mode)| one(path, files.shown(key), true, mode)),
+                    );
                 }
             }
         }

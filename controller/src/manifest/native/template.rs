@@ -13,6 +13,7 @@ use crate::model::{Completion, DependsOn, Healthcheck, Kind, OnChange, Probe, co
 /// Docker's default of ten seconds.
 const STOP_GRACE_MS: u64 = 10_000;
 const FILE_MODE: u32 = 0o644;
+const SECRET_MODE: u32 = 0o400;
 
 /// `None` when something is wrong that leaves no template; other errors are only pushed.
 pub(super) fn lower(lower: &mut Lower<'_>, mut wire: wire::Template) -> Option<(TemplateSpec, Vec<DependencySpec>)> {
@@ -110,17 +111,13 @@ fn env(
             ShortOr::Long(wire::EnvFrom { config: Some(config), key: Some(key), secret: None }) => {
                 EnvSpec::Config { name: config.0, key: key.0, span: lower.span(&path) }
             }
-            ShortOr::Long(from) => {
-                let diagnostic = match from.secret {
-                    Some(_) => {
-                        let path = path.key("secret");
-                        lower.error(codes::NOT_YET, &path, format!("`{path}`: secrets are not supported yet"))
-                    }
-                    None => {
-                        let what = format!("`{path}` needs both `config` and `key`");
-                        lower.error(codes::MISSING_FIELD, &path, what).help("{config: NAME, key: KEY}")
-                    }
-                };
+            ShortOr::Long(wire::EnvFrom { config: None, key, secret: Some(secret) }) => {
+                EnvSpec::Secret { name: secret.0, key: key.map(|key| key.0), span: lower.span(&path) }
+            }
+            ShortOr::Long(_) => {
+                let what = format!("`{path}` needs `config` and `key`, or `secret`");
+                let help = "{config: NAME, key: KEY}   ·   {secret: NAME, key: KEY}";
+                let diagnostic = lower.error(codes::MISSING_FIELD, &path, what).help(help);
                 lower.push(diagnostic);
                 continue;
             }
@@ -156,6 +153,7 @@ fn mount(lower: &mut Lower<'_>, wire: wire::Mount, path: &Path) -> Option<MountS
     let set = [
         ("file", wire.file.is_some()),
         ("config", wire.config.is_some()),
+        ("secret", wire.secret.is_some()),
         ("volume", wire.volume.is_some()),
         ("bind", wire.bind.is_some()),
         ("tmpfs", wire.tmpfs.is_some()),
@@ -171,29 +169,27 @@ fn mount(lower: &mut Lower<'_>, wire: wire::Mount, path: &Path) -> Option<MountS
             }
             _ => lower.error(codes::MOUNT, path, format!("`{path}` does not say what is mounted at {}", wire.path.0)),
         };
-        lower.push(diagnostic.help("write exactly one of file, config, volume, bind, tmpfs, anonymous, scratch"));
+        lower.push(
+            diagnostic.help("write exactly one of file, config, secret, volume, bind, tmpfs, anonymous, scratch"),
+        );
         return None;
     };
     let span = lower.span(&path.key(what));
-    let is_content = matches!(*what, "file" | "config");
+    let is_secret = *what == "secret";
+    let is_content = is_secret || matches!(*what, "file" | "config");
     let on_change = on_change(lower, &wire, path, is_content);
-    for (field, set, fits, only) in [
-        ("key", wire.key.is_some(), *what == "config", "`config`"),
-        ("mode", wire.mode.is_some(), is_content, "`file` and `config`"),
-        ("onChange", wire.on_change.is_some(), is_content, "`file` and `config`"),
-        ("readOnly", wire.read_only == Some(false), !is_content, "`volume`, `bind` and `tmpfs`: content is a copy"),
-    ] {
-        if set && !fits {
-            let what = format!("`{path}.{field}` only goes with {only}");
-            let diagnostic = lower.error(codes::CONFLICT, &path.key(field), what);
-            lower.push(diagnostic.help(format!("remove `{field}`")));
-        }
-    }
+    misplaced(lower, &wire, path, what);
     let is_anonymous = wire.anonymous == Some(true);
+    let owner = (wire.uid.is_some() || wire.gid.is_some())
+        .then(|| [wire.uid.unwrap_or_default(), wire.gid.unwrap_or_default()]);
     let what = match (wire.file, wire.config, wire.volume, wire.bind, wire.tmpfs) {
         (None, None, None, None, None) if is_anonymous => MountWhatSpec::Anonymous,
         (None, None, None, None, None) if wire.scratch.is_some() => {
             MountWhatSpec::Scratch(wire.scratch.map(|name| name.0).unwrap_or_default())
+        }
+        (None, None, None, None, None) if is_secret => {
+            let name = wire.secret.map(|name| name.0).unwrap_or_default();
+            MountWhatSpec::Secret { name, key: wire.key.map(|key| key.0), owner }
         }
         (Some(file), ..) => MountWhatSpec::File(FileContent {
             path: Some(lower.absolute(&file.0)),
@@ -210,9 +206,29 @@ fn mount(lower: &mut Lower<'_>, wire: wire::Mount, path: &Path) -> Option<MountS
         what,
         read_only: wire.read_only.unwrap_or(is_content),
         on_change,
-        mode: wire.mode.map_or(FILE_MODE, |mode| mode.0),
+        mode: wire.mode.map_or(if is_secret { SECRET_MODE } else { FILE_MODE }, |mode| mode.0),
         span,
     })
+}
+
+/// Fields that say nothing of what is mounted are told.
+fn misplaced(lower: &mut Lower<'_>, wire: &wire::Mount, path: &Path, what: &str) {
+    let is_secret = what == "secret";
+    let is_content = is_secret || matches!(what, "file" | "config");
+    for (field, set, fits, only) in [
+        ("key", wire.key.is_some(), is_secret || what == "config", "`config` and `secret`"),
+        ("mode", wire.mode.is_some(), is_content, "`file`, `config` and `secret`"),
+        ("uid", wire.uid.is_some(), is_secret, "`secret`"),
+        ("gid", wire.gid.is_some(), is_secret, "`secret`"),
+        ("onChange", wire.on_change.is_some(), is_content, "`file`, `config` and `secret`"),
+        ("readOnly", wire.read_only == Some(false), !is_content, "`volume`, `bind` and `tmpfs`: content is a copy"),
+    ] {
+        if set && !fits {
+            let what = format!("`{path}.{field}` only goes with {only}");
+            let diagnostic = lower.error(codes::CONFLICT, &path.key(field), what);
+            lower.push(diagnostic.help(format!("remove `{field}`")));
+        }
+    }
 }
 
 fn on_change(lower: &mut Lower<'_>, wire: &wire::Mount, path: &Path, is_content: bool) -> OnChange {

@@ -68,6 +68,17 @@ pub(crate) struct Config {
     pub(crate) data: BTreeMap<String, ShortOr<AnyScalar, FromFile>>,
 }
 
+/// Content that is kept encrypted, is in memory only where it is used, and is shown nowhere.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct Secret {
+    /// Its name within the stack.
+    #[expect(dead_code, reason = "read from the tree before decoding; here for the schema")]
+    pub(crate) name: Name,
+    /// Content by key; a key is a file name. `${…}` is left as it is in here.
+    pub(crate) data: BTreeMap<String, ShortOr<AnyScalar, FromFile>>,
+}
+
 /// Content read from a file beside the manifest.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -89,7 +100,7 @@ macro_rules! with_template {
             entrypoint: Option<Vec<String>>,
             /// Replaces the image's arguments.
             args: Option<Vec<String>>,
-            /// Environment: values are taken as written; {config: NAME, key: KEY} reads one from a Config.
+            /// Environment: values are taken as written; {config: NAME, key: KEY} reads one from a Config, {secret: NAME, key: KEY} from a Secret.
             #[serde(default)]
             env: BTreeMap<String, ShortOr<AnyScalar, EnvFrom>>,
             /// Replaces the image's working directory; made when missing.
@@ -264,13 +275,13 @@ pub(crate) enum CompletionMode {
 pub(crate) struct EnvFrom {
     /// The name of a Config of this stack.
     pub(crate) config: Option<Name>,
-    /// The key in it.
+    /// The key in it; of a Secret with one key only, it may be left out.
     pub(crate) key: Option<FileName>,
-    /// The name of a Secret of this stack (not supported yet).
+    /// The name of a Secret of this stack.
     pub(crate) secret: Option<Name>,
 }
 
-/// One mount. Exactly one of file, config, volume, bind, tmpfs, anonymous, scratch says what it shows.
+/// One mount. Exactly one of file, config, secret, volume, bind, tmpfs, anonymous, scratch says what it shows.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct Mount {
@@ -280,7 +291,9 @@ pub(crate) struct Mount {
     pub(crate) file: Option<HostPath>,
     /// The name of a Config: one `key` of it as a file, or all as files of a directory.
     pub(crate) config: Option<Name>,
-    /// The key of the Config.
+    /// The name of a Secret: one `key` of it as a file, or all as files of a directory. In memory only.
+    pub(crate) secret: Option<Name>,
+    /// The key of the Config or Secret.
     pub(crate) key: Option<FileName>,
     /// The name of a Volume.
     pub(crate) volume: Option<Name>,
@@ -296,8 +309,12 @@ pub(crate) struct Mount {
     pub(crate) read_only: Option<bool>,
     /// What a change of a file's or Config's content does: roll (default) or none.
     pub(crate) on_change: Option<OnChange>,
-    /// Permission bits of a file or of a Config's files. Default "0644".
+    /// Permission bits of a file or of a Config's or Secret's files. Default "0644", of a Secret "0400".
     pub(crate) mode: Option<FileMode>,
+    /// Whose a Secret's files are, in the container. Default: the container's user where it is a number, else 0.
+    pub(crate) uid: Option<u32>,
+    /// The group of a Secret's files. Default 0.
+    pub(crate) gid: Option<u32>,
 }
 
 /// What a change of mounted content does.

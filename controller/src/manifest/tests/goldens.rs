@@ -25,7 +25,7 @@ const CASES: &[(&str, &[&str])] = &[
     ("kind: Apps\nname: a\n", &["BX0103 2:7 App"]),
     ("kind: CronJob\nname: a\n", &["BX0103 2:7 Job"]),
     ("kind: Frobnicator\nname: a\n", &["BX0103 2:7"]),
-    ("kind: Secret\nname: a\n", &["BX0119 2:7"]),
+    ("kind: Policy\nname: a\n", &["BX0119 2:7"]),
     ("kind: Network\nname: a\nsubnet: 10.0.0.0/8\n", &["BX0127 4:9"]),
     ("kind: Network\nname: a\nsubnet: 10.9.0.0/24\ngateway: 10.8.0.1\n", &["BX0127 5:10"]),
     ("kind: App\nname: a\nimage: a\nnetwork: host\nnetworks: [b]\n", &["BX0126 6:11"]),
@@ -98,7 +98,7 @@ const CASES: &[(&str, &[&str])] = &[
     ("kind: Job\nname: a\nimage: a\nschedule: 3 * * *\n", &["BX0118 5:11"]),
     ("kind: Job\nname: a\nimage: a\nschedule: 0 3 * * *\ntimeZone: Europe/Berln\n", &["BX0118 6:11 Europe/Berlin"]),
     ("kind: Job\nname: a\nimage: a\ntimeZone: UTC\n", &["BX0126 5:11"]),
-    ("kind: App\nname: a\nimage: a\nenv: {A: {secret: s}}\nnetwork: none\n", &["BX0119 5:19", "BX0119 6:10"]),
+    ("kind: App\nname: a\nimage: a\nenv: {A: {secret: s}}\nnetwork: none\n", &["BX0119 6:10"]),
     ("kind: App\nname: a\nimage: a\nenv: {A: {config: c}}\n", &["BX0105 5:11"]),
     (
         "kind: App\nname: a\nimage: a\nsecurity: {capAdd: [NET_ADMN]}\nstopSignal: TREM\n",

@@ -119,6 +119,7 @@ fn written_mount(object: Option<&Object>, line: u32, column: u32) -> Option<Span
         ObjectSpec::Image(_)
         | ObjectSpec::Volume(_)
         | ObjectSpec::Config(_)
+        | ObjectSpec::Secret(_)
         | ObjectSpec::Service(_)
         | ObjectSpec::Network(_) => return None,
     };
@@ -192,6 +193,7 @@ fn dependency_span(resolver: &Resolver<'_>, from: &ObjectKey, to: &ObjectKey) ->
         ObjectSpec::Image(_)
         | ObjectSpec::Volume(_)
         | ObjectSpec::Config(_)
+        | ObjectSpec::Secret(_)
         | ObjectSpec::Service(_)
         | ObjectSpec::Network(_) => None,
     });

@@ -130,6 +130,7 @@ fn place(resolver: &Resolver<'_>, key: &ObjectKey) -> Span {
         | ObjectSpec::Job(_)
         | ObjectSpec::Volume(_)
         | ObjectSpec::Config(_)
+        | ObjectSpec::Secret(_)
         | ObjectSpec::Service(_)
         | ObjectSpec::Network(_) => None,
     };

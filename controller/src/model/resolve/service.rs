@@ -39,6 +39,7 @@ fn selected<'a>(resolver: &Resolver<'a>, key: &ObjectKey, service: &ServiceSpec)
         | ObjectSpec::Job(_)
         | ObjectSpec::Volume(_)
         | ObjectSpec::Config(_)
+        | ObjectSpec::Secret(_)
         | ObjectSpec::Service(_)
         | ObjectSpec::Network(_) => None,
     });

@@ -1,5 +1,7 @@
 //! A template's names become what they stand for: the image's reference, a Config's bytes, a declared volume.
 
+mod secret;
+
 use std::sync::Arc;
 
 use super::{Resolver, network, title};
@@ -29,7 +31,7 @@ pub(super) fn resolve(
     }
     for (name, value) in &spec.env {
         match self::env(resolver, key, name, value) {
-            Some(value) => drop(env.insert(name.clone(), EnvValue::Plain(value))),
+            Some(value) => drop(env.insert(name.clone(), value)),
             None => whole = false,
         }
     }
@@ -104,7 +106,11 @@ pub(super) fn is_exclusive(template: &ContainerTemplate, replicas: u32, desired:
                 Some(VolumeAccess::Shared) => false,
             },
             MountWhat::Bind(_) => true,
-            MountWhat::File { .. } | MountWhat::Tmpfs { .. } | MountWhat::Anonymous | MountWhat::Scratch(_) => false,
+            MountWhat::File { .. }
+            | MountWhat::Secret { .. }
+            | MountWhat::Tmpfs { .. }
+            | MountWhat::Anonymous
+            | MountWhat::Scratch(_) => false,
         })
 }
 
@@ -128,13 +134,17 @@ fn image(resolver: &mut Resolver<'_>, key: &ObjectKey, choice: &ImageChoice) -> 
     }
 }
 
-fn env(resolver: &mut Resolver<'_>, key: &ObjectKey, variable: &str, value: &EnvSpec) -> Option<String> {
+fn env(resolver: &mut Resolver<'_>, key: &ObjectKey, variable: &str, value: &EnvSpec) -> Option<EnvValue> {
     match value {
-        EnvSpec::Plain(text) => Some(text.clone()),
+        EnvSpec::Plain(text) => Some(EnvValue::Plain(text.clone())),
+        EnvSpec::Secret { name, key: secret_key, span } => {
+            let field = format!("env.{variable}");
+            secret::variable(resolver, key, (name, secret_key.as_deref()), &field, span).map(EnvValue::Secret)
+        }
         EnvSpec::Config { name, key: config_key, span } => {
             let content = config_key_content(resolver, key, name, config_key, &format!("env.{variable}"), span)?;
             match std::str::from_utf8(&content.bytes) {
-                Ok(text) if !text.contains('\0') => Some(text.to_owned()),
+                Ok(text) if !text.contains('\0') => Some(EnvValue::Plain(text.to_owned())),
                 _ => {
                     let what = format!("`env.{variable}`: key `{config_key}` of Config `{name}` is not text");
                     resolver.fail(Diagnostic::error(codes::VALUE, what).at(span.clone()), key);
@@ -147,6 +157,9 @@ fn env(resolver: &mut Resolver<'_>, key: &ObjectKey, variable: &str, value: &Env
 
 /// As Kubernetes' `envFrom`: keys that are no names of variables, and content that is not text, are left out.
 fn env_from(resolver: &mut Resolver<'_>, key: &ObjectKey, from: &EnvFromSpec) -> Option<Vec<(String, EnvValue)>> {
+    if from.secret {
+        return secret::variables(resolver, key, from);
+    }
     let data = config(resolver, key, &from.name, "envFrom", &from.span)?;
     let values = data.iter().filter_map(|(name, content)| {
         let text = std::str::from_utf8(&content.bytes).ok().filter(|text| !text.contains('\0'))?;
@@ -182,6 +195,12 @@ fn mount(resolver: &mut Resolver<'_>, key: &ObjectKey, spec: &MountSpec) -> Opti
             let data = config(resolver, key, name, "config", &spec.span)?;
             let under = |file_name: &str| format!("{}/{file_name}", spec.path.trim_end_matches('/'));
             Some(data.iter().map(|(name, content)| one(under(name), file(&content.bytes), true)).collect())
+        }
+        MountWhatSpec::Secret { name, key: secret_key, owner } => {
+            let found = (name.as_str(), secret_key.as_deref());
+            let files = secret::files(resolver, key, found, &spec.path, &spec.span)?;
+            let what = |value| MountWhat::Secret { value, mode: spec.mode, owner: *owner };
+            Some(files.into_iter().map(|(path, value)| one(path, what(value), true)).collect())
         }
         MountWhatSpec::File(content) => Some(vec![one(spec.path.clone(), file(&content.bytes), true)]),
         MountWhatSpec::Bind(path) => Some(vec![one(spec.path.clone(), MountWhat::Bind(path.clone()), spec.read_only)]),
@@ -220,14 +239,25 @@ fn config_key_content<'a>(
     let data = config(resolver, key, name, field, span)?;
     let found = data.get(config_key);
     if found.is_none() {
-        let near = crate::text::nearest(config_key, data.keys().map(String::as_str)).map(str::to_owned);
-        let what = format!("Config `{name}` has no key `{config_key}`");
-        let keys = data.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
-        let diagnostic = Diagnostic::error(codes::DANGLING, what).at(span.clone()).suggest(near);
-        let diagnostic = if keys.is_empty() { diagnostic } else { diagnostic.note(format!("its keys are: {keys}")) };
-        resolver.fail(diagnostic, key);
+        no_such_key(resolver, key, ("Config", name, config_key), data, span);
     }
     found
+}
+
+/// Tells that a Config or Secret has no such key.
+fn no_such_key(
+    resolver: &mut Resolver<'_>,
+    key: &ObjectKey,
+    (kind, name, wanted): (&str, &str, &str),
+    data: &Data,
+    span: &Span,
+) {
+    let near = crate::text::nearest(wanted, data.keys().map(String::as_str)).map(str::to_owned);
+    let what = format!("{kind} `{name}` has no key `{wanted}`");
+    let keys = data.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+    let diagnostic = Diagnostic::error(codes::DANGLING, what).at(span.clone()).suggest(near);
+    let diagnostic = if keys.is_empty() { diagnostic } else { diagnostic.note(format!("its keys are: {keys}")) };
+    resolver.fail(diagnostic, key);
 }
 
 pub(super) fn dangling(resolver: &mut Resolver<'_>, key: &ObjectKey, target: &ObjectKey, field: &str, span: &Span) {
@@ -247,7 +277,7 @@ pub(super) fn dangling(resolver: &mut Resolver<'_>, key: &ObjectKey, target: &Ob
         Kind::Network => {
             diagnostic.help(format!("declare it:  {{apiVersion: boxship/v1, kind: Network, name: {}}}", target.name))
         }
-        Kind::Image | Kind::App | Kind::Job | Kind::Config | Kind::Service => diagnostic,
+        Kind::Image | Kind::App | Kind::Job | Kind::Config | Kind::Secret | Kind::Service => diagnostic,
     };
     resolver.fail(diagnostic, key);
 }

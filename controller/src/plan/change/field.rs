@@ -78,7 +78,8 @@ impl Values {
             template.mounts.iter().map(|mount| (format!("mounts.{}", mount.path), &mount.source)).collect();
         for (field, text) in hashed_fields(template) {
             let place = mounts.get(&field).map_or(place, |place| *place).clone();
-            let hidden = field.starts_with("env.") || (field.starts_with("mounts.") && text.contains(" file "));
+            let hidden = field.starts_with("env.")
+                || (field.starts_with("mounts.") && (text.contains(" file ") || text.contains(" secret ")));
             self.0.insert(field, Value { text, hidden, replaces: true, place });
         }
         let limits = &template.resources;

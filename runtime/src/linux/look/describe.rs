@@ -113,6 +113,7 @@ impl LinuxRuntime {
             ),
             MountSource::Bind { path } => ("bind", None, Some(path.display().to_string())),
             MountSource::File { .. } => ("file", None, None),
+            MountSource::Secret { .. } => ("secret", None, None),
             MountSource::Tmpfs { .. } => ("tmpfs", None, None),
         };
         let mut all = Map::new();
@@ -193,6 +194,7 @@ fn settings(config: &ContainerConfig, image: &ImageConfig, reference: &str) -> V
     let mut env: Vec<String> = image.env.clone();
     env.retain(|line| line.split('=').next().is_none_or(|name| !config.env.contains_key(name)));
     env.extend(config.env.iter().map(|(name, value)| format!("{name}={value}")));
+    env.extend(config.sealed_env.keys().map(|name| format!("{name}=<secret>")));
     let set = |keys: &[String]| keys.iter().map(|key| (key.clone(), json!({}))).collect::<Map<_, _>>();
     json!({
         "Hostname": config.hostname,

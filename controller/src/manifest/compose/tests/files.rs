@@ -7,7 +7,7 @@ use crate::model::{FileKind, ObjectSpec, resolve};
 fn env(loaded: &crate::model::Loaded, key: &str, name: &str) -> Option<String> {
     app(loaded, key).template.env.get(name).map(|value| match value {
         EnvSpec::Plain(text) => text.clone(),
-        EnvSpec::Config { .. } => panic!("compose has no such values"),
+        EnvSpec::Config { .. } | EnvSpec::Secret { .. } => panic!("compose has no such values"),
     })
 }
 
