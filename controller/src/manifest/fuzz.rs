@@ -28,7 +28,7 @@ fn manifests(files: &[(&str, &[u8])]) {
         std::fs::write(shop.join(name), bytes).expect("a file");
     }
     let variables = BTreeMap::from([("A".to_owned(), "1".to_owned()), ("EMPTY".to_owned(), String::new())]);
-    let options = LoadOptions { variables, root_stack: Some("shop".to_owned()) };
+    let options = LoadOptions { variables, root_stack: Some("shop".to_owned()), ..LoadOptions::default() };
     let loaded = load(&shop, &options);
     let look = Look::plain(&loaded);
     let _ = render_all(&loaded.diagnostics, &loaded.sources, &look);
