@@ -16,6 +16,7 @@ mod observed;
 mod orders;
 pub mod pod;
 mod resolve;
+pub mod tuning;
 
 pub use accept::{Accepted, Confirmation, Notice, accept};
 pub use desired::{
@@ -35,3 +36,4 @@ pub use observed::{
 pub use orders::{HoldOrder, Orders, UndoOrder};
 pub use pod::{Member, ObservedMember, ObservedPod, Pod, Role};
 pub use resolve::{Resolution, resolve, resolve_with};
+pub use tuning::Tuning;

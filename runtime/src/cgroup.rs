@@ -131,12 +131,13 @@ impl<'a> Cgroup<'a> {
         self.hierarchies.controllers.iter().map(|(_, root)| open(root)).collect()
     }
 
-    /// Changes limits in place; `None` fields become unlimited.
+    /// Changes limits in place; `None` fields become unlimited, or as every other container has them.
     ///
     /// # Errors
     /// `Unsupported`, `Io`; EBUSY when memory in use cannot be brought below a new limit.
     pub fn update(&self, limits: &Resources) -> Result<()> {
-        self.change(&resources::to_oci(limits))
+        self.change(&resources::to_oci(limits))?;
+        resources::lifted(limits, self.hierarchies.controllers.is_empty()).iter().try_for_each(|one| self.set(one))
     }
 
     /// Changes the limits that are named, in place.

@@ -315,6 +315,15 @@ pub struct Resources {
     pub cpu_millis: Option<u32>,
     /// Processes and threads.
     pub pids_max: Option<u32>,
+    /// Swap in bytes beside the memory; [`u64::MAX`] is no limit, `None` no swap where memory is limited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub swap_bytes: Option<u64>,
+    /// Memory in bytes that is taken from it last when the host runs short.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_reservation_bytes: Option<u64>,
+    /// Its part of busy CPUs beside other containers, 2 to 262144; `None`: as every other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_shares: Option<u32>,
 }
 
 /// Named relaxations and hardenings.

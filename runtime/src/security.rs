@@ -5,3 +5,4 @@
 pub mod capabilities;
 pub mod masks;
 pub mod seccomp;
+pub mod sysctl;

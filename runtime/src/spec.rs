@@ -72,6 +72,7 @@ pub fn lower(input: &LowerInput<'_>) -> Result<(Spec, Launch)> {
         root: RootSource::Layers(root_layers(input)?),
         cgroup: format!("{}/{}", input.cgroup_parent, config.id),
         user: config.user.clone().or_else(|| input.image.user.clone()),
+        groups: config.extras.groups.clone(),
         numeric_user: false,
         all_controllers: false,
         mounts: launch_mounts(input)?,

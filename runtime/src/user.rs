@@ -21,6 +21,22 @@ pub struct User {
     pub home: String,
 }
 
+impl User {
+    /// Adds supplementary groups, each by name or number.
+    ///
+    /// # Errors
+    /// `BadContainer` for a name that is not in the file.
+    pub fn add_groups(&mut self, names: &[String], group: &str) -> Result<()> {
+        for name in names {
+            let gid = group_id(group, name)?;
+            if !self.groups.contains(&gid) {
+                self.groups.push(gid);
+            }
+        }
+        Ok(())
+    }
+}
+
 struct PasswdLine<'a> {
     name: &'a str,
     uid: u32,

@@ -232,7 +232,8 @@ fn exec_can_be_killed_while_waited_for(lab: &Lab) {
 
 fn limits_change_in_place(lab: &Lab) {
     let id = lab.run(&lab.config("limits", &["/bin/sleep"]));
-    let limits = Resources { memory_bytes: Some(256 << 20), cpu_millis: Some(500), pids_max: Some(64) };
+    let limits =
+        Resources { memory_bytes: Some(256 << 20), cpu_millis: Some(500), pids_max: Some(64), ..Resources::default() };
     ok("update", lab.runtime().update_resources(&id, &limits));
     let info = lab.find(&id).unwrap();
     assert_eq!((info.config.resources, info.state), (limits, ContainerState::Running));

@@ -3,7 +3,7 @@
 use std::fs;
 
 use runtime::cgroup::{Cgroup, Hierarchies};
-use runtime::runtime::Resources;
+use runtime::runtime::{Extras, Resources, Ulimit};
 
 use super::Case;
 use super::lab::Lab;
@@ -11,6 +11,8 @@ use super::lab::Lab;
 pub(crate) const CASES: &[Case] = &[
     ("limits_are_in_force_from_the_first_instruction", limits_are_in_force),
     ("limits_change_in_place", limits_change_in_place),
+    ("weights_and_swap_change_in_place", weights_and_swap_change_in_place),
+    ("tuning_reaches_the_program", tuning_reaches_the_program),
     ("a_memory_hog_is_killed_and_counted", a_memory_hog_is_killed_and_counted),
     ("too_many_processes_are_refused", too_many_processes_are_refused),
     ("a_cgroup_is_killed_whole", a_cgroup_is_killed_whole),
@@ -28,7 +30,8 @@ fn value(cgroup: &str, controller: &str, v1: &str, v2: &str) -> String {
 
 fn limits_are_in_force(lab: &Lab) {
     let mut config = lab.script("exec sleep 1000");
-    config.resources = Resources { memory_bytes: Some(64 << 20), cpu_millis: Some(250), pids_max: Some(50) };
+    config.resources =
+        Resources { memory_bytes: Some(64 << 20), cpu_millis: Some(250), pids_max: Some(50), ..Resources::default() };
     let running = lab.start(&config).unwrap();
     let name = running.launch.cgroup.clone();
     assert_eq!(value(&name, "memory", "memory.limit_in_bytes", "memory.max"), "67108864");
@@ -48,7 +51,8 @@ fn limits_change_in_place(lab: &Lab) {
     let name = running.launch.cgroup.clone();
     let cgroup = Cgroup::new(Hierarchies::of_host().unwrap(), &name);
     for (bytes, pids) in [(128 << 20, 20), (32 << 20, 10)] {
-        let resources = Resources { memory_bytes: Some(bytes), cpu_millis: None, pids_max: Some(pids) };
+        let resources =
+            Resources { memory_bytes: Some(bytes), cpu_millis: None, pids_max: Some(pids), ..Resources::default() };
         cgroup.update(&resources).unwrap();
         assert_eq!(value(&name, "memory", "memory.limit_in_bytes", "memory.max"), bytes.to_string());
         assert_eq!(value(&name, "pids", "pids.max", "pids.max"), pids.to_string());
@@ -56,6 +60,50 @@ fn limits_change_in_place(lab: &Lab) {
     cgroup.update(&Resources::default()).unwrap();
     assert_eq!(value(&name, "pids", "pids.max", "pids.max"), "max");
     running.kill();
+}
+
+fn weights_and_swap_change_in_place(lab: &Lab) {
+    let mut config = lab.script("exec sleep 1000");
+    let (cpu_shares, memory_reservation_bytes) = (Some(512), Some(32 << 20));
+    let all = Resources { memory_bytes: Some(64 << 20), cpu_shares, memory_reservation_bytes, ..Resources::default() };
+    config.resources = all.clone();
+    let running = lab.start(&config).unwrap();
+    let name = running.launch.cgroup.clone();
+    let shares = || value(&name, "cpu", "cpu.shares", "cpu.weight");
+    let low = || value(&name, "memory", "memory.soft_limit_in_bytes", "memory.low");
+    assert!(["512", "20"].contains(&shares().as_str()), "{}", shares());
+    assert_eq!(low(), (32 << 20).to_string());
+    let cgroup = Cgroup::new(Hierarchies::of_host().unwrap(), &name);
+    assert!(cgroup.holds(&all));
+    cgroup.update(&Resources { swap_bytes: Some(16 << 20), ..all }).unwrap();
+    cgroup.update(&Resources { memory_bytes: Some(64 << 20), ..Resources::default() }).unwrap();
+    assert!(["1024", "100"].contains(&shares().as_str()), "{}", shares());
+    assert!(low() == "0" || low().parse::<u64>().unwrap() > 1 << 60, "{}", low());
+    running.kill();
+}
+
+fn tuning_reaches_the_program(lab: &Lab) {
+    let mut config = lab.script(
+        "ulimit -Sn; ulimit -Hn; cat /proc/sys/net/core/somaxconn /proc/sys/kernel/shmmax /proc/sys/kernel/domainname; \
+         cat /proc/self/oom_score_adj; id -G",
+    );
+    let nofile = Ulimit { name: "nofile".to_owned(), soft: 333, hard: 444 };
+    let sysctls = [("net/core/somaxconn", "77"), ("kernel.shmmax", "1048576")];
+    config.extras = Extras {
+        ulimits: vec![nofile],
+        sysctls: sysctls.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+        groups: vec!["4242".to_owned()],
+        oom_score_adj: Some(321),
+        domainname: Some("inside".to_owned()),
+        ..Extras::default()
+    };
+    let outcome = lab.run(&config);
+    let words: Vec<&str> = outcome.output.split_whitespace().collect();
+    assert_eq!(words[..6], ["333", "444", "77", "1048576", "inside", "321"], "{outcome:?}");
+    assert!(words[6..].contains(&"4242"), "{outcome:?}");
+    config.extras.sysctls = [("kernel.core_pattern".to_owned(), "|/x".to_owned())].into();
+    let refused = lab.start(&config).err().unwrap().to_string();
+    assert!(refused.contains("would be the host's"), "{refused}");
 }
 
 fn a_memory_hog_is_killed_and_counted(lab: &Lab) {

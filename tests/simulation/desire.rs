@@ -62,6 +62,7 @@ fn template(key: &ObjectKey, tag: &str, rng: &mut Rng) -> ContainerTemplate {
         host_network: rng.chance(30),
         networks: Vec::new(),
         tty: false,
+        tuning: Default::default(),
         pod: None,
     };
     template.pod = pod(key, &template, rng);
@@ -110,7 +111,12 @@ fn scratch(key: &ObjectKey) -> Mount {
 }
 
 fn limits(rng: &mut Rng) -> Resources {
-    Resources { memory_bytes: rng.chance(500).then_some(64 << 20), cpu_millis: None, pids_max: None }
+    Resources {
+        memory_bytes: rng.chance(500).then_some(64 << 20),
+        cpu_millis: None,
+        pids_max: None,
+        ..Resources::default()
+    }
 }
 
 fn mount(key: &ObjectKey, what: MountWhat, read_only: bool) -> Mount {

@@ -82,6 +82,7 @@ pub(super) fn create(linux: &LinuxRuntime, spec: &RunSpec) -> Result<HandAnswer>
             nameservers: spec.nameservers.clone(),
             ulimits: spec.ulimits.clone(),
             endpoints: Some(OwnEndpoints { names: vec![name.clone()], ports }),
+            ..Extras::default()
         },
         id,
     };

@@ -16,6 +16,7 @@ mod ports;
 mod project;
 mod rollout;
 mod service;
+mod tuning;
 mod words;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -13,6 +13,7 @@ pub(crate) mod network;
 pub(crate) mod restart;
 mod template;
 pub(crate) mod text;
+pub(crate) mod tuning;
 mod volume;
 mod wire;
 

@@ -7,6 +7,10 @@ use crate::model::codes;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Memory(pub(crate) u64);
 
+/// Bytes of swap, or [`u64::MAX`] for any number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Swap(pub(crate) u64);
+
 /// Thousandths of a core, more than 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Cpu(pub(crate) u32);
@@ -20,7 +24,7 @@ pub(crate) enum Amount {
     Percent(u32),
 }
 
-wire_format!(Memory, Cpu, Amount);
+wire_format!(Memory, Swap, Cpu, Amount);
 
 const SUFFIXES: [(&str, u128); 9] = [
     ("", 1),
@@ -57,6 +61,16 @@ impl Format for Memory {
             Some(bytes) => Ok(Self(bytes)),
             None => Err(bad(format!("{text} is more than any host has"))),
         }
+    }
+}
+
+impl Format for Swap {
+    const NAME: &'static str = "swap";
+    const TYPES: &'static [&'static str] = &["string", "integer"];
+    const ABOUT: &'static str = "Bytes of swap: 512Mi, 1G; or unlimited";
+
+    fn parse(text: &str) -> Result<Self, Bad> {
+        if text == "unlimited" { Ok(Self(u64::MAX)) } else { Memory::parse(text).map(|memory| Self(memory.0)) }
     }
 }
 

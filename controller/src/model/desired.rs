@@ -12,7 +12,7 @@ use runtime::runtime::HostPort;
 use runtime::runtime::{Resources, SecurityConfig};
 use serde::{Deserialize, Serialize};
 
-use super::{ObjectKey, Orders, Pod, SourceRef};
+use super::{ObjectKey, Orders, Pod, SourceRef, Tuning};
 
 pub use job::{ConcurrencyPolicy, DesiredJob, RunPolicy, Schedule};
 
@@ -251,6 +251,9 @@ pub struct Template<Image, Env, Mount, Network> {
     pub networks: Vec<Network>,
     /// A terminal as stdio.
     pub tty: bool,
+    /// What it asks of the kernel besides limits and security.
+    #[serde(default, skip_serializing_if = "Tuning::is_default")]
+    pub tuning: Tuning,
     /// What runs beside it in the same replica; `None`: it is alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod: Option<Box<Pod<Image, Env, Mount, Network>>>,

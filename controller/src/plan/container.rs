@@ -286,7 +286,7 @@ fn hold_pod(config: &mut ContainerConfig, parts: String, volumes: Vec<Mounted>) 
         tty: false,
         init: false,
         log: config.log,
-        extras: std::mem::take(&mut config.extras),
+        extras: config.extras.of_namespaces(),
         pod: Some(PodPart::Holder),
     };
 }
@@ -318,6 +318,7 @@ pub(super) fn member_config(
         source: MountSource::Volume { name: volume.name },
         read_only,
     }));
+    config.extras = config.extras.without_namespaces();
     config.labels.insert(labels::MEMBER.to_owned(), member.name.to_owned());
     config.labels.insert(labels::FAILURES.to_owned(), member.failures.to_string());
     config.pod =
@@ -357,6 +358,8 @@ fn container_config(
     if let Some(index) = make.index {
         env.insert("JOB_COMPLETION_INDEX".to_owned(), index.to_string());
     }
+    let mut extras = runtime::runtime::Extras::default();
+    template.tuning.ask(&mut extras);
     ContainerConfig {
         id,
         labels,
@@ -378,7 +381,7 @@ fn container_config(
         tty: template.tty,
         init: template.init,
         dns_search: vec![make.object.stack.clone()],
-        extras: runtime::runtime::Extras::default(),
+        extras,
         log: LogConfig::default(),
         pod: None,
     }

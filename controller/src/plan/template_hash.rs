@@ -79,6 +79,9 @@ pub(super) fn fields(template: &ContainerTemplate) -> BTreeMap<String, String> {
     put("init", flag(template.init));
     put("hostNetwork", flag(template.host_network));
     put("tty", flag(template.tty));
+    for (name, value) in template.tuning.fields() {
+        put(&name, Some(value));
+    }
     let is_own = |network: &NetworkUse| network.network.name == DEFAULT_NETWORK && network.range.is_none();
     let only_own = template.networks.iter().all(|network| is_own(network) && network.address.is_none());
     for network in template.networks.iter().filter(|_| !only_own) {

@@ -69,22 +69,53 @@ impl Setting {
     }
 }
 
-/// Our limits in OCI's words; `None` becomes "unlimited", so that an update can lift a limit.
+/// Our limits in OCI's words; `None` becomes "unlimited", so that an update can lift a limit. Weights that are not asked
+/// for are left as a new cgroup has them.
 #[must_use]
 pub fn to_oci(resources: &Resources) -> LinuxResources {
-    let memory = resources.memory_bytes.map_or(-1, |bytes| i64::try_from(bytes).unwrap_or(i64::MAX));
+    let bytes = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+    let memory = resources.memory_bytes.map_or(-1, bytes);
+    // Swap would only hide that the limit is reached: without a word limit and limit with swap are the same.
+    let with_swap = match resources.swap_bytes {
+        None => memory,
+        Some(u64::MAX) => -1,
+        Some(_) if memory < 0 => -1,
+        Some(swap) => memory.saturating_add(bytes(swap)),
+    };
+    let mut limits = LinuxMemoryBuilder::default().limit(memory).swap(with_swap);
+    if let Some(low) = resources.memory_reservation_bytes {
+        limits = limits.reservation(bytes(low));
+    }
     let quota = resources.cpu_millis.map_or(-1, |millis| {
         let quota = u64::from(millis) * CPU_PERIOD_US / 1000;
         i64::try_from(quota).unwrap_or(i64::MAX).max(CPU_QUOTA_US_MIN)
     });
     let pids = resources.pids_max.map_or(-1, i64::from);
-    // Swap would only hide that the limit is reached: limit and limit with swap are the same.
+    let mut cpu = LinuxCpuBuilder::default().quota(quota).period(CPU_PERIOD_US);
+    if let Some(shares) = resources.cpu_shares {
+        cpu = cpu.shares(u64::from(shares));
+    }
     LinuxResourcesBuilder::default()
-        .memory(LinuxMemoryBuilder::default().limit(memory).swap(memory).build().expect("all fields have defaults"))
-        .cpu(LinuxCpuBuilder::default().quota(quota).period(CPU_PERIOD_US).build().expect("all fields have defaults"))
+        .memory(limits.build().expect("all fields have defaults"))
+        .cpu(cpu.build().expect("all fields have defaults"))
         .pids(LinuxPidsBuilder::default().limit(pids).build().expect("all fields have defaults"))
         .build()
         .expect("all fields have defaults")
+}
+
+/// What takes away weights that limits do not name, for each version.
+#[must_use]
+pub fn lifted(resources: &Resources, is_v2: bool) -> Vec<Setting> {
+    let mut settings = Vec::new();
+    let weight = if is_v2 { ("cpu.weight", "100") } else { ("cpu.shares", "1024") };
+    let low = if is_v2 { ("memory.low", "0") } else { ("memory.soft_limit_in_bytes", "-1") };
+    if resources.cpu_shares.is_none() {
+        settings.push(setting("cpu", weight.0, weight.1));
+    }
+    if resources.memory_reservation_bytes.is_none() {
+        settings.push(setting("memory", low.0, low.1));
+    }
+    settings.into_iter().map(|setting| Setting { optional: true, ..setting }).collect()
 }
 
 fn max(limit: i64) -> String {
@@ -117,7 +148,12 @@ mod tests {
     #[test]
     fn limits() {
         check(
-            Resources { memory_bytes: Some(256 << 20), cpu_millis: Some(500), pids_max: Some(100) },
+            Resources {
+                memory_bytes: Some(256 << 20),
+                cpu_millis: Some(500),
+                pids_max: Some(100),
+                ..Resources::default()
+            },
             &expect![[r#"
                 memory/memory.max = 268435456
                 memory/memory.swap.max = 0
@@ -131,6 +167,44 @@ mod tests {
                 pids/pids.max = 100
             "#]],
         );
+    }
+
+    #[test]
+    fn weights_and_swap() {
+        let swap_bytes = Some(64 << 20);
+        let (cpu_shares, memory_reservation_bytes) = (Some(512), Some(32 << 20));
+        let all = Resources {
+            memory_bytes: Some(128 << 20),
+            swap_bytes,
+            memory_reservation_bytes,
+            cpu_shares,
+            ..Resources::default()
+        };
+        check(
+            all.clone(),
+            &expect![[r#"
+            memory/memory.max = 134217728
+            memory/memory.swap.max = 67108864
+            memory/memory.low = 33554432
+            cpu/cpu.weight = 20
+            cpu/cpu.max = max 100000
+            pids/pids.max = max
+            --
+            memory/memory.limit_in_bytes = 134217728
+            memory/memory.memsw.limit_in_bytes = 201326592
+            memory/memory.soft_limit_in_bytes = 33554432
+            cpu/cpu.shares = 512
+            cpu/cpu.cfs_period_us = 100000
+            cpu/cpu.cfs_quota_us = -1
+            pids/pids.max = max
+        "#]],
+        );
+        let files = |limits: &Resources, v2| {
+            lifted(limits, v2).iter().map(|one| format!("{}={}", one.file, one.value)).collect::<Vec<_>>()
+        };
+        assert_eq!(files(&all, true), [""; 0]);
+        assert_eq!(files(&Resources::default(), true), ["cpu.weight=100", "memory.low=0"]);
+        assert_eq!(files(&Resources::default(), false), ["cpu.shares=1024", "memory.soft_limit_in_bytes=-1"]);
     }
 
     #[test]
@@ -148,7 +222,7 @@ mod tests {
     #[test]
     fn no_limits_and_the_smallest() {
         check(
-            Resources { memory_bytes: None, cpu_millis: Some(1), pids_max: None },
+            Resources { memory_bytes: None, cpu_millis: Some(1), pids_max: None, ..Resources::default() },
             &expect![[r#"
                 memory/memory.max = max
                 memory/memory.swap.max = max

@@ -101,6 +101,7 @@ fn launch(spec: &Spec, bundle: PathBuf, id: &str) -> Result<Launch> {
     let annotations: BTreeMap<String, String> =
         spec.annotations().iter().flatten().map(|(key, value)| (key.clone(), value.clone())).collect();
     Ok(Launch {
+        groups: Vec::new(),
         id: id.to_owned(),
         ids,
         root: RootSource::Directory { directory: bundle.join(root) },

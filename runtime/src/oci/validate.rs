@@ -5,7 +5,7 @@ use oci_spec::runtime::{Linux, LinuxNamespaceType as Type, Process, Spec};
 
 use crate::network::link::IFNAME_BYTES_MAX;
 use crate::process::memory_policy;
-use crate::security::seccomp;
+use crate::security::{seccomp, sysctl};
 use crate::{Error, Result};
 
 /// Checks a configuration.
@@ -157,38 +157,13 @@ fn check_namespaces(spec: &Spec, linux: &Linux) -> Result<()> {
 
 /// Only settings that belong to one of the container's own namespaces: the others would be the host's.
 fn check_sysctl(name: &str, linux: &Linux) -> Result<()> {
-    const IPC: [&str; 9] = [
-        "kernel/msgmax",
-        "kernel/msgmnb",
-        "kernel/msgmni",
-        "kernel/sem",
-        "kernel/shmall",
-        "kernel/shmmax",
-        "kernel/shmmni",
-        "kernel/shm_rmid_forced",
-        "kernel/auto_msgmni",
-    ];
     let has = |kind: Type| linux.namespaces().iter().flatten().any(|namespace| namespace.typ() == kind);
-    let path = match name.find(['.', '/']) {
-        Some(at) if name.as_bytes()[at] == b'.' => name.replace('.', "/"),
-        Some(_) | None => name.to_owned(),
-    };
-    if path.split('/').any(|part| part.is_empty() || part == "..") {
-        return bad(format!("`linux.sysctl` `{name}` is no name of a setting"));
-    }
-    let kind = if IPC.contains(&path.as_str()) || path.starts_with("fs/mqueue/") {
-        Type::Ipc
-    } else if path.starts_with("net/") {
-        Type::Network
-    } else if path == "kernel/domainname" || path == "kernel/hostname" {
-        Type::Uts
-    } else {
-        return bad(format!("`linux.sysctl` `{name}` belongs to no namespace: it would be set for the whole host"));
-    };
-    if has(kind) {
-        Ok(())
-    } else {
-        bad(format!("`linux.sysctl` `{name}` needs a {kind} namespace, or it would be the host's"))
+    match sysctl::namespace_of(name) {
+        None => bad(format!("`linux.sysctl` `{name}` belongs to no namespace: it would be set for the whole host")),
+        Some(kind) if !has(kind) => {
+            bad(format!("`linux.sysctl` `{name}` needs a {kind} namespace, or it would be the host's"))
+        }
+        Some(_) => Ok(()),
     }
 }
 

@@ -101,7 +101,9 @@ impl Privileges {
             self.user = User { uid: user.uid(), gid: user.gid(), groups, home };
         } else {
             let named = named.or(launch.user.as_deref());
-            self.user = user::lookup(named, &read("/etc/passwd")?, &read("/etc/group")?)?;
+            let group = read("/etc/group")?;
+            self.user = user::lookup(named, &read("/etc/passwd")?, &group)?;
+            self.user.add_groups(&launch.groups, &group)?;
         }
         Ok(&self.user)
     }

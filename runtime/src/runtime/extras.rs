@@ -1,5 +1,6 @@
-//! What containers made by hand may ask for beyond what is planned: as values.
+//! What few containers ask for: as values.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
@@ -22,6 +23,14 @@ pub struct Extras {
     pub nameservers: Vec<IpAddr>,
     /// Resource limits of its first process.
     pub ulimits: Vec<Ulimit>,
+    /// Settings of its own namespaces, `net.core.somaxconn` say.
+    pub sysctls: BTreeMap<String, String>,
+    /// Groups its programs have besides those of their user, by name in the image or number.
+    pub groups: Vec<String>,
+    /// How soon the kernel ends it when the host has no memory, -1000 to 1000.
+    pub oom_score_adj: Option<i16>,
+    /// NIS domain name.
+    pub domainname: Option<String>,
     /// Names and ports that the runtime publishes while it runs, beside the table of whoever plans.
     pub endpoints: Option<OwnEndpoints>,
 }
@@ -31,6 +40,19 @@ impl Extras {
     #[must_use]
     pub fn is_none(&self) -> bool {
         *self == Self::default()
+    }
+
+    /// What belongs to namespaces, which the holder of a pod has for all.
+    #[must_use]
+    pub fn of_namespaces(&self) -> Self {
+        let Self { hosts, nameservers, sysctls, domainname, endpoints, .. } = self.clone();
+        Self { hosts, nameservers, sysctls, domainname, endpoints, ..Self::default() }
+    }
+
+    /// All but what its pod's holder has for it.
+    #[must_use]
+    pub fn without_namespaces(&self) -> Self {
+        Self { sysctls: BTreeMap::new(), domainname: None, endpoints: None, ..self.clone() }
     }
 }
 

@@ -25,6 +25,9 @@ pub struct Launch {
     pub cgroup: String,
     /// `user[:group]` by name or number, looked up in the container's own files by its init.
     pub user: Option<String>,
+    /// Groups besides those of the user, looked up there too.
+    #[serde(default)]
+    pub groups: Vec<String>,
     /// The spec's own numbers say who the program is; `user` is not looked at.
     #[serde(default)]
     pub numeric_user: bool,

@@ -12,7 +12,7 @@ use oci_spec::runtime::{
 use super::{LowerInput, check_target};
 use crate::cgroup::resources;
 use crate::runtime::{MountSource, NetworkMode, Ulimit};
-use crate::security::{capabilities, masks, seccomp};
+use crate::security::{capabilities, masks, seccomp, sysctl};
 use crate::{Error, Result};
 
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -34,6 +34,10 @@ pub(super) fn spec(input: &LowerInput<'_>) -> Result<Spec> {
         .linux(linux(input)?)
         .build()
         .map_err(built)
+        .map(|mut spec| {
+            spec.set_domainname(input.config.extras.domainname.clone());
+            spec
+        })
 }
 
 fn built(error: OciSpecError) -> Error {
@@ -60,7 +64,7 @@ fn process(input: &LowerInput<'_>) -> Result<Process> {
         .capabilities(capabilities.build().map_err(built)?)
         .rlimits(rlimits(nofile.map_err(built)?, &config.extras.ulimits)?)
         .no_new_privileges(!config.security.allow_privilege_escalation)
-        .oom_score_adj(0)
+        .oom_score_adj(i32::from(config.extras.oom_score_adj.unwrap_or(0)))
         .build()
         .map_err(built)
 }
@@ -195,7 +199,7 @@ fn linux(input: &LowerInput<'_>) -> Result<Linux> {
     LinuxBuilder::default()
         .uid_mappings(vec![mapping(input)?])
         .gid_mappings(vec![mapping(input)?])
-        .sysctl(sysctl(input))
+        .sysctl(sysctl(input)?)
         .resources(resources::to_oci(&config.resources))
         .cgroups_path(format!("/{}/{}", input.cgroup_parent, config.id))
         .namespaces(namespaces(&config.network)?)
@@ -214,16 +218,28 @@ fn mapping(input: &LowerInput<'_>) -> Result<LinuxIdMapping> {
     LinuxIdMappingBuilder::default().container_id(0_u32).host_id(ids.host_start).size(ids.len).build().map_err(built)
 }
 
-/// Ping without CAP_NET_RAW for every group that is mapped, and low ports for everybody.
-fn sysctl(input: &LowerInput<'_>) -> HashMap<String, String> {
-    if input.config.network == NetworkMode::Host {
-        return HashMap::new();
+/// Ping without CAP_NET_RAW for every group that is mapped, and low ports for everybody; then what is asked for.
+fn sysctl(input: &LowerInput<'_>) -> Result<HashMap<String, String>> {
+    let config = input.config;
+    let mut settings = HashMap::new();
+    let own_network = config.network != NetworkMode::Host;
+    if own_network {
+        let last = config.ids.len.saturating_sub(1);
+        settings.insert("net.ipv4.ping_group_range".to_owned(), format!("0 {last}"));
+        settings.insert("net.ipv4.ip_unprivileged_port_start".to_owned(), "0".to_owned());
     }
-    let last = input.config.ids.len.saturating_sub(1);
-    HashMap::from([
-        ("net.ipv4.ping_group_range".to_owned(), format!("0 {last}")),
-        ("net.ipv4.ip_unprivileged_port_start".to_owned(), "0".to_owned()),
-    ])
+    for (name, value) in &config.extras.sysctls {
+        let of_host = match sysctl::namespace_of(name) {
+            Some(LinuxNamespaceType::Network) => !own_network,
+            Some(_) => false,
+            None => true,
+        };
+        if of_host {
+            return Err(Error::BadContainer(format!("the kernel's setting `{name}` would be the host's")));
+        }
+        settings.insert(sysctl::dotted(name), value.clone());
+    }
+    Ok(settings)
 }
 
 fn namespaces(network: &NetworkMode) -> Result<Vec<LinuxNamespace>> {

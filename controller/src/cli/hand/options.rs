@@ -235,6 +235,7 @@ fn resources(args: &MakeArgs) -> Parsed<Resources> {
         memory_bytes: args.memory.as_deref().map(size).transpose()?,
         cpu_millis: args.cpus.as_deref().map(cpus).transpose()?,
         pids_max: pids.map(|most| u32::try_from(most).unwrap_or(u32::MAX)),
+        ..Resources::default()
     })
 }
 

@@ -83,7 +83,7 @@ const SERVICE_KEYS: &[Key] = &[
         "there is no privileged mode: the container keeps the safe defaults; name what it \
         needs with `cap_add`",
     ),
-    unless("stdin_open", &["false"], "its standard input is empty"),
+    yes("stdin_open"),
     unless("pull_policy", &["missing", "if_not_present"], "an image is pulled when it is missing"),
     unless("attach", &["true", "false"], ""),
     unless("isolation", &["default"], "it exists on Windows only"),
@@ -108,11 +108,11 @@ const SERVICE_KEYS: &[Key] = &[
     no("dns_opt", "names are answered by the stack and the host's own resolvers"),
     no("extra_hosts", "these names are not known in the container"),
     no("external_links", "only services of the same stack are reached by name"),
-    no("domainname", "the host name is what `hostname` says"),
+    yes("domainname"),
     no("mac_address", "addresses are chosen here"),
-    no("sysctls", "the kernel's defaults are in force"),
-    no("ulimits", "files are limited to 1024:524288, the rest as the host's"),
-    no("group_add", "the program has the groups of its user in the image"),
+    yes("sysctls"),
+    yes("ulimits"),
+    yes("group_add"),
     no("volumes_from", "volumes of other services are not mounted; name them under `volumes`"),
     no("volume_driver", "volumes are directories of this host"),
     no("storage_opt", "the writable layer has no bound of its own"),
@@ -121,16 +121,16 @@ const SERVICE_KEYS: &[Key] = &[
     no("blkio_config", NO_WEIGHT),
     no("cpu_count", "the number of CPUs is limited with `cpus`"),
     no("cpu_percent", "the share of CPUs is limited with `cpus`"),
-    no("cpu_shares", NO_WEIGHT),
+    yes("cpu_shares"),
     no("cpu_period", "the share of CPUs is limited with `cpus`"),
     no("cpu_quota", "the share of CPUs is limited with `cpus`"),
     no("cpu_rt_runtime", "real-time scheduling is not limited"),
     no("cpu_rt_period", "real-time scheduling is not limited"),
     no("cpuset", "it may run on every CPU"),
-    no("mem_reservation", NO_WEIGHT),
+    yes("mem_reservation"),
     no("mem_swappiness", "the kernel's default is in force"),
-    no("memswap_limit", "swap is not limited by itself"),
-    no("oom_score_adj", "the kernel's default is in force"),
+    yes("memswap_limit"),
+    yes("oom_score_adj"),
     no("post_start", "the hook does not run"),
     no("pre_start", "the hook does not run"),
     no("pre_stop", "the hook does not run"),
@@ -175,22 +175,22 @@ pub(super) const DEPLOY: Section = Section {
 };
 
 /// `deploy.resources`.
-pub(super) const RESOURCES: Section = Section {
-    name: "deploy.resources",
-    keys: &[yes("limits"), partly("reservations", "none of its keys is honoured")],
-};
+pub(super) const RESOURCES: Section = Section { name: "deploy.resources", keys: &[yes("limits"), yes("reservations")] };
 
 /// `deploy.resources.reservations`.
 pub(super) const RESERVATIONS: Section = Section {
     name: "deploy.resources.reservations",
     keys: &[
         no("cpus", NO_WEIGHT),
-        no("memory", NO_WEIGHT),
+        yes("memory"),
         no("pids", NO_WEIGHT),
         no("devices", NO_DEVICES),
         no("generic_resources", INERT),
     ],
 };
+
+/// One of `ulimits`, in its long form.
+pub(super) const ULIMIT: Section = Section { name: "ulimits", keys: &[yes("soft"), yes("hard")] };
 
 /// `deploy.resources.limits`.
 pub(super) const LIMITS: Section = Section {
@@ -432,6 +432,7 @@ pub(crate) const TABLES: Tables = Tables {
         ("", &TOP),
         ("services.*", &SERVICE),
         ("services.*.healthcheck", &HEALTHCHECK),
+        ("services.*.ulimits.*", &ULIMIT),
         ("services.*.deploy", &DEPLOY),
         ("services.*.deploy.resources", &RESOURCES),
         ("services.*.deploy.resources.limits", &LIMITS),

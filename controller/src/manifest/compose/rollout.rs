@@ -14,6 +14,8 @@ use crate::model::{OnFailure, Restart, UpdateStrategy, codes};
 /// As native Apps.
 const PROGRESS_DEADLINE_MS: u64 = 600_000;
 const REPLICAS_MAX: u32 = 1_000;
+/// cgroup v1's `cpu.shares`.
+const SHARES_MAX: u32 = 262_144;
 
 /// What `deploy` and its older spellings say.
 pub(super) struct Rollout {
@@ -33,6 +35,7 @@ pub(super) fn lower(project: &mut Project<'_>, service: &Entries<'_>) -> Rollout
     rollout.resources.memory_bytes = service.get("mem_limit").and_then(|node| bytes(project, "mem_limit", node));
     rollout.resources.cpu_millis = service.get("cpus").and_then(|node| cpus(project, node));
     rollout.resources.pids_max = service.get("pids_limit").and_then(|node| pids(project, node));
+    weights(project, service, &mut rollout.resources);
     if let Some(scale) = service.get("scale").and_then(|node| project.reader.number("scale", node, REPLICAS_MAX)) {
         rollout.replicas = scale;
     }
@@ -41,6 +44,31 @@ pub(super) fn lower(project: &mut Project<'_>, service: &Entries<'_>) -> Rollout
         self::deploy(project, &deploy, &mut rollout);
     }
     rollout
+}
+
+/// What counts when the host is short, and swap: `memswap_limit` is memory and swap together, as in Docker.
+fn weights(project: &mut Project<'_>, service: &Entries<'_>, resources: &mut Resources) {
+    resources.memory_reservation_bytes =
+        service.get("mem_reservation").and_then(|node| bytes(project, "mem_reservation", node));
+    if let Some(node) = service.get("cpu_shares") {
+        let shares = project.reader.number("cpu_shares", node, SHARES_MAX).filter(|shares| *shares > 0);
+        resources.cpu_shares = shares.map(|shares| shares.max(2));
+    }
+    let Some(node) = service.get("memswap_limit") else { return };
+    if node.scalar().is_some_and(|scalar| scalar.text == "-1") {
+        resources.swap_bytes = Some(u64::MAX);
+        return;
+    }
+    let Some(both) = bytes(project, "memswap_limit", node).filter(|both| *both > 0) else { return };
+    match resources.memory_bytes {
+        Some(memory) if memory <= both => resources.swap_bytes = Some(both - memory).filter(|swap| *swap > 0),
+        Some(_) => project.reader.error(
+            codes::VALUE,
+            node.extent,
+            "`memswap_limit` is memory and swap together: it is below `mem_limit`",
+        ),
+        None => project.reader.error(codes::MISSING_FIELD, node.extent, "`memswap_limit` needs `mem_limit` beside it"),
+    }
 }
 
 fn deploy(project: &mut Project<'_>, deploy: &Entries<'_>, rollout: &mut Rollout) {
@@ -52,7 +80,10 @@ fn deploy(project: &mut Project<'_>, deploy: &Entries<'_>, rollout: &mut Rollout
     if let Some(node) = deploy.get("resources") {
         let found = project.reader.keys(node, &keys::RESOURCES);
         if let Some(node) = found.get("reservations") {
-            project.reader.keys(node, &keys::RESERVATIONS);
+            let reserved = project.reader.keys(node, &keys::RESERVATIONS);
+            let memory = reserved.get("memory").and_then(|node| bytes(project, "memory", node));
+            let resources = &mut rollout.resources;
+            resources.memory_reservation_bytes = memory.or(resources.memory_reservation_bytes);
         }
         if let Some(limits) = found.get("limits") {
             let limits = project.reader.keys(limits, &keys::LIMITS);

@@ -6,7 +6,7 @@ use runtime::image::ImageRef;
 use runtime::runtime::SecurityConfig;
 
 use super::project::Project;
-use super::{Context, keys, merge, mounts, networks, peek, ports, rollout, words};
+use super::{Context, keys, merge, mounts, networks, peek, ports, rollout, tuning, words};
 use crate::manifest::format::Format as _;
 use crate::manifest::keys::{Entries, object_name};
 use crate::manifest::native::dns::DnsName;
@@ -148,6 +148,7 @@ fn template(
         host_network,
         networks,
         tty,
+        tuning: tuning::lower(project, service),
         pod: None,
         image: image?,
     })

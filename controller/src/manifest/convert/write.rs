@@ -3,13 +3,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use runtime::runtime::Resources;
 use serde_json::{Map, Value as Json, json};
 
 use crate::manifest::{native, yaml};
 use crate::model::{
     ContainerTemplate, DependsOn, DesiredImage, DesiredJob, DesiredState, EnvValue, Healthcheck, ImageSource, Kind,
     Mount, MountWhat, NetworkUse, ObjectKey, OnChange, OnFailure, Pod, Probe, PublishedPort, Restart, Role, RunPolicy,
-    SecretUse, UpdateStrategy, VolumeAccess, Workload,
+    SecretUse, Tuning, UpdateStrategy, VolumeAccess, Workload,
 };
 
 /// Docker's, as in `native::template`.
@@ -233,19 +234,7 @@ fn template(stack: &mut Stack, document: &mut Document, template: &ContainerTemp
     if !mounts.is_empty() {
         put(document, "mounts", mounts);
     }
-    let mut limits = Document::new();
-    if let Some(millis) = template.resources.cpu_millis {
-        put(&mut limits, "cpu", format!("{millis}m"));
-    }
-    if let Some(bytes) = template.resources.memory_bytes {
-        put(&mut limits, "memory", memory(bytes));
-    }
-    if let Some(pids) = template.resources.pids_max {
-        put(&mut limits, "pids", pids);
-    }
-    if !limits.is_empty() {
-        put(document, "resources", limits);
-    }
+    resources(document, &template.resources);
     let checks =
         [("healthcheck", &template.healthcheck), ("startup", &template.startup), ("liveness", &template.liveness)];
     for (key, check) in checks {
@@ -260,7 +249,8 @@ fn template(stack: &mut Stack, document: &mut Document, template: &ContainerTemp
     if let Some(bytes) = template.shm_bytes {
         put(document, "shmSize", memory(bytes));
     }
-    for (key, set) in [("init", template.init), ("tty", template.tty)] {
+    tuning(document, &template.tuning);
+    for (key, set) in [("init", template.init), ("tty", template.tty), ("stdin", template.tuning.stdin)] {
         if set {
             put(document, key, true);
         }
@@ -273,6 +263,62 @@ fn template(stack: &mut Stack, document: &mut Document, template: &ContainerTemp
     }
     if let Some(pod) = &template.pod {
         self::pod(stack, document, pod);
+    }
+}
+
+fn resources(document: &mut Document, resources: &Resources) {
+    let mut limits = Document::new();
+    if let Some(millis) = resources.cpu_millis {
+        put(&mut limits, "cpu", format!("{millis}m"));
+    }
+    if let Some(bytes) = resources.memory_bytes {
+        put(&mut limits, "memory", memory(bytes));
+    }
+    if let Some(pids) = resources.pids_max {
+        put(&mut limits, "pids", pids);
+    }
+    match resources.swap_bytes {
+        Some(u64::MAX) => put(&mut limits, "swap", "unlimited"),
+        Some(bytes) => put(&mut limits, "swap", memory(bytes)),
+        None => {}
+    }
+    if let Some(bytes) = resources.memory_reservation_bytes {
+        put(&mut limits, "memoryReservation", memory(bytes));
+    }
+    if let Some(shares) = resources.cpu_shares {
+        put(&mut limits, "cpuShares", shares);
+    }
+    if !limits.is_empty() {
+        put(document, "resources", limits);
+    }
+}
+
+fn tuning(document: &mut Document, tuning: &Tuning) {
+    let mut fields = Document::new();
+    let limit = |value: u64| if value == u64::MAX { Json::from("unlimited") } else { Json::from(value) };
+    let both = |(soft, hard): (u64, u64)| match soft == hard {
+        true => limit(soft),
+        false => serde_json::json!({ "soft": limit(soft), "hard": limit(hard) }),
+    };
+    if !tuning.ulimits.is_empty() {
+        let limits = tuning.ulimits.iter().map(|(name, limits)| (name.clone(), both(*limits)));
+        put(&mut fields, "ulimits", limits.collect::<Map<_, _>>());
+    }
+    if !tuning.sysctls.is_empty() {
+        let settings = tuning.sysctls.iter().map(|(name, value)| (name.clone(), Json::from(value.as_str())));
+        put(&mut fields, "sysctls", settings.collect::<Map<_, _>>());
+    }
+    if !tuning.groups.is_empty() {
+        put(&mut fields, "groups", tuning.groups.iter().cloned().collect::<Vec<_>>());
+    }
+    if let Some(score) = tuning.oom_score_adj {
+        put(&mut fields, "oomScoreAdj", score);
+    }
+    if let Some(name) = &tuning.domainname {
+        put(&mut fields, "domainname", name.as_str());
+    }
+    if !fields.is_empty() {
+        put(document, "tuning", fields);
     }
 }
 

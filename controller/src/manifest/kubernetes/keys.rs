@@ -226,7 +226,7 @@ const CONTAINER_KEYS: &[Key] = &[
     yes("securityContext"),
     unless("imagePullPolicy", &["IfNotPresent"], "an image is pulled when it is missing"),
     no("lifecycle", "the hooks do not run"),
-    unless("stdin", &["false"], "its standard input is empty"),
+    yes("stdin"),
     unless("stdinOnce", &["false"], "its standard input is empty"),
     partly("restartPolicy", "Always makes an init container a sidecar; for others the pod's policy counts"),
     no("restartPolicyRules", "the pod's policy counts"),
@@ -367,15 +367,18 @@ pub(super) const POD_SECURITY: Section = Section {
         yes("seccompProfile"),
         no("fsGroup", "a new volume belongs to whom the image's directory belongs to"),
         no("fsGroupChangePolicy", "a new volume belongs to whom the image's directory belongs to"),
-        no("supplementalGroups", "the program has the groups of its user in the image"),
+        yes("supplementalGroups"),
         no("supplementalGroupsPolicy", "the program has the groups of its user in the image"),
-        no("sysctls", "the kernel's defaults are in force"),
+        yes("sysctls"),
         no("seLinuxOptions", SAFE),
         no("seLinuxChangePolicy", SAFE),
         no("appArmorProfile", SAFE),
         no("windowsOptions", LINUX),
     ],
 };
+
+/// One of a pod's `sysctls`.
+pub(super) const SYSCTL: Section = Section { name: "sysctls", keys: &[yes("name"), yes("value")] };
 
 /// `capabilities`.
 pub(super) const CAPABILITIES: Section = Section { name: "capabilities", keys: &[yes("add"), yes("drop")] };

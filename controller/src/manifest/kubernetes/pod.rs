@@ -15,7 +15,7 @@ use crate::manifest::native::text::{ContainerPath, Hostname, Reference};
 use crate::manifest::quantity::{Cpu, Memory};
 use crate::manifest::tree::Node;
 use crate::model::object::{EnvFromSpec, EnvSpec, ImageChoice, PortSpec, TemplateSpec};
-use crate::model::{self, Member, Restart, Role, codes};
+use crate::model::{self, Member, Restart, Role, Tuning, codes};
 
 /// Kubernetes' default.
 const GRACE_SECONDS: u32 = 30;
@@ -159,6 +159,10 @@ fn container(lower: &mut Lower, node: &Node, context: &Context<'_, '_>) -> Optio
         networks: Vec::new(),
         host_network: false,
         tty: own.get("tty").is_some_and(|node| lower.reader.flag("tty", node)),
+        tuning: Tuning {
+            stdin: own.get("stdin").is_some_and(|node| lower.reader.flag("stdin", node)),
+            ..security.tuning
+        },
         pod: None,
     };
     Some(Lowered { template, env_from, ports })

@@ -5,14 +5,16 @@ use runtime::runtime::SecurityConfig;
 use super::{Lower, keys};
 use crate::manifest::keys::Entries;
 use crate::manifest::native::text::Capability;
+use crate::manifest::native::tuning::SysctlName;
 use crate::manifest::tree::Node;
-use crate::model::codes;
+use crate::model::{Tuning, codes};
 
 /// What both contexts say together.
 #[derive(Default)]
 pub(super) struct Security {
     pub(super) user: Option<String>,
     pub(super) config: SecurityConfig,
+    pub(super) tuning: Tuning,
 }
 
 pub(super) fn lower(lower: &mut Lower, pod: Option<&Node>, container: Option<&Node>) -> Security {
@@ -37,7 +39,25 @@ pub(super) fn lower(lower: &mut Lower, pod: Option<&Node>, container: Option<&No
         config.cap_add = capabilities(lower, &found, "add");
         config.cap_drop = capabilities(lower, &found, "drop");
     }
-    Security { user, config }
+    let tuning = tuning(lower, &pod);
+    Security { user, config, tuning }
+}
+
+/// Groups and settings of the pod, which all its containers have.
+fn tuning(lower: &mut Lower, pod: &Entries<'_>) -> Tuning {
+    let mut tuning = Tuning::default();
+    if let Some(node) = pod.get("supplementalGroups") {
+        let items = lower.reader.list("supplementalGroups", node);
+        let groups = items.iter().filter_map(|item| lower.reader.number("supplementalGroups", item, u32::MAX));
+        tuning.groups = groups.map(|group| group.to_string()).collect();
+    }
+    for item in pod.get("sysctls").map(|node| lower.reader.list("sysctls", node)).unwrap_or_default() {
+        let found = lower.reader.keys(item, &keys::SYSCTL);
+        let name = found.get("name").and_then(|node| lower.reader.format::<SysctlName>("name", node));
+        let value = found.get("value").and_then(|node| lower.reader.text("value", node));
+        tuning.sysctls.extend(name.map(|name| name.0).zip(value));
+    }
+    tuning
 }
 
 fn capabilities(lower: &mut Lower, found: &Entries<'_>, key: &str) -> Vec<String> {

@@ -8,7 +8,7 @@ use super::{Lower, network, wire};
 use crate::manifest::format::{Format as _, ShortOr};
 use crate::manifest::tree::Path;
 use crate::model::object::{DependencySpec, EnvSpec, FileContent, ImageChoice, MountSpec, MountWhatSpec, TemplateSpec};
-use crate::model::{Completion, DependsOn, Healthcheck, Kind, OnChange, Probe, codes};
+use crate::model::{Completion, DependsOn, Diagnostic, Healthcheck, Kind, OnChange, Probe, codes};
 
 /// Docker's default of ten seconds.
 const STOP_GRACE_MS: u64 = 10_000;
@@ -37,6 +37,11 @@ pub(super) fn lower(lower: &mut Lower<'_>, mut wire: wire::Template) -> Option<(
         Some(wire::Network::Host) => true,
         None => false,
     };
+    let tuning = wire.tuning.unwrap_or_default().lower(wire.stdin.unwrap_or(false), |field, key, bad| {
+        let path = Path::default().key("tuning").key(field).key(key);
+        let diagnostic = lower.error(bad.code, &path, format!("`{path}`: {}", bad.what)).suggest(bad.suggestion);
+        lower.push(Diagnostic { help: bad.help, ..diagnostic });
+    });
     let template = TemplateSpec {
         image: image?,
         entrypoint: wire.entrypoint,
@@ -50,6 +55,9 @@ pub(super) fn lower(lower: &mut Lower<'_>, mut wire: wire::Template) -> Option<(
             memory_bytes: limits.memory.map(|memory| memory.0),
             cpu_millis: limits.cpu.map(|cpu| cpu.0),
             pids_max: limits.pids,
+            swap_bytes: limits.swap.map(|swap| swap.0),
+            memory_reservation_bytes: limits.memory_reservation.map(|memory| memory.0),
+            cpu_shares: limits.cpu_shares,
         }),
         container_ports: std::collections::BTreeSet::new(),
         healthcheck: readiness,
@@ -68,6 +76,7 @@ pub(super) fn lower(lower: &mut Lower<'_>, mut wire: wire::Template) -> Option<(
         host_network,
         networks,
         tty: wire.tty.unwrap_or(false),
+        tuning,
         pod: pod?,
     };
     Some((template, depends_on))

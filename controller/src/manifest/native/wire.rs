@@ -14,9 +14,10 @@ use super::text::{
     AnyScalar, Capability, ContainerPath, Cron, FileMode, FileName, HostPath, Hostname, HttpTarget, Name, PortMapping,
     Publish, Reference, Signal, TcpTarget, TimeZone, TmpfsSize, User,
 };
+use super::tuning::Wire as Tuning;
 use crate::manifest::duration::Duration;
 use crate::manifest::format::ShortOr;
-use crate::manifest::quantity::{Amount, Cpu, Memory};
+use crate::manifest::quantity::{Amount, Cpu, Memory, Swap};
 pub(crate) use member::{Container, InitContainer};
 
 /// An image this host holds: pulled at once, verified, never collected while it is declared.
@@ -139,6 +140,10 @@ macro_rules! with_template {
             networks: Vec<ShortOr<Name, NetworkUse>>,
             /// A terminal as stdio.
             tty: Option<bool>,
+            /// Its stdin is a pipe that `boxship attach` writes to and that does not end. Default: it is empty.
+            stdin: Option<bool>,
+            /// What few programs need of the kernel: ulimits, sysctls, groups, oomScoreAdj, domainname.
+            tuning: Option<Tuning>,
             /// What must hold before it is created: {NAME: started | ready | completed}.
             #[serde(default)]
             depends_on: BTreeMap<String, Condition>,
@@ -198,6 +203,8 @@ pub(crate) struct Template {
     pub(crate) network: Option<Network>,
     pub(crate) networks: Vec<ShortOr<Name, NetworkUse>>,
     pub(crate) tty: Option<bool>,
+    pub(crate) stdin: Option<bool>,
+    pub(crate) tuning: Option<Tuning>,
     pub(crate) depends_on: BTreeMap<String, Condition>,
     pub(crate) init_containers: Vec<InitContainer>,
     pub(crate) containers: Vec<Container>,
@@ -338,6 +345,13 @@ pub(crate) struct Resources {
     /// Processes and threads.
     #[schemars(range(min = 1))]
     pub(crate) pids: Option<u32>,
+    /// Swap beside the memory: bytes, or unlimited. Default: none where memory is limited.
+    pub(crate) swap: Option<Swap>,
+    /// Bytes that are taken from it last when the host runs short of memory.
+    pub(crate) memory_reservation: Option<Memory>,
+    /// Its part of busy CPUs beside other containers. Default: as every other, 1024.
+    #[schemars(range(min = 2, max = 262144))]
+    pub(crate) cpu_shares: Option<u32>,
 }
 
 /// How to find out how a replica is. Exactly one of exec, http, tcp, or `disable`.

@@ -70,6 +70,7 @@ pub(super) fn resolve(
         host_network: spec.host_network,
         networks,
         tty: spec.tty,
+        tuning: spec.tuning.clone(),
         pod,
     })
 }

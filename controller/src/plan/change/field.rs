@@ -86,6 +86,13 @@ impl Values {
         self.put_some("resources.memory", limits.memory_bytes.map(|bytes| format!("{bytes} bytes")), place);
         self.put_some("resources.cpu", limits.cpu_millis.map(|millis| format!("{millis}m")), place);
         self.put_some("resources.pids", limits.pids_max, place);
+        let swap = limits
+            .swap_bytes
+            .map(|bytes| if bytes == u64::MAX { "unlimited".to_owned() } else { format!("{bytes} bytes") });
+        self.put_some("resources.swap", swap, place);
+        let reserved = limits.memory_reservation_bytes.map(|bytes| format!("{bytes} bytes"));
+        self.put_some("resources.memoryReservation", reserved, place);
+        self.put_some("resources.cpuShares", limits.cpu_shares, place);
         for network in &template.networks {
             for alias in &network.aliases {
                 self.put(&format!("networks.{}.aliases.{alias}", network.network.name), "set".to_owned(), place);

@@ -63,6 +63,7 @@ pub(super) fn template(tag: &str) -> ContainerTemplate {
         host_network: false,
         networks: Vec::new(),
         tty: false,
+        tuning: Default::default(),
         pod: None,
     }
 }

@@ -36,6 +36,7 @@ pub(crate) const TABLES: Tables = Tables {
         ("template", &TEMPLATE),
         ("Pod.spec", &POD),
         ("Pod.spec.securityContext", &POD_SECURITY),
+        ("Pod.spec.securityContext.sysctls[]", &SYSCTL),
         ("Pod.spec.containers[]", &CONTAINER),
         ("Pod.spec.containers[].ports[]", &CONTAINER_PORT),
         ("Pod.spec.containers[].env[]", &ENV),

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{EnvFrom, Healthcheck, Mount, Resources, Security, Template};
+use super::{EnvFrom, Healthcheck, Mount, Resources, Security, Template, Tuning};
 use crate::manifest::format::ShortOr;
 use crate::manifest::native::text::{AnyScalar, ContainerPath, Name, Reference, Signal, User};
 use crate::manifest::quantity::Memory;
@@ -59,6 +59,10 @@ macro_rules! with_member {
             pub(crate) init: Option<bool>,
             /// A terminal as stdio.
             pub(crate) tty: Option<bool>,
+            /// Its stdin is a pipe that `boxship attach` writes to and that does not end. Default: it is empty.
+            pub(crate) stdin: Option<bool>,
+            /// What few programs need of the kernel: ulimits, sysctls, groups, oomScoreAdj.
+            pub(crate) tuning: Option<Tuning>,
         }
 
         impl $name {
@@ -86,6 +90,8 @@ macro_rules! with_member {
                     network: None,
                     networks: Vec::new(),
                     tty: self.tty,
+                    stdin: self.stdin,
+                    tuning: self.tuning,
                     depends_on: BTreeMap::new(),
                     init_containers: Vec::new(),
                     containers: Vec::new(),
