@@ -1,16 +1,19 @@
 //! The desired state as native manifests: one text for each stack. Fields at their defaults are left out; content of
 //! mounted files goes into one Config for each stack. What cannot be written is left out: `convert` finds that.
 
+mod limits;
+
 use std::collections::{BTreeMap, BTreeSet};
 
-use runtime::runtime::Resources;
 use serde_json::{Map, Value as Json, json};
+
+use limits::{resources, security, tuning};
 
 use crate::manifest::{native, yaml};
 use crate::model::{
     ContainerTemplate, DependsOn, DesiredImage, DesiredJob, DesiredState, EnvValue, Healthcheck, ImageSource, Kind,
     Mount, MountWhat, NetworkUse, ObjectKey, OnChange, OnFailure, Pod, Probe, PublishedPort, Restart, Role, RunPolicy,
-    SecretUse, Tuning, UpdateStrategy, VolumeAccess, Workload,
+    SecretUse, UpdateStrategy, VolumeAccess, Workload,
 };
 
 /// Docker's, as in `native::template`.
@@ -266,62 +269,6 @@ fn template(stack: &mut Stack, document: &mut Document, template: &ContainerTemp
     }
 }
 
-fn resources(document: &mut Document, resources: &Resources) {
-    let mut limits = Document::new();
-    if let Some(millis) = resources.cpu_millis {
-        put(&mut limits, "cpu", format!("{millis}m"));
-    }
-    if let Some(bytes) = resources.memory_bytes {
-        put(&mut limits, "memory", memory(bytes));
-    }
-    if let Some(pids) = resources.pids_max {
-        put(&mut limits, "pids", pids);
-    }
-    match resources.swap_bytes {
-        Some(u64::MAX) => put(&mut limits, "swap", "unlimited"),
-        Some(bytes) => put(&mut limits, "swap", memory(bytes)),
-        None => {}
-    }
-    if let Some(bytes) = resources.memory_reservation_bytes {
-        put(&mut limits, "memoryReservation", memory(bytes));
-    }
-    if let Some(shares) = resources.cpu_shares {
-        put(&mut limits, "cpuShares", shares);
-    }
-    if !limits.is_empty() {
-        put(document, "resources", limits);
-    }
-}
-
-fn tuning(document: &mut Document, tuning: &Tuning) {
-    let mut fields = Document::new();
-    let limit = |value: u64| if value == u64::MAX { Json::from("unlimited") } else { Json::from(value) };
-    let both = |(soft, hard): (u64, u64)| match soft == hard {
-        true => limit(soft),
-        false => serde_json::json!({ "soft": limit(soft), "hard": limit(hard) }),
-    };
-    if !tuning.ulimits.is_empty() {
-        let limits = tuning.ulimits.iter().map(|(name, limits)| (name.clone(), both(*limits)));
-        put(&mut fields, "ulimits", limits.collect::<Map<_, _>>());
-    }
-    if !tuning.sysctls.is_empty() {
-        let settings = tuning.sysctls.iter().map(|(name, value)| (name.clone(), Json::from(value.as_str())));
-        put(&mut fields, "sysctls", settings.collect::<Map<_, _>>());
-    }
-    if !tuning.groups.is_empty() {
-        put(&mut fields, "groups", tuning.groups.iter().cloned().collect::<Vec<_>>());
-    }
-    if let Some(score) = tuning.oom_score_adj {
-        put(&mut fields, "oomScoreAdj", score);
-    }
-    if let Some(name) = &tuning.domainname {
-        put(&mut fields, "domainname", name.as_str());
-    }
-    if !fields.is_empty() {
-        put(document, "tuning", fields);
-    }
-}
-
 fn network_use(network: &NetworkUse) -> Json {
     let name = &network.network.name;
     if network.aliases.is_empty() && network.address.is_none() {
@@ -359,26 +306,6 @@ fn pod(stack: &mut Stack, document: &mut Document, pod: &Pod<ImageSource, EnvVal
     }
     if pod.share_pids {
         put(document, "shareProcessNamespace", true);
-    }
-}
-
-fn security(document: &mut Document, template: &ContainerTemplate) {
-    let security = &template.security;
-    let mut fields = Document::new();
-    let flags =
-        [("readOnlyRoot", security.read_only_root), ("allowPrivilegeEscalation", security.allow_privilege_escalation)];
-    for (key, set) in flags {
-        if set {
-            put(&mut fields, key, true);
-        }
-    }
-    for (key, list) in [("capAdd", &security.cap_add), ("capDrop", &security.cap_drop)] {
-        if !list.is_empty() {
-            put(&mut fields, key, list.clone());
-        }
-    }
-    if !fields.is_empty() {
-        put(document, "security", fields);
     }
 }
 
