@@ -14,6 +14,7 @@ mod kept;
 mod look;
 mod own_endpoints;
 mod pod;
+mod roots;
 mod secrets;
 pub(crate) mod signal;
 mod volumes;
@@ -84,6 +85,8 @@ pub struct LinuxRuntime {
     /// Held while a `life.json` is changed.
     lives: Mutex<()>,
     secrets: Option<Arc<dyn Unseal>>,
+    /// Held while the root of a container that does not run is put together.
+    roots: roots::Roots,
 }
 
 impl LinuxRuntime {
@@ -109,6 +112,7 @@ impl LinuxRuntime {
             kept: Mutex::new(()),
             lives: Mutex::new(()),
             secrets: options.secrets,
+            roots: roots::Roots::default(),
             layout: layout.clone(),
             containers,
         })

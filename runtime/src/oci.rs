@@ -11,6 +11,7 @@ mod exec;
 mod features;
 mod foreground;
 mod manage;
+mod place;
 mod record;
 mod start;
 mod stats;

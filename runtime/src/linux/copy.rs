@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
+use super::roots::Held;
 use super::{LinuxRuntime, durable};
 use crate::archive::{Copied, Copy, Kind, Order, Outcome, Root};
 use crate::error::{Doing as _, Error, Result};
@@ -35,7 +36,7 @@ impl LinuxRuntime {
     /// `NotFound` for the container or the path, `Io`, also of `out`.
     pub fn copy_out(&self, id: &ContainerId, copy: Copy, out: &mut dyn Write) -> Result<Copied> {
         let mut child = self.start_copy(id, copy, Stdio::null(), Stdio::piped())?;
-        let mut archive = child.0.stdout.take().ok_or_else(|| failed(id, "it has no output".into()))?;
+        let mut archive = child.child.stdout.take().ok_or_else(|| failed(id, "it has no output".into()))?;
         let written = std::io::copy(&mut archive, out).and_then(|_| out.flush());
         drop(archive);
         let copied = child.copied(id);
@@ -50,7 +51,7 @@ impl LinuxRuntime {
     /// `NotFound` for the container or the directory, `Io`; entries before the bad one are there then.
     pub fn copy_in(&self, id: &ContainerId, copy: Copy, input: &mut dyn Read) -> Result<Copied> {
         let mut child = self.start_copy(id, copy, Stdio::piped(), Stdio::null())?;
-        let mut archive = child.0.stdin.take().ok_or_else(|| failed(id, "it has no input".into()))?;
+        let mut archive = child.child.stdin.take().ok_or_else(|| failed(id, "it has no input".into()))?;
         let sent = std::io::copy(input, &mut archive);
         drop(archive);
         match (child.copied(id), sent) {
@@ -62,22 +63,27 @@ impl LinuxRuntime {
         }
     }
 
-    fn start_copy(&self, id: &ContainerId, copy: Copy, stdin: Stdio, stdout: Stdio) -> Result<Running> {
+    fn start_copy(&self, id: &ContainerId, copy: Copy, stdin: Stdio, stdout: Stdio) -> Result<Running<'_>> {
         let config = self.containers.get(id)?;
-        let order = Order { root: self.root_of(&config)?, copy };
+        let (root, held) = self.root_of(&config)?;
+        let order = Order { root, copy };
         let order = serde_json::to_string(&order).map_err(std::io::Error::from).doing(|| "say what to copy")?;
         let mut command = Command::new("/proc/self/exe");
         command.arg("copy").arg(order).env_clear().current_dir("/");
         let child = command.stdin(stdin).stdout(stdout).stderr(Stdio::piped()).spawn();
-        child.map(Running).doing(|| format!("start copying in container `{id}`"))
+        let child = child.doing(|| format!("start copying in container `{id}`"))?;
+        Ok(Running { child, _root: held })
     }
 
-    /// As its first process sees it, or put together from its layers when it does not run.
-    fn root_of(&self, config: &ContainerConfig) -> Result<Root> {
-        let cgroup = format!("{}/{}", self.cgroup_parent, config.id);
-        let first = self.processes(&config.id)?.into_iter().min_by_key(|process| process.inside_pid);
-        if let Some(first) = first {
-            return Ok(Root::Of { pid: first.pid, cgroup });
+    /// As its first process sees it, or put together from its layers when it does not run: then nothing starts it.
+    fn root_of(&self, config: &ContainerConfig) -> Result<(Root, Option<Held<'_>>)> {
+        if let Some(root) = self.running_root(config)? {
+            return Ok((root, None));
+        }
+        let held = self.roots.hold(&config.id);
+        // it may have been started meanwhile
+        if let Some(root) = self.running_root(config)? {
+            return Ok((root, None));
         }
         let launch = durable::read_file::<Launch>(&self.layout.container_dir(&config.id).join("launch.json"))?;
         let launch = match launch {
@@ -90,7 +96,13 @@ impl LinuxRuntime {
         };
         let mut mounts = launch.mounts;
         mounts.retain(|mount| !matches!(mount.source, LaunchSource::File { .. }));
-        Ok(Root::Layers { layers, ids: launch.ids, mounts })
+        Ok((Root::Layers { layers, ids: launch.ids, mounts }, Some(held)))
+    }
+
+    fn running_root(&self, config: &ContainerConfig) -> Result<Option<Root>> {
+        let cgroup = format!("{}/{}", self.cgroup_parent, config.id);
+        let first = self.processes(&config.id)?.into_iter().min_by_key(|process| process.inside_pid);
+        Ok(first.map(|first| Root::Of { pid: first.pid, cgroup }))
     }
 }
 
@@ -99,16 +111,20 @@ fn failed(id: &ContainerId, why: String) -> Error {
 }
 
 /// The program, killed and reaped when it goes out of scope.
-struct Running(Child);
+struct Running<'a> {
+    child: Child,
+    /// Let go after the child, whose mount it is about, is gone.
+    _root: Option<Held<'a>>,
+}
 
-impl Drop for Running {
+impl Drop for Running<'_> {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
-impl Running {
+impl Running<'_> {
     fn copied(&mut self, id: &ContainerId) -> Result<Copied> {
         match self.outcome()? {
             Outcome::Done(copied) => Ok(copied),
@@ -120,10 +136,10 @@ impl Running {
 
     fn outcome(&mut self) -> Result<Outcome> {
         let mut said = Vec::new();
-        if let Some(stderr) = self.0.stderr.take() {
+        if let Some(stderr) = self.child.stderr.take() {
             stderr.take(OUTCOME_BYTES_MAX).read_to_end(&mut said).doing(|| "read what was copied")?;
         }
-        let status = self.0.wait().doing(|| "wait for the copying program")?;
+        let status = self.child.wait().doing(|| "wait for the copying program")?;
         serde_json::from_slice(&said)
             .map_err(|_| Error::Conflict(format!("the copying program died without a word ({status})")))
     }

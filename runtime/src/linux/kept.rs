@@ -81,6 +81,11 @@ impl LinuxRuntime {
     /// Those of [`crate::Runtime::create_container`]; `Conflict` when it runs; `PortInUse`. Then it is as it was.
     pub fn prepare_kept(&self, id: &ContainerId) -> Result<()> {
         let config = self.containers.get(id)?;
+        let _root = self.roots.try_hold(id).ok_or_else(|| {
+            Error::Conflict(format!(
+                "files are being copied into or out of container `{id}`: start it when that is done"
+            ))
+        })?;
         match self.supervisor.list()?.iter().find(|status| status.id == *id).map(|status| status.state) {
             None => {}
             Some(ContainerState::Running) => return Err(Error::Conflict(format!("container `{id}` runs already"))),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{LinuxResources, LinuxResourcesBuilder, Process, Spec};
 
-use super::validate;
+use super::{place, validate};
 use crate::error::{Doing as _, Error, Result};
 use crate::runtime::IdRange;
 use crate::security::capabilities;
@@ -31,11 +31,22 @@ pub(super) fn read(bundle: &Path, id: &str) -> Result<Bundle> {
     let bundle = fs::canonicalize(bundle).doing(|| format!("open the bundle {}", bundle.display()))?;
     let file = bundle.join("config.json");
     let text = fs::read(&file).doing(|| format!("read {}", file.display()))?;
-    let mut value: serde_json::Value = serde_json::from_slice(&text)
-        .map_err(|error| Error::BadContainer(format!("{} is no JSON: {error}", file.display())))?;
-    let warnings = drop_unknown_capabilities(&mut value["process"]);
-    let mut spec: Spec = serde_json::from_value(value)
-        .map_err(|error| Error::BadContainer(format!("{} is no configuration: {error}", file.display())))?;
+    examine(&text, bundle, id)
+}
+
+/// What [`read`] does with the text of the file. Any bytes at all are told from a configuration.
+fn examine(text: &[u8], bundle: PathBuf, id: &str) -> Result<Bundle> {
+    let bad = |why: String| Error::BadContainer(format!("config.json {why}"));
+    let mut value: serde_json::Value =
+        serde_json::from_slice(text).map_err(|error| bad(format!("is no JSON: {error}")))?;
+    let warnings = value.get_mut("process").map(adjust_process).unwrap_or_default();
+    // a second text, on one line: where in it the parser stopped is which property is wrong
+    let text = serde_json::to_vec(&value).map_err(|error| bad(error.to_string()))?;
+    let mut spec: Spec = serde_json::from_slice(&text).map_err(|error| {
+        let said = error.to_string();
+        let why = said.split(" at line ").next().unwrap_or_default();
+        bad(format!("is no configuration: `{}`: {why}", place::path_at(&text, error.column())))
+    })?;
     validate::check(&spec)?;
     shut_devices(&mut spec)?;
     let launch = launch(&spec, bundle, id)?;
@@ -50,8 +61,21 @@ pub fn read_process(file: &Path) -> Result<Process> {
     let text = fs::read(file).doing(|| format!("read {}", file.display()))?;
     let bad = |error: serde_json::Error| Error::BadContainer(format!("{} is no process: {error}", file.display()));
     let mut value: serde_json::Value = serde_json::from_slice(&text).map_err(bad)?;
-    drop_unknown_capabilities(&mut value);
+    adjust_process(&mut value);
     serde_json::from_value(value).map_err(bad)
+}
+
+/// What the parser would refuse though the specification does not; what is said about it.
+fn adjust_process(process: &mut serde_json::Value) -> Vec<String> {
+    for flag in process.pointer_mut("/scheduler/flags").and_then(|flags| flags.as_array_mut()).into_iter().flatten() {
+        // the parser's names of these two are not those of the specification
+        match flag.as_str() {
+            Some("SCHED_FLAG_RESET_ON_FORK") => *flag = "SCHED_RESET_ON_FORK".into(),
+            Some("SCHED_FLAG_DL_OVERRUN") => *flag = "SCHED_FLAG_D_L_OVERRUN".into(),
+            Some(_) | None => {}
+        }
+    }
+    drop_unknown_capabilities(process)
 }
 
 /// A capability this kernel does not know cannot be granted; it is told and left out (OCI config, "capabilities"). What is
@@ -131,6 +155,9 @@ fn cgroup(path: Option<&Path>, id: &str) -> Result<String> {
     }
     Ok(if parts.is_empty() { format!("{CGROUP_PARENT}/{id}") } else { parts.join("/") })
 }
+
+#[cfg(test)]
+mod properties;
 
 #[cfg(test)]
 mod tests {

@@ -1,7 +1,7 @@
 //! What a configuration may say: the MUSTs of the runtime specification and the combinations that could only fail later
 //! and less clearly. Pure.
 
-use oci_spec::runtime::{Linux, LinuxNamespaceType as Type, Process, Spec};
+use oci_spec::runtime::{Linux, LinuxNamespaceType as Type, LinuxResources, Process, Spec};
 
 use crate::network::link::IFNAME_BYTES_MAX;
 use crate::process::memory_policy;
@@ -30,8 +30,13 @@ pub(super) fn check(spec: &Spec) -> Result<()> {
         return bad("`annotations` has an empty key");
     }
     if let Some(profile) = linux.seccomp() {
-        seccomp::compile(profile)?;
+        seccomp::compile(profile).map_err(|error| match error {
+            Error::BadContainer(why) => Error::BadContainer(format!("config.json: `linux.seccomp`: {why}")),
+            Error::Unsupported(why) => Error::Unsupported(format!("config.json: `linux.seccomp`: {why}")),
+            other => other,
+        })?;
     }
+    linux.resources().as_ref().map_or(Ok(()), check_resources)?;
     if linux.intel_rdt().is_some() {
         return Err(Error::Unsupported("`linux.intelRdt` is not supported".into()));
     }
@@ -165,6 +170,22 @@ fn check_sysctl(name: &str, linux: &Linux) -> Result<()> {
         }
         Some(_) => Ok(()),
     }
+}
+
+/// What becomes part of the name of a cgroup file stays in the cgroup's directory.
+fn check_resources(resources: &LinuxResources) -> Result<()> {
+    for file in resources.unified().iter().flatten().map(|(file, _)| file) {
+        if file.is_empty() || file.contains(['/', '\0']) || matches!(file.as_str(), "." | "..") {
+            return bad(format!("`linux.resources.unified`: `{file}` is no name of a file"));
+        }
+    }
+    for huge in resources.hugepage_limits().iter().flatten() {
+        let size = huge.page_size();
+        if size.is_empty() || !size.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+            return bad(format!("`linux.resources.hugepageLimits`: `{size}` is no size of a page"));
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

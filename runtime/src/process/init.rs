@@ -251,22 +251,8 @@ fn set_kernel_settings(spec: &Spec) -> Result<()> {
 
 fn write_setting(proc: BorrowedFd<'_>, name: &str, value: &str) -> Result<()> {
     let doing = || format!("set {name} to {value}");
-    // sysctl(8): whichever of `.` and `/` comes first separates, the other is part of a name.
-    let path = match name.find(['.', '/']) {
-        Some(at) if name.as_bytes()[at] == b'.' => name
-            .chars()
-            .map(|c| {
-                if c == '.' {
-                    '/'
-                } else if c == '/' {
-                    '.'
-                } else {
-                    c
-                }
-            })
-            .collect(),
-        Some(_) | None => name.to_owned(),
-    };
+    let path = crate::security::sysctl::path(name)
+        .ok_or_else(|| Error::BadContainer(format!("`{name}` is no name of a kernel setting")))?;
     let flags = OFlags::WRONLY | OFlags::TRUNC;
     match crate::sys::path::open_beneath(proc, format!("sys/{path}").as_ref(), flags) {
         Ok(fd) => rustix::io::write(fd, value.as_bytes()).map(drop).doing(doing),

@@ -130,41 +130,4 @@ fn attribute(option: &str) -> Option<(Attr, Attr)> {
 }
 
 #[cfg(test)]
-mod tests {
-    use oci_spec::runtime::MountBuilder;
-
-    use super::*;
-
-    fn of(options: &[&str]) -> Options {
-        let options = options.iter().map(|one| (*one).to_owned()).collect::<Vec<_>>();
-        Options::of(&MountBuilder::default().destination("/x").options(options).build().unwrap())
-    }
-
-    #[test]
-    fn attributes_and_options_are_told_apart() {
-        let found = of(&["nosuid", "ro", "size=64k", "newinstance", "gid=5", "lazytime"]);
-        assert_eq!(found.set, Attr::MOUNT_ATTR_NOSUID | Attr::MOUNT_ATTR_RDONLY);
-        assert_eq!(found.data, ["size=64k", "gid=5", "lazytime"]);
-        assert_eq!((found.bind, found.propagation), (None, None));
-    }
-
-    #[test]
-    fn the_last_word_counts() {
-        let found = of(&["ro", "rw", "noatime", "strictatime", "nosuid", "suid"]);
-        assert_eq!(found.set, Attr::MOUNT_ATTR_STRICTATIME);
-        assert!(found.clear.contains(Attr::MOUNT_ATTR_RDONLY | Attr::MOUNT_ATTR_NOSUID));
-    }
-
-    #[test]
-    fn recursive_ones_are_kept_apart() {
-        let found = of(&["rbind", "rro", "rnoexec", "rslave", "rdev"]);
-        assert_eq!(found.set, Attr::empty());
-        assert_eq!(found.set_below, Attr::MOUNT_ATTR_RDONLY | Attr::MOUNT_ATTR_NOEXEC);
-        assert_eq!(found.clear_below, Attr::MOUNT_ATTR_NODEV);
-        assert_eq!(found.propagation, Some((Propagation::Slave, true)));
-        assert_eq!(found.bind, Some(true));
-        // Begins with an r, and is one of its own.
-        assert_eq!(of(&["relatime"]).clear, ATIME);
-        assert_eq!(of(&["private"]).propagation, Some((Propagation::Private, false)));
-    }
-}
+mod tests;

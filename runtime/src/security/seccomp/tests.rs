@@ -6,9 +6,9 @@ use oci_spec::runtime::{
 };
 use proptest::prelude::*;
 
-use super::compile::{self, AND, AT_ARCH, AT_ARGS, AT_NUMBER, JEQ, JGE, JGT, JUMP, LOAD, NATIVE, RETURN};
+use super::compile::{self, AND, AT_ARCH, AT_ARGS, AT_NUMBER, JEQ, JGE, JGT, JUMP, LOAD, Machine, NATIVE, RETURN};
 use super::{numbers, profile};
-use crate::sys::privilege::Instruction;
+use crate::sys::privilege::{Instruction, probe};
 
 mod aarch64;
 mod golden;
@@ -45,8 +45,8 @@ fn interpret(program: &[Instruction], arch: u32, number: u32, args: [u64; 6]) ->
 }
 
 /// What the module's documentation says an object means.
-fn meaning(object: &LinuxSeccomp, arch: u32, number: u32, args: [u64; 6]) -> u32 {
-    if arch != NATIVE_ARCH || number > numbers::highest() {
+fn meaning(machine: &Machine, object: &LinuxSeccomp, arch: u32, number: u32, args: [u64; 6]) -> u32 {
+    if arch != machine.arch || number > (machine.highest)() {
         return ENOSYS;
     }
     let holds = |arg: &LinuxSeccompArg| {
@@ -63,7 +63,7 @@ fn meaning(object: &LinuxSeccomp, arch: u32, number: u32, args: [u64; 6]) -> u32
     };
     let rules = object.syscalls().as_deref().unwrap_or_default();
     let first = rules.iter().find(|rule| {
-        rule.names().iter().any(|name| numbers::number(name) == Some(number))
+        rule.names().iter().any(|name| (machine.number)(name) == Some(number))
             && rule.args().as_deref().unwrap_or_default().iter().all(holds)
     });
     match first {
@@ -79,7 +79,7 @@ fn check(capabilities: &[Capability], name: &str, args: &[u64], expect: u32) {
     all[..args.len()].copy_from_slice(args);
     let number = numbers::number(name).unwrap();
     assert_eq!(interpret(&program, NATIVE_ARCH, number, all), expect, "{name} {args:x?}");
-    assert_eq!(meaning(&object, NATIVE_ARCH, number, all), expect, "{name} {args:x?}");
+    assert_eq!(meaning(&NATIVE, &object, NATIVE_ARCH, number, all), expect, "{name} {args:x?}");
 }
 
 #[test]
@@ -162,7 +162,11 @@ fn rule() -> impl Strategy<Value = oci_spec::runtime::LinuxSyscall> {
     let action = prop::sample::select(vec![
         LinuxSeccompAction::ScmpActAllow,
         LinuxSeccompAction::ScmpActErrno,
+        LinuxSeccompAction::ScmpActKill,
+        LinuxSeccompAction::ScmpActKillThread,
         LinuxSeccompAction::ScmpActKillProcess,
+        LinuxSeccompAction::ScmpActTrap,
+        LinuxSeccompAction::ScmpActTrace,
         LinuxSeccompAction::ScmpActLog,
     ]);
     (prop::collection::vec(name, 1..3), action, 1..200_u32, prop::collection::vec(arg, 0..4)).prop_map(
@@ -173,20 +177,82 @@ fn rule() -> impl Strategy<Value = oci_spec::runtime::LinuxSyscall> {
     )
 }
 
+/// One that only allows and refuses and leaves the sixth argument alone, where questions to the kernel are marked.
+fn plain_rule() -> impl Strategy<Value = oci_spec::runtime::LinuxSyscall> {
+    rule().prop_map(|mut rule| {
+        if rule.action() != LinuxSeccompAction::ScmpActAllow {
+            rule.set_action(LinuxSeccompAction::ScmpActErrno);
+        }
+        let args = rule.args().iter().flatten().filter(|arg| arg.index() < 5).cloned().collect();
+        rule.set_args(Some(args));
+        rule
+    })
+}
+
+fn default() -> impl Strategy<Value = (LinuxSeccompAction, u32)> {
+    let actions = vec![
+        LinuxSeccompAction::ScmpActAllow,
+        LinuxSeccompAction::ScmpActErrno,
+        LinuxSeccompAction::ScmpActKillProcess,
+        LinuxSeccompAction::ScmpActTrace,
+    ];
+    (prop::sample::select(actions), 0..5_000_u32)
+}
+
+fn object(rules: Vec<oci_spec::runtime::LinuxSyscall>, default: (LinuxSeccompAction, u32)) -> LinuxSeccomp {
+    LinuxSeccompBuilder::default()
+        .default_action(default.0)
+        .default_errno_ret(default.1)
+        .syscalls(rules)
+        .build()
+        .unwrap()
+}
+
 proptest! {
+    /// On both machines, by their own way in and by others.
     #[test]
     fn a_program_does_what_its_object_means(
         rules in prop::collection::vec(rule(), 0..12),
-        number in 0..12_u32,
+        default in default(),
+        name in prop::sample::select(vec!["read", "write", "close", "fstat", "mmap", "openat"]),
+        number in prop_oneof![0..12_u32, any::<u32>()],
         args in prop::array::uniform6(word()),
+        foreign in any::<bool>(),
     ) {
-        let object = LinuxSeccompBuilder::default()
-            .default_action(LinuxSeccompAction::ScmpActErrno)
-            .default_errno_ret(1_u32)
-            .syscalls(rules)
-            .build()
-            .unwrap();
+        let object = object(rules, default);
+        for machine in [NATIVE, aarch64::AARCH64] {
+            let program = compile::compile_for(&machine, &object).unwrap();
+            prop_assert!(program.len() <= 4_096);
+            let arch = if foreign { machine.arch ^ 1 } else { machine.arch };
+            for number in [number, (machine.number)(name).unwrap()] {
+                prop_assert_eq!(
+                    interpret(&program, arch, number, args),
+                    meaning(&machine, &object, arch, number, args)
+                );
+            }
+        }
+    }
+
+    /// The kernel is asked too, where a program only allows and refuses.
+    #[test]
+    fn the_kernel_does_what_an_object_means(
+        rules in prop::collection::vec(plain_rule(), 0..12),
+        args in prop::collection::vec(prop::array::uniform5(word()), 1..4),
+    ) {
+        let object = object(rules, (LinuxSeccompAction::ScmpActErrno, 7));
         let program = super::compile(&object).unwrap();
-        prop_assert_eq!(interpret(&program, NATIVE_ARCH, number, args), meaning(&object, NATIVE_ARCH, number, args));
+        let numbers = ["read", "write", "close", "fstat", "mmap"].map(|name| numbers::number(name).unwrap());
+        let asked: Vec<_> = numbers.iter().flat_map(|number| args.iter().map(|args| (*number, *args))).collect();
+        for ((number, [a, b, c, d, e]), answer) in asked.iter().zip(probe::verdicts(&program, &asked).unwrap()) {
+            let meant = meaning(&NATIVE, &object, NATIVE_ARCH, *number, [*a, *b, *c, *d, *e, 0]);
+            prop_assert_eq!(answer, if meant == ALLOW { None } else { Some(meant & 0xffff) });
+        }
+    }
+
+    /// Whatever the rules and however many: a program the kernel takes, or an error.
+    #[test]
+    fn many_rules_are_a_program_or_an_error(rules in prop::collection::vec(rule(), 0..400)) {
+        let object = object(rules, (LinuxSeccompAction::ScmpActAllow, 0));
+        prop_assert!(super::compile(&object).map_or(true, |program| program.len() <= 4_096));
     }
 }
