@@ -51,6 +51,10 @@ pub struct RunSpec {
     pub network: RunNetwork,
     /// Published ports.
     pub publish: Vec<RunPort>,
+    /// Publish each port the image or `expose` names at a free port of the host.
+    pub publish_all: bool,
+    /// Further ports, as if the image named them.
+    pub expose: Vec<(u16, Protocol)>,
     /// Limits.
     pub resources: Resources,
     /// Deviations from the safe defaults.

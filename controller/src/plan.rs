@@ -38,7 +38,7 @@ pub use image::UNUSED_MS;
 pub use job::LATE_MS_MAX;
 pub use name::{anonymous_volume_name, container_id, member_id, network_name, network_of, volume_name};
 pub use seal::{Seal, seal};
-pub use template_hash::{changed_fields, template_hash};
+pub use template_hash::{changed_fields, pod_hash, template_hash};
 
 pub use volume::named as declared_volume;
 

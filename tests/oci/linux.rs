@@ -33,6 +33,8 @@ pub(crate) const CASES: &[Case] = &[
     ("seccomp_looks_at_arguments", &[], seccomp_looks_at_arguments),
     ("seccomp_kills", &[], seccomp_kills),
     ("seccomp_without_no_new_privileges", &[], seccomp_without_no_new_privileges),
+    // runc 1.1 refuses every flag.
+    ("seccomp_takes_the_kernels_flags", &["runc"], seccomp_takes_the_kernels_flags),
     // Neither looks.
     ("wrong_versions_are_refused", &["runc", "crun"], wrong_versions_are_refused),
     // crun has no such verb.
@@ -276,6 +278,19 @@ fn seccomp_kills(peer: &Peer) {
     });
     // SIGSYS is 31.
     assert_eq!(bundle.run().out, "159\n");
+}
+
+/// With SPEC_ALLOW a filter leaves the mitigation of speculative stores alone.
+fn seccomp_takes_the_kernels_flags(peer: &Peer) {
+    for flags in
+        [json!(["SECCOMP_FILTER_FLAG_LOG"]), json!(["SECCOMP_FILTER_FLAG_SPEC_ALLOW", "SECCOMP_FILTER_FLAG_LOG"])]
+    {
+        let output = peer.output("grep -c Seccomp_filters: /proc/self/status; mkdir /made || echo refused", |spec| {
+            seccomp(spec, json!({"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO"}));
+            spec["linux"]["seccomp"]["flags"] = flags;
+        });
+        assert_eq!(output, "1\nrefused\n");
+    }
 }
 
 fn seccomp_without_no_new_privileges(peer: &Peer) {

@@ -4,7 +4,7 @@
 use controller::model::{
     Kind, MountWhat, ObjectKey, OnFailure, Orders, RevisionResult, TemplateHash, VolumeAccess, Workload, labels,
 };
-use controller::plan::{network_name, template_hash};
+use controller::plan::{network_name, pod_hash};
 use runtime::image::Digest;
 use runtime::runtime::ContainerState;
 
@@ -97,11 +97,11 @@ fn take_back(sim: &mut Sim, key: &ObjectKey) {
 /// A bad image is pushed where a good one serves: it must be undone in the end.
 fn push_bad(sim: &mut Sim, key: &ObjectKey) {
     let app = &sim.desired.workloads[key];
-    let image = sim.world.images.get(&app.template.image.reference);
+    let wanted = wanted_hash(sim, app);
     let last = sim.memory.revisions.get(key).and_then(|revisions| revisions.last());
-    let serves = last.zip(image).is_some_and(|(last, image)| {
-        last.result == RevisionResult::Ready && last.template_hash == template_hash(&app.template, &image.digest)
-    });
+    let serves = last
+        .zip(wanted)
+        .is_some_and(|(last, wanted)| last.result == RevisionResult::Ready && last.template_hash == wanted);
     if serves && app.strategy.on_failure == OnFailure::Undo {
         let bad = reference(TAGS[4 + sim.rng.index(3)]);
         sim.say(|_| format!("{bad} is pushed to {key}"));
@@ -113,8 +113,7 @@ fn push_bad(sim: &mut Sim, key: &ObjectKey) {
 
 /// Whether another revision was ready and can run again.
 fn has_good(sim: &Sim, key: &ObjectKey, app: &Workload) -> bool {
-    let Some(image) = sim.world.images.get(&app.template.image.reference) else { return false };
-    let wanted = template_hash(&app.template, &image.digest);
+    let Some(wanted) = wanted_hash(sim, app) else { return false };
     let revisions = sim.memory.revisions.get(key).into_iter().flatten();
     let mut good = revisions.filter(|r| r.result == RevisionResult::Ready && r.template_hash != wanted);
     good.next_back().is_some_and(|good| {
@@ -176,10 +175,18 @@ fn as_wanted(sim: &Sim) -> Result<(), String> {
     }
 }
 
+/// The hash of what an App wants, by the digests its tags stand for now.
+fn wanted_hash(sim: &Sim, app: &Workload) -> Option<TemplateHash> {
+    let digest = |template: &controller::model::ContainerTemplate| {
+        sim.world.images.get(&template.image.reference).map(|image| &image.digest)
+    };
+    let of_members: Vec<&Digest> = app.template.all().skip(1).map(digest).collect::<Option<_>>()?;
+    Some(pod_hash(&app.template, digest(&app.template)?, of_members.into_iter()))
+}
+
 /// The template that should run at the end.
 fn expected(sim: &Sim, key: &ObjectKey, app: &Workload) -> Option<TemplateHash> {
-    let image = sim.world.images.get(&app.template.image.reference)?;
-    let wanted = template_hash(&app.template, &image.digest);
+    let wanted = wanted_hash(sim, app)?;
     let revisions = sim.memory.revisions.get(key)?;
     let failed = revisions
         .last()
@@ -238,11 +245,7 @@ fn app_is_as_wanted(sim: &Sim, key: &ObjectKey, app: &Workload) -> Result<(), St
             }
         };
         // After an undo the limits of members are those of their own revision.
-        let is_wanted = sim
-            .world
-            .images
-            .get(&app.template.image.reference)
-            .is_some_and(|image| template_hash(&app.template, &image.digest) == seen.template_hash);
+        let is_wanted = wanted_hash(sim, app).is_some_and(|wanted| wanted == seen.template_hash);
         if !as_limited && (is_wanted || seen.pod.is_none()) {
             return Err(format!("{id} has other limits"));
         }

@@ -48,7 +48,7 @@ pub(super) async fn run(context: &Context, args: &AttachArgs) -> Result<ExitCode
 }
 
 /// `ctrl-p,ctrl-q` as the bytes a terminal sends; none for an empty text.
-fn keys(text: &str) -> Result<Vec<u8>, String> {
+pub(super) fn keys(text: &str) -> Result<Vec<u8>, String> {
     let refuse = |key: &str| {
         format!("`{key}` is no key: write a letter, or ctrl- and a letter or one of @ [ ] ^ _ and a backslash")
     };

@@ -3,6 +3,7 @@
 
 mod options;
 mod ps;
+mod row;
 mod run;
 
 use std::process::ExitCode;
@@ -98,7 +99,7 @@ pub(super) async fn start(context: &Context, args: &StartArgs) -> Result<ExitCod
         let [name] = args.containers.as_slice() else {
             return Err(Failure::Usage("one terminal is in front of one container: name one with --attach".to_owned()));
         };
-        return run::start_in_front(context, name, args.interactive).await;
+        return run::start_in_front(context, name, args.interactive, run::detach_keys(&args.detach_keys)?).await;
     }
     each(context, "start", &args.containers, HandRequest::Start).await
 }

@@ -1,6 +1,6 @@
 //! `inspect`, `top`, `stats`: asked of the controller, or looked up here where none runs.
 
-mod template;
+pub(super) mod template;
 
 use std::collections::BTreeMap;
 use std::io::{IsTerminal as _, Write as _};

@@ -47,11 +47,11 @@ pub(super) fn create(linux: &LinuxRuntime, spec: &RunSpec) -> Result<HandAnswer>
         RunNetwork::Default => bridge(linux, &all)?,
     };
     let is_bridged = matches!(network, NetworkMode::Bridge { .. });
-    if !is_bridged && !spec.publish.is_empty() {
+    if !is_bridged && (spec.publish_all || !spec.publish.is_empty()) {
         warnings.push("published ports have no effect without a network of one's own".to_owned());
     }
     let (mounts, made) = mounts(linux, spec, &image, &id)?;
-    let ports = if is_bridged { published(&spec.publish)? } else { Vec::new() };
+    let ports = if is_bridged { published(&wanted_ports(spec, &image.config.exposed_ports))? } else { Vec::new() };
     let config = ContainerConfig {
         hostname: spec.hostname.clone().unwrap_or_else(|| id.as_str()[..SHORT_CHARS].to_owned()),
         labels: labels(spec, &name),
@@ -188,6 +188,31 @@ pub(super) fn ensure_network(linux: &LinuxRuntime, config: &ContainerConfig) -> 
         }
     }
     Ok(())
+}
+
+/// What is to be published: what was named, and with `publish_all` what is exposed and was not named.
+fn wanted_ports(spec: &RunSpec, of_image: &[String]) -> Vec<RunPort> {
+    let mut wanted = spec.publish.clone();
+    if !spec.publish_all {
+        return wanted;
+    }
+    let of_image = of_image.iter().filter_map(|text| {
+        let (port, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+        let protocol = match protocol {
+            "tcp" => Protocol::Tcp,
+            "udp" => Protocol::Udp,
+            // what else an image may name cannot be published
+            _ => return None,
+        };
+        Some((port.parse().ok().filter(|port| *port > 0)?, protocol))
+    });
+    for (container_port, protocol) in of_image.chain(spec.expose.iter().copied()) {
+        if !wanted.iter().any(|one| one.container_port == container_port && one.protocol == protocol) {
+            let address = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+            wanted.push(RunPort { address, port: None, container_port, protocol });
+        }
+    }
+    wanted
 }
 
 /// With a port of the host for each that was left open.

@@ -133,6 +133,27 @@ mod tests {
         assert!(found("nobody").unwrap_err().is_not_found() && found("").unwrap_err().is_not_found());
     }
 
+    proptest::proptest! {
+        /// Whatever labels people give: `run` refuses those that begin with ours, and no plan sees any other.
+        #[test]
+        fn no_labels_make_one_of_a_plan(
+            own in proptest::collection::btree_map("[a-z.]{0,12}", "[a-z0-9]{0,6}", 0..6),
+            ours in proptest::sample::subsequence(
+                vec![IMAGE, AUTO_REMOVE, RESTART, STOP_MS], 0..4),
+        ) {
+            let mut given: Vec<(&str, &str)> = own
+                .iter()
+                .filter(|(label, _)| !label.starts_with(OURS))
+                .map(|(label, value)| (label.as_str(), value.as_str()))
+                .collect();
+            given.extend(ours.iter().map(|label| (*label, "x")));
+            given.push((NAME, "brave_euler"));
+            let config = container("3f09ab5d1e2c", &given);
+            proptest::prop_assert_eq!(ObservedContainer::from_config(&config), None);
+            proptest::prop_assert_eq!(crate::model::ObservedVolume::from_labels(&config.labels), None);
+        }
+    }
+
     #[test]
     fn nothing_a_plan_looks_at_is_made_by_hand() {
         let own = container("3f09ab5d1e2c", &[(NAME, "brave_euler"), ("tier", "db")]);

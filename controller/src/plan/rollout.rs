@@ -6,7 +6,7 @@ use runtime::runtime::{ContainerState, ExitStatus, ImageConfig};
 
 use super::bug::Bug;
 use super::pass::{Found, Pass};
-use super::template_hash::{changed_fields, template_hash};
+use super::template_hash::{changed_fields, pod_hash};
 use super::{Action, Reason, WaitingOn};
 use crate::model::{ContainerTemplate, ObjectKey, OnFailure, Revision, RevisionResult, TemplateHash, Workload};
 
@@ -55,7 +55,9 @@ pub(super) fn target<'a>(pass: &mut Pass<'a>, key: &'a ObjectKey, app: &'a Workl
         };
         return Some(undone(pass, key, app, target, before));
     };
-    let hash = template_hash(&app.template, digest);
+    // present, or there would be no digest of the whole
+    let of_members = app.template.all().skip(1).filter_map(|member| observed.images.get(&member.image.reference));
+    let hash = pod_hash(&app.template, digest, of_members.map(|image| &image.digest));
     let current = last.filter(|revision| revision.template_hash == hash);
     // Also as an earlier revision: what is wanted again needs no second proof, and nothing older in its place.
     let was_ready = revisions.iter().any(|r| r.template_hash == hash && r.result == RevisionResult::Ready);
@@ -310,5 +312,7 @@ pub(super) fn change_reason(pass: &Pass<'_>, key: &ObjectKey, old: &TemplateHash
     let fields = of_old
         .next_back()
         .map(|revision| changed_fields((&revision.template, &revision.image), (target.template, target.image)));
+    // the same in every field: what a tag of one of its other containers stands for has moved
+    let fields = fields.map(|fields| if fields.is_empty() { vec!["containers.image".to_owned()] } else { fields });
     Reason::TemplateChanged { fields: fields.unwrap_or_default() }
 }

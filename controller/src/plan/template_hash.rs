@@ -31,6 +31,23 @@ pub fn template_hash(template: &ContainerTemplate, image: &Digest) -> TemplateHa
     TemplateHash(format!("{VERSION}-{}", hex(&parts, 16)))
 }
 
+/// The hash of a template whose members run these images, in the order of [`ContainerTemplate::all`] after its own. One
+/// without members hashes as ever.
+#[must_use]
+pub fn pod_hash<'d>(
+    template: &ContainerTemplate,
+    image: &Digest,
+    of_members: impl Iterator<Item = &'d Digest>,
+) -> TemplateHash {
+    let own = template_hash(template, image);
+    let of_members: Vec<&str> = of_members.map(Digest::as_str).collect();
+    if of_members.is_empty() {
+        return own;
+    }
+    let parts = [&[own.0.as_str()][..], &of_members[..]].concat();
+    TemplateHash(format!("{VERSION}-{}", hex(&parts, 16)))
+}
+
 /// Names of the fields in which two templates differ, the image with its values: `image: a -> b`, `env.LOG_LEVEL`.
 /// Values of other fields are left out: they may be secrets.
 #[must_use]

@@ -5,6 +5,7 @@ mod golden;
 mod golden_change;
 mod golden_job;
 mod golden_network;
+mod golden_pod;
 mod golden_restart;
 mod property;
 mod world;

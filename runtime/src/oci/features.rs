@@ -24,6 +24,8 @@ pub fn features() -> Value {
                     "SCMP_CMP_MASKED_EQ",
                 ],
                 "archs": [seccomp::native_name()],
+                "knownFlags": seccomp::FLAGS,
+                "supportedFlags": seccomp::FLAGS,
             },
             "apparmor": { "enabled": false },
             "selinux": { "enabled": false },

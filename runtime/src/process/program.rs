@@ -38,6 +38,8 @@ pub(super) struct Privileges {
     sets: Sets,
     no_new_privileges: bool,
     filter: Option<Vec<Instruction>>,
+    /// `SECCOMP_FILTER_FLAG_*`.
+    filter_flags: u32,
     umask: u32,
 }
 
@@ -69,13 +71,14 @@ impl Privileges {
     pub(super) fn of(spec: &Spec) -> Result<Self> {
         let process = spec.process().as_ref();
         let sets = process.and_then(|process| process.capabilities().as_ref());
-        let filter =
-            spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref()).map(seccomp::compile).transpose()?;
+        let seccomp = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
+        let filter = seccomp.map(seccomp::compile).transpose()?;
         Ok(Self {
             user: User { uid: 0, gid: 0, groups: Vec::new(), home: "/".into() },
             sets: sets.map(Sets::of).unwrap_or_default(),
             no_new_privileges: process.and_then(Process::no_new_privileges).unwrap_or(false),
             filter,
+            filter_flags: seccomp.map_or(0, seccomp::flags),
             umask: process.and_then(|process| process.user().umask()).unwrap_or(0o022),
         })
     }
@@ -146,9 +149,9 @@ impl Privileges {
     }
 
     fn install_filter(&self) -> Result<()> {
-        self.filter
-            .as_deref()
-            .map_or(Ok(()), |filter| privilege::install_seccomp(filter).doing(|| "install the seccomp filter"))
+        self.filter.as_deref().map_or(Ok(()), |filter| {
+            privilege::install_seccomp(filter, self.filter_flags).doing(|| "install the seccomp filter")
+        })
     }
 }
 

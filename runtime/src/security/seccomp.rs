@@ -6,6 +6,8 @@
 //! fall back from calls newer than the profile; the rules of one call are tried in the order of the object, and the
 //! first whose conditions all hold decides; else the default action does. Pure.
 
+use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompFilterFlag as Flag};
+
 mod compile;
 mod numbers;
 mod profile;
@@ -25,6 +27,22 @@ pub const ACTIONS: [&str; 8] = [
     "SCMP_ACT_TRACE",
     "SCMP_ACT_TRAP",
 ];
+
+/// The flags of filters an OCI spec may name (seccomp(2)). Another thread to synchronise with there never is.
+pub const FLAGS: [&str; 3] = ["SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW", "SECCOMP_FILTER_FLAG_TSYNC"];
+
+/// The flags of an object as the kernel takes them (`linux/seccomp.h`).
+#[must_use]
+pub fn flags(object: &LinuxSeccomp) -> u32 {
+    let bit = |flag: &Flag| match flag {
+        Flag::SeccompFilterFlagTsync => 1,
+        Flag::SeccompFilterFlagLog => 1 << 1,
+        Flag::SeccompFilterFlagSpecAllow => 1 << 2,
+        // of listeners, which there are none of: it changes nothing
+        Flag::SeccompFilterFlagWaitKillableRecv => 0,
+    };
+    object.flags().iter().flatten().fold(0, |flags, flag| flags | bit(flag))
+}
 
 /// The one machine whose calls are told apart; those of its older relatives do not exist.
 #[must_use]

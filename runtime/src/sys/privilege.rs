@@ -28,16 +28,16 @@ struct Program {
     filter: *const Instruction,
 }
 
-/// Installs a seccomp filter. Needs no_new_privs or CAP_SYS_ADMIN in the own user namespace.
+/// Installs a seccomp filter with `SECCOMP_FILTER_FLAG_*`. Needs no_new_privs or CAP_SYS_ADMIN in the own user namespace.
 ///
 /// # Errors
 /// `InvalidInput` for more than 65535 instructions; the kernel's.
-pub fn install_seccomp(filter: &[Instruction]) -> io::Result<()> {
+pub fn install_seccomp(filter: &[Instruction], flags: u32) -> io::Result<()> {
     let len = u16::try_from(filter.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
     let program = Program { len, filter: filter.as_ptr() };
     // SAFETY: program points to `len` live instructions of the kernel's layout; the kernel checks their meaning.
     let answer =
-        unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, std::ptr::from_ref(&program)) };
+        unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, std::ptr::from_ref(&program)) };
     if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 

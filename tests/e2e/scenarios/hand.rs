@@ -311,6 +311,16 @@ fn in_terminal(lab: &Lab, args: &[&str], typed: &str) -> Result<(i32, String)> {
     Ok((status.code().unwrap_or(-1), seen))
 }
 
+/// Ranges, and what is exposed at free ports.
+fn ports_in_ranges(lab: &Lab, image: &str) -> Result {
+    let ports = ["-p", "127.0.0.1:18091-18092:91-92", "-P", "--expose", "93/udp"];
+    lab.ok(&[&["run", "-d", "--name", "many"][..], &ports[..], &[image, "sleep", "1000"][..]].concat())?;
+    let listed = lab.ok(&["ps", "--filter", "name=many", "--format", "{{.Ports}}"])?;
+    ensure!(listed.contains("127.0.0.1:18091->91/tcp, 127.0.0.1:18092->92/tcp"), "{listed}");
+    ensure!(listed.contains("->93/udp") && listed.matches("->").count() == 3, "{listed}");
+    lab.ok(&["rm", "-f", "many"]).map(drop)
+}
+
 fn ports_volumes_and_the_host(lab: &mut Lab) -> Result {
     let image = lab.image("busybox:1");
     let serve = "echo first > /data/index.html; exec httpd -f -p 80 -h /data";
@@ -339,6 +349,7 @@ fn ports_volumes_and_the_host(lab: &mut Lab) -> Result {
     ];
     ensure!(lab.ok(&other)? == "first\n", "names of others");
     page("second")?;
+    ports_in_ranges(lab, &image)?;
     let clash = lab.boxship(&["run", "-d", "--name", "late", "-p", "18080:80", &image, "sleep", "9"]);
     let (code, said) = refused(&clash);
     ensure!(code == 125 && said.contains("port 18080 is already in use"), "{code} {said}");

@@ -15,6 +15,7 @@ pub(super) const ALL: &[Scenario] = &[
     on_images("row_35_files_are_copied_into_a_container_and_back", 120, copied),
     on_images("containers_are_looked_into_with_a_controller_and_without", 120, looked_into),
     on_images("attach_shows_a_running_container_and_leaves_it_running", 120, attached),
+    on_images("a_container_does_not_start_while_files_are_copied_into_it", 120, copies_and_starts),
     on_images("row_21_a_running_container_is_saved_and_runs_again_the_same", 120, saved),
 ];
 
@@ -173,6 +174,7 @@ fn host_files(lab: &Lab) -> Result<(String, String)> {
         std::fs::write(site.join("sub/tool"), "#!/bin/sh\n")?;
         std::fs::set_permissions(site.join("sub/tool"), PermissionsExt::from_mode(0o4755))?;
         std::os::unix::fs::symlink("tool", site.join("sub/near"))?;
+        std::os::unix::fs::symlink(&back, site.join("hole"))?;
         std::os::unix::fs::symlink(site.join("index.html"), site.join("link"))
     };
     make().map_err(|error: std::io::Error| error.to_string())?;
@@ -210,6 +212,9 @@ fn copies(lab: &Lab, container: &str, site: &str, back: &str) -> Result {
     ensure!(near.is_file() && read(&to("near"))? == "#!/bin/sh\n", "a link is followed where that is asked for");
     // a link inside leads inside: what this one names is on the host only
     refused(lab, &["cp", "-L", &inside("/srv-new/link"), &to("passwd")], "there is no /srv-new/link")?;
+    // nor does one that others left in the container take a file out on its way in
+    refused(lab, &["cp", &format!("{site}/index.html"), &inside("/srv-new/hole/through")], "does not exist")?;
+    ensure!(std::fs::symlink_metadata(format!("{back}/through")).is_err(), "a file came out through a link");
     refused(lab, &["cp", &inside("/no/such"), back], "there is no /no/such")?;
     refused(lab, &["cp", site, &inside("/www/other.html")], "no directory")?;
     refused(lab, &["cp", site, &inside("/no/where/at/all")], "does not exist")?;
@@ -337,5 +342,50 @@ fn attached(lab: &mut Lab) -> Result {
     ensure!(output.status.code() == Some(7), "its exit code is told: {}", output.status);
     refused(lab, &["attach", "talker"], "is not running")?;
     lab.ok(&["rm", "talker"])?;
+    // the same keys leave a `run` that is in front of a terminal
+    let run = ["run", "-it", "--name", "left", &image, "/bin/sh", "-c", "read line; echo got $line; sleep 1000"];
+    piped(lab, &run, b"one\n\x10\x11")?;
+    ensure!(lab.ok(&["ps", "--format", "{{.Names}} {{.State}}"])? == "left running\n", "it was left running");
+    lab.ok(&["rm", "-f", "left"])?;
+    Ok(())
+}
+
+/// Whether the program that unpacks into a container of this data root runs.
+fn copies_in(data_root: &std::path::Path) -> bool {
+    let root = data_root.to_string_lossy().into_owned();
+    let commands = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    commands.filter_map(|entry| std::fs::read_to_string(entry.path().join("cmdline")).ok()).any(|line| {
+        let mut words = line.split('\0').skip(1);
+        words.next() == Some("copy")
+            && words.next().is_some_and(|order| order.contains(&root) && order.contains("\"in\""))
+    })
+}
+
+/// Overlay over one writable layer at a time: who copies into a container that does not run keeps it from starting.
+fn copies_and_starts(lab: &mut Lab) -> Result {
+    use std::io::Write as _;
+    let image = lab.image("busybox:1");
+    lab.write("run.yaml", &idle("run", &image, 1))?;
+    lab.up()?;
+    lab.ok(&["create", "--name", "still", &image, "sleep", "1000"])?;
+    let tar = std::process::Command::new("tar").args(["-c", "-C", "/etc", "hostname"]).output();
+    let tar = tar.map_err(|error| error.to_string())?.stdout;
+    let pipe = std::process::Stdio::piped;
+    let mut command = lab.command(&["cp", "-", "still:/"]);
+    let mut child = command.stdin(pipe()).stdout(pipe()).stderr(pipe()).spawn().map_err(|error| error.to_string())?;
+    let mut stdin = child.stdin.take().ok_or("no stdin")?;
+    stdin.write_all(&tar[..512]).map_err(|error| error.to_string())?;
+    crate::wait::wait_for("the copy has begun", LIMIT, || {
+        ensure!(copies_in(&lab.data_root), "nobody unpacks");
+        Ok(())
+    })?;
+    refused(lab, &["start", "still"], "files are being copied into or out of container")?;
+    stdin.write_all(&tar[512..]).map_err(|error| error.to_string())?;
+    drop(stdin);
+    let output = child.wait_with_output().map_err(|error| error.to_string())?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    lab.ok(&["start", "still"])?;
+    ensure!(lab.ok(&["exec", "still", "ls", "/hostname"])? == "/hostname\n", "the file is there");
+    lab.ok(&["rm", "-f", "still"])?;
     Ok(())
 }

@@ -17,6 +17,9 @@ pub struct RunArgs {
     /// Leave it running, and print its id
     #[arg(short, long)]
     pub detach: bool,
+    /// What leaves a terminal with the container running: keys such as a or ctrl-p, with commas between
+    #[arg(long, value_name = "KEYS", default_value = "ctrl-p,ctrl-q")]
+    pub detach_keys: String,
     /// How it is made.
     #[command(flatten)]
     pub make: MakeArgs,
@@ -64,9 +67,15 @@ pub struct MakeArgs {
     /// Memory at a path, PATH[:size=64m]
     #[arg(long, value_name = "PATH")]
     pub tmpfs: Vec<String>,
-    /// [ADDRESS:][HOST-PORT:]PORT[/udp]
+    /// [ADDRESS:][HOST-PORT:]PORT[/udp]; 8000-8003:80-83 is four
     #[arg(short, long, value_name = "PORTS")]
     pub publish: Vec<String>,
+    /// Publish what the image and --expose name, at free ports of the host
+    #[arg(short = 'P', long)]
+    pub publish_all: bool,
+    /// A port for --publish-all, PORT[/udp]
+    #[arg(long, value_name = "PORT")]
+    pub expose: Vec<String>,
     /// default, none or host
     #[arg(long, alias = "net", default_value = "default", value_name = "NETWORK")]
     pub network: String,
@@ -165,6 +174,9 @@ pub struct StartArgs {
     /// Pass stdin on (with --attach)
     #[arg(short, long, requires = "attach")]
     pub interactive: bool,
+    /// What leaves a terminal with the container running (with --attach)
+    #[arg(long, value_name = "KEYS", default_value = "ctrl-p,ctrl-q")]
+    pub detach_keys: String,
     /// Names or ids
     #[arg(required = true, value_name = "CONTAINER")]
     pub containers: Vec<String>,
@@ -272,4 +284,7 @@ pub struct PsArgs {
     /// name=…, id=…, status=…, image=…, label=NAME[=VALUE], exited=CODE; several of one kind: any of them
     #[arg(short, long, value_name = "KEY=VALUE")]
     pub filter: Vec<String>,
+    /// json, or a template: '{{.Names}} {{.Status}}', 'table {{.ID}}\t{{.Image}}'; fields as in Docker
+    #[arg(long, value_name = "FORMAT", conflicts_with = "quiet")]
+    pub format: Option<String>,
 }

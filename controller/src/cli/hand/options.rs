@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use runtime::runtime::{Protocol, Resources, SecurityConfig, Ulimit};
@@ -12,6 +13,9 @@ use crate::hand::{Restart, RunMount, RunNetwork, RunPort, RunSource, RunSpec};
 
 /// Longest environment file, in bytes.
 const ENV_FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// Most ports of one container that are published one by one: each is a socket of the switchboard.
+const PORTS_MAX: usize = 1_000;
 
 type Parsed<T> = Result<T, String>;
 
@@ -40,7 +44,9 @@ fn parse(args: &MakeArgs) -> Parsed<RunSpec> {
         hostname: args.hostname.clone(),
         mounts: mounts(args)?,
         network: network(&args.network)?,
-        publish: args.publish.iter().map(|text| port(text)).collect::<Parsed<_>>()?,
+        publish: published(args)?,
+        publish_all: args.publish_all,
+        expose: args.expose.iter().map(|text| exposed(text)).collect::<Parsed<Vec<_>>>()?.concat(),
         resources: resources(args)?,
         security: SecurityConfig {
             allow_privilege_escalation: args.allow_privilege_escalation,
@@ -209,24 +215,65 @@ fn mount(text: &str) -> Parsed<RunMount> {
     Ok(RunMount { target, source, read_only })
 }
 
-/// `[ADDRESS:][HOST-PORT:]PORT[/PROTOCOL]`.
-fn port(text: &str) -> Parsed<RunPort> {
-    let bad = || format!("`{text}` is not [ADDRESS:][HOST-PORT:]PORT[/tcp|/udp], like 8080:80");
-    let (ports, protocol) = match text.split_once('/') {
-        None => (text, Protocol::Tcp),
-        Some((ports, "tcp")) => (ports, Protocol::Tcp),
-        Some((ports, "udp")) => (ports, Protocol::Udp),
-        Some(_) => return Err(bad()),
+fn published(args: &MakeArgs) -> Parsed<Vec<RunPort>> {
+    let ports = args.publish.iter().map(|text| port(text)).collect::<Parsed<Vec<_>>>()?.concat();
+    if ports.len() > PORTS_MAX {
+        return Err(format!("{} ports are published: {PORTS_MAX} are the most for one container", ports.len()));
+    }
+    Ok(ports)
+}
+
+/// `80/udp` apart.
+fn protocol(text: &str) -> Option<(&str, Protocol)> {
+    match text.split_once('/') {
+        None => Some((text, Protocol::Tcp)),
+        Some((ports, "tcp")) => Some((ports, Protocol::Tcp)),
+        Some((ports, "udp")) => Some((ports, Protocol::Udp)),
+        Some(_) => None,
+    }
+}
+
+/// `80`, `8000-8010`; in order and without 0.
+fn range(text: &str) -> Option<RangeInclusive<u16>> {
+    let number = |text: &str| {
+        let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+        digits.then(|| text.parse::<u16>().ok()).flatten().filter(|port| *port > 0)
     };
-    let number = |text: &str| text.parse::<u16>().ok().filter(|port| *port > 0).ok_or_else(bad);
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let (first, last) = (number(first)?, number(last)?);
+    (first <= last).then_some(first..=last)
+}
+
+/// `PORT[-PORT][/PROTOCOL]`.
+fn exposed(text: &str) -> Parsed<Vec<(u16, Protocol)>> {
+    let bad = || format!("`{text}` is not PORT[/tcp|/udp], like 80 or 8000-8010/udp");
+    let (ports, protocol) = protocol(text).ok_or_else(bad)?;
+    Ok(range(ports).ok_or_else(bad)?.map(|port| (port, protocol)).collect())
+}
+
+/// `[ADDRESS:][HOST-PORT:]PORT[/PROTOCOL]`, each port also a range, then both of one length.
+fn port(text: &str) -> Parsed<Vec<RunPort>> {
+    let bad = || format!("`{text}` is not [ADDRESS:][HOST-PORT:]PORT[/tcp|/udp], like 8080:80 or 8000-8003:80-83");
+    let (ports, protocol) = protocol(text).ok_or_else(bad)?;
     let mut parts = ports.rsplitn(3, ':');
-    let container_port = number(parts.next().unwrap_or_default())?;
-    let port = parts.next().filter(|text| !text.is_empty()).map(number).transpose()?;
+    let inside = range(parts.next().unwrap_or_default()).ok_or_else(bad)?;
+    let outside = parts.next().filter(|text| !text.is_empty()).map(|text| range(text).ok_or_else(bad)).transpose()?;
     let address = match parts.next().map(|text| text.trim_matches(['[', ']'])) {
         None | Some("") => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
         Some(text) => text.parse().map_err(|_| bad())?,
     };
-    Ok(RunPort { address, port, container_port, protocol })
+    let one = |container_port, port| RunPort { address, port, container_port, protocol };
+    match outside {
+        None => Ok(inside.map(|port| one(port, None)).collect()),
+        Some(outside) if outside.len() == inside.len() => {
+            Ok(inside.zip(outside).map(|(port, host)| one(port, Some(host))).collect())
+        }
+        Some(outside) => Err(format!(
+            "`{text}` has {} ports of the host for {} of the container: the two ranges must be of one length",
+            outside.len(),
+            inside.len()
+        )),
+    }
 }
 
 fn resources(args: &MakeArgs) -> Parsed<Resources> {
@@ -298,15 +345,26 @@ mod tests {
 
     #[test]
     fn ports_as_people_write_them() {
-        let text =
-            |text: &str| port(text).map(|p| (p.address.to_string(), p.port, p.container_port, p.protocol.is_tcp()));
-        assert_eq!(text("8080:80"), Ok(("0.0.0.0".into(), Some(8080), 80, true)));
-        assert_eq!(text("80"), Ok(("0.0.0.0".into(), None, 80, true)));
-        assert_eq!(text("127.0.0.1::53/udp"), Ok(("127.0.0.1".into(), None, 53, false)));
-        assert_eq!(text("[::1]:8443:443"), Ok(("::1".into(), Some(8443), 443, true)));
-        for bad in ["", "0:80", "80:0", "x:80", "1.2.3:1:2", "80/sctp", "99999:80"] {
+        let text = |text: &str| {
+            port(text).map(|all| {
+                let shown = all.iter().map(|p| (p.address.to_string(), p.port, p.container_port, p.protocol.is_tcp()));
+                shown.collect::<Vec<_>>()
+            })
+        };
+        assert_eq!(text("8080:80"), Ok(vec![("0.0.0.0".into(), Some(8080), 80, true)]));
+        assert_eq!(text("80"), Ok(vec![("0.0.0.0".into(), None, 80, true)]));
+        assert_eq!(text("127.0.0.1::53/udp"), Ok(vec![("127.0.0.1".into(), None, 53, false)]));
+        assert_eq!(text("[::1]:8443:443"), Ok(vec![("::1".into(), Some(8443), 443, true)]));
+        let two = [(Some(8000), 80), (Some(8001), 81)].map(|(host, port)| ("1.2.3.4".into(), host, port, false));
+        assert_eq!(text("1.2.3.4:8000-8001:80-81/udp"), Ok(two.to_vec()));
+        assert_eq!(text("80-82").map(|all| all.len()), Ok(3));
+        assert_eq!(text("65535").map(|all| all.len()), Ok(1));
+        for bad in ["", "0:80", "80:0", "x:80", "1.2.3:1:2", "80/sctp", "99999:80", "82-80", "80-", "+8:80", "1-2:1-3"]
+        {
             assert!(port(bad).is_err(), "{bad}");
         }
+        assert_eq!(exposed("53/udp"), Ok(vec![(53, Protocol::Udp)]));
+        assert!(exposed("1:2").is_err() && exposed("0").is_err());
     }
 
     #[test]

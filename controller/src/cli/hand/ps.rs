@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use runtime::clock::unix_ms;
 use runtime::runtime::ContainerState;
 
+use super::row::Format;
 use super::{close, is_from, open, views};
 use crate::cli::args::PsArgs;
 use crate::cli::context::{Context, Failure};
@@ -17,6 +18,7 @@ const COMMAND_CHARS: usize = 20;
 const ID_CHARS: usize = 12;
 
 pub(in crate::cli) async fn ps(context: &Context, args: &PsArgs) -> Result<ExitCode, Failure> {
+    let format = args.format.as_deref().map(Format::parse).transpose().map_err(Failure::Usage)?;
     let filters: Vec<Filter> = args.filter.iter().map(|text| Filter::parse(text)).collect::<Result<_, _>>()?;
     let desk = open(context, "ps").await?;
     let found = views(&desk, args.size).await;
@@ -29,10 +31,16 @@ pub(in crate::cli) async fn ps(context: &Context, args: &PsArgs) -> Result<ExitC
     }
     found.retain(|view| fits(view, &filters));
     found.truncate(last.unwrap_or(usize::MAX));
-    if context.json() {
+    if context.json() && format.is_none() {
         context.print_json(&found);
     } else {
-        let text = if args.quiet { ids(&found, args.no_trunc) } else { table(&found, args, unix_ms()) };
+        let text = match format {
+            Some(format) => format
+                .text(&found, args.no_trunc, unix_ms())
+                .map_err(|why| Failure::new("BX0903", why, Some("boxship ps --format json")))?,
+            None if args.quiet => ids(&found, args.no_trunc),
+            None => table(&found, args, unix_ms()),
+        };
         if !text.is_empty() {
             anstream::println!("{text}");
         }
@@ -41,7 +49,7 @@ pub(in crate::cli) async fn ps(context: &Context, args: &PsArgs) -> Result<ExitC
 }
 
 /// Part of an id, where it is one of random digits; a replica's says whose it is and stays whole.
-fn id(view: &ContainerView, whole: bool) -> &str {
+pub(super) fn id(view: &ContainerView, whole: bool) -> &str {
     if whole || view.object.is_some() { &view.id } else { &view.id[..ID_CHARS.min(view.id.len())] }
 }
 
@@ -60,18 +68,27 @@ fn table(views: &[ContainerView], args: &PsArgs, now: u64) -> String {
         let mut row = vec![
             id(view, args.no_trunc).to_owned(),
             view.image.clone(),
-            command_text(&view.command, if args.no_trunc { usize::MAX } else { COMMAND_CHARS }),
+            command(view, args.no_trunc),
             format!("{created} ago"),
             status_text(view, now),
             view.ports.join(", "),
             view.name.clone(),
         ];
-        if let (true, Some((own, all))) = (args.size, view.sizes) {
-            row.push(format!("{} (virtual {})", bytes(own), bytes(all)));
+        if let (true, Some(sizes)) = (args.size, view.sizes) {
+            row.push(size(sizes));
         }
         table.row(row);
     }
     table.render()
+}
+
+pub(super) fn command(view: &ContainerView, whole: bool) -> String {
+    command_text(&view.command, if whole { usize::MAX } else { COMMAND_CHARS })
+}
+
+/// Of the writable layer, and with those of the image.
+pub(super) fn size((own, all): (u64, u64)) -> String {
+    format!("{} (virtual {})", bytes(own), bytes(all))
 }
 
 /// One `--filter`.
@@ -121,7 +138,7 @@ impl Filter {
     }
 }
 
-fn status_word(view: &ContainerView) -> &'static str {
+pub(super) fn status_word(view: &ContainerView) -> &'static str {
     match view.state {
         ContainerState::Creating | ContainerState::Created => "created",
         ContainerState::Running if view.paused => "paused",

@@ -15,7 +15,7 @@ use crate::api::server::{Begun, begin_attach, carry};
 use crate::api::types::AttachRequest;
 use crate::cli::args::{CreateArgs, Pull, RunArgs};
 use crate::cli::context::{Context, Failure};
-use crate::cli::exec::converse;
+use crate::cli::exec::converse_until;
 use crate::cli::image::desk::Desk;
 use crate::cli::terminal::window_size;
 use crate::hand::{self, HandAnswer, HandRequest, Restart, RunSpec};
@@ -56,6 +56,7 @@ pub(in crate::cli) async fn run(context: &Context, args: &RunArgs) -> Result<Exi
 
 async fn run_or_fail(context: &Context, args: &RunArgs) -> Result<ExitCode, Failure> {
     let spec = options::spec(&args.make)?;
+    let keys = detach_keys(&args.detach_keys)?;
     let desk = open(context, "run").await?;
     let made = make(&desk, &spec, args.make.pull).await;
     let (id, name) = match made {
@@ -76,7 +77,7 @@ async fn run_or_fail(context: &Context, args: &RunArgs) -> Result<ExitCode, Fail
         anstream::println!("{id}");
         return Ok(ExitCode::SUCCESS);
     }
-    let front = Front { id, name, tty: spec.tty, stdin: spec.stdin, auto_remove: spec.auto_remove };
+    let front = Front { id, name, tty: spec.tty, stdin: spec.stdin, auto_remove: spec.auto_remove, keys };
     in_front(context, desk, &front).await
 }
 
@@ -87,10 +88,22 @@ struct Front {
     tty: bool,
     stdin: bool,
     auto_remove: bool,
+    /// What leaves a terminal.
+    keys: Vec<u8>,
+}
+
+/// Keys as they are typed.
+pub(super) fn detach_keys(text: &str) -> Result<Vec<u8>, Failure> {
+    crate::cli::attach::keys(text).map_err(Failure::Usage)
 }
 
 /// Starts one that is there, with this process in front of it.
-pub(super) async fn start_in_front(context: &Context, name: &str, stdin: bool) -> Result<ExitCode, Failure> {
+pub(super) async fn start_in_front(
+    context: &Context,
+    name: &str,
+    stdin: bool,
+    keys: Vec<u8>,
+) -> Result<ExitCode, Failure> {
     let desk = open(context, "start").await?;
     let found = views(&desk, false).await.map(|views| views.into_iter().find(|view| view.is_called(name)));
     let front = match found {
@@ -99,7 +112,7 @@ pub(super) async fn start_in_front(context: &Context, name: &str, stdin: bool) -
         }
         Ok(Some(view)) => {
             let (tty, auto_remove) = (view.tty, view.auto_remove);
-            Ok(Front { id: view.id, name: view.name, tty, stdin, auto_remove })
+            Ok(Front { id: view.id, name: view.name, tty, stdin, auto_remove, keys })
         }
         Ok(None) => Err(Failure::new("BX0903", format!("container `{name}` does not exist"), Some("boxship ps -a"))),
         Err(failure) => Err(failure),
@@ -167,6 +180,8 @@ fn is_missing_image(failure: &Failure) -> bool {
 /// Runs it with this process in front of it.
 async fn in_front(context: &Context, desk: Desk<'_>, front: &Front) -> Result<ExitCode, Failure> {
     let Front { id, tty, stdin, auto_remove, .. } = front;
+    // what is piped in may hold any bytes: only what is typed is looked through
+    let keys = || if *tty { front.keys.clone() } else { Vec::new() };
     let size = tty.then(window_size);
     let request = AttachRequest { name: id.clone(), start: true, stdin: *stdin || *tty, tty: size };
     let signals = listen()?;
@@ -179,7 +194,7 @@ async fn in_front(context: &Context, desk: Desk<'_>, front: &Front) -> Result<Ex
             let stream = context.client.upgrade("/v1/containers/attach", "boxship-attach", &request).await;
             let stream = undo_unless(&desk, stream.map_err(Failure::from), *auto_remove, id).await?;
             drop(desk);
-            meanwhile(context, id, signals, converse(stream, *tty, *stdin)).await
+            meanwhile(context, id, signals, converse_until(stream, *tty, *stdin, keys())).await
         }
         Some(begun) => {
             let begun = match undo_unless(&desk, begun, *auto_remove, id).await {
@@ -191,7 +206,7 @@ async fn in_front(context: &Context, desk: Desk<'_>, front: &Front) -> Result<Ex
             };
             // others may work with the data root while it runs
             drop(desk);
-            let outcome = meanwhile(context, id, signals, converse(local(begun), *tty, *stdin)).await;
+            let outcome = meanwhile(context, id, signals, converse_until(local(begun), *tty, *stdin, keys())).await;
             close(context, open(context, "run").await?);
             outcome
         }

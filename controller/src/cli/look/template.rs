@@ -7,7 +7,7 @@ const KNOWN: &str = "{{.A.B}}, {{json .A}}, {{len .A}} and {{index .A \"key\"}}"
 
 /// A piece of a template.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Piece {
+pub(in crate::cli) enum Piece {
     Text(String),
     /// `.A.B`: names on the way down.
     Field(Vec<String>),
@@ -20,7 +20,7 @@ pub(super) enum Piece {
 ///
 /// # Errors
 /// A sentence naming the piece that is not understood.
-pub(super) fn parse(text: &str) -> Result<Vec<Piece>, String> {
+pub(in crate::cli) fn parse(text: &str) -> Result<Vec<Piece>, String> {
     let mut pieces = Vec::new();
     let mut rest = text;
     while let Some((before, after)) = rest.split_once("{{") {
@@ -80,7 +80,7 @@ fn path(text: &str) -> Option<Vec<String>> {
 ///
 /// # Errors
 /// A sentence naming what is not there, with what is.
-pub(super) fn fill(pieces: &[Piece], value: &Value) -> Result<String, String> {
+pub(in crate::cli) fn fill(pieces: &[Piece], value: &Value) -> Result<String, String> {
     let mut line = String::new();
     for piece in pieces {
         match piece {

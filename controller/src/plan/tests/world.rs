@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
+use runtime::id::ContainerId;
 use runtime::image::{Digest, ImageRef};
 use runtime::runtime::{
     ContainerState, ExitStatus, ImageConfig, NetworkConfig, NetworkMode, Resources, SecurityConfig,
@@ -12,8 +13,8 @@ use runtime::runtime::HostPort;
 
 use crate::model::{
     ConcurrencyPolicy, ContainerTemplate, DesiredJob, DesiredState, DesiredVolume, ImageSource, Kind, Mount, MountWhat,
-    ObjectKey, ObservedContainer, ObservedImage, ObservedNetwork, ObservedState, OnChange, OnFailure, PublishedPort,
-    Restart, RunPolicy, Schedule, SourceRef, UpdateStrategy, VolumeAccess, Workload,
+    ObjectKey, ObservedContainer, ObservedImage, ObservedMember, ObservedNetwork, ObservedState, OnChange, OnFailure,
+    PublishedPort, Restart, RunPolicy, Schedule, SourceRef, UpdateStrategy, VolumeAccess, Workload,
 };
 use crate::plan::{Action, Plan, WaitingOn, network_name, plan};
 
@@ -136,11 +137,22 @@ pub(super) fn apply(plan: &Plan, observed: &mut ObservedState) {
                 observed.volumes.insert(config.name.clone(), volume);
             }
             Action::RemoveVolume { name } => drop(observed.volumes.remove(name)),
+            Action::CreateContainer { config } if config.holder().is_some() => {
+                let mut member = ObservedMember::from_config(config).unwrap();
+                member.state = ContainerState::Created;
+                let pod = observed.containers.get_mut(config.holder().unwrap()).unwrap().pod.as_mut().unwrap();
+                pod.members.insert(config.id.clone(), member);
+            }
             Action::CreateContainer { config } => {
                 let mut container = ObservedContainer::from_config(config).unwrap();
                 container.state = ContainerState::Created;
                 assert!(!matches!(config.network, NetworkMode::None));
                 observed.containers.insert(config.id.clone(), container);
+            }
+            Action::StartContainer { id } if member(observed, id).is_some() => {
+                let now = observed.now_boot_ms;
+                let member = member(observed, id).unwrap();
+                (member.state, member.started_boot_ms) = (ContainerState::Running, now);
             }
             Action::StartContainer { id } => {
                 let container = observed.containers.get_mut(id).unwrap();
@@ -148,10 +160,20 @@ pub(super) fn apply(plan: &Plan, observed: &mut ObservedState) {
                 container.started_boot_ms = observed.now_boot_ms;
             }
             Action::StopContainer { id, .. } => {
-                let container = observed.containers.get_mut(id).unwrap();
-                end(container, observed.now_boot_ms, 0);
+                let now = observed.now_boot_ms;
+                let Some(container) = observed.containers.get_mut(id) else {
+                    end_member(member(observed, id).unwrap(), now, 0);
+                    continue;
+                };
+                let members = container.pod.iter_mut().flat_map(|pod| pod.members.values_mut());
+                members.for_each(|member| end_member(member, now, 0));
+                end(container, now, 0);
             }
-            Action::RemoveContainer { id } => drop(observed.containers.remove(id)),
+            Action::RemoveContainer { id } => {
+                observed.containers.remove(id);
+                let pods = observed.containers.values_mut().filter_map(|container| container.pod.as_mut());
+                pods.for_each(|pod| drop(pod.members.remove(id)));
+            }
             Action::UpdateResources { id, resources } => {
                 observed.containers.get_mut(id).unwrap().resources = resources.clone();
             }
@@ -171,10 +193,30 @@ pub(super) fn end(container: &mut ObservedContainer, now: u64, code: u8) {
     container.exit = Some(ExitStatus::Code(code));
 }
 
-/// Makes everything that runs ready, since a minute.
+/// A container of a pod.
+pub(super) fn member<'o>(observed: &'o mut ObservedState, id: &ContainerId) -> Option<&'o mut ObservedMember> {
+    observed.containers.values_mut().find_map(|container| container.pod.as_mut()?.members.get_mut(id))
+}
+
+pub(super) fn end_member(member: &mut ObservedMember, now: u64, code: u8) {
+    member.state = ContainerState::Stopped;
+    member.ready_since_boot_ms = None;
+    member.finished_boot_ms = now;
+    member.exit = Some(ExitStatus::Code(code));
+}
+
+/// Makes everything that runs ready, since a minute; a pod as its members are.
 pub(super) fn all_ready(observed: &mut ObservedState) {
     let now = observed.now_boot_ms;
-    for container in observed.containers.values_mut().filter(|c| c.state == ContainerState::Running) {
+    for container in observed.containers.values_mut().filter(|container| container.pod.is_some()) {
+        let members = container.pod.iter_mut().flat_map(|pod| pod.members.values_mut());
+        for member in members.filter(|member| member.state == ContainerState::Running) {
+            member.ready_since_boot_ms.get_or_insert(now - 60_000);
+        }
+        container.settle_pod(false, false);
+    }
+    let plain = observed.containers.values_mut().filter(|container| container.pod.is_none());
+    for container in plain.filter(|c| c.state == ContainerState::Running) {
         container.ready_since_boot_ms.get_or_insert(now - 60_000);
     }
 }

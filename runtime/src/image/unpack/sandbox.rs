@@ -92,7 +92,7 @@ pub(super) fn enter() -> Result<(), Refusal> {
     limit()?;
     drop_rights()?;
     let filter = seccomp::compile(&calls()).map_err(|e| Refusal::Unsupported(format!("limit system calls: {e}")))?;
-    install_seccomp(&filter).map_err(|e| Refusal::io("limit system calls", &e))
+    install_seccomp(&filter, 0).map_err(|e| Refusal::io("limit system calls", &e))
 }
 
 /// What extraction calls, what an allocator and a panic call, and nothing else.
