@@ -57,8 +57,6 @@ pub struct Options {
     pub secret_key: PathBuf,
     /// Within this time each layer of the image store is looked at again; zero: none is.
     pub scrub_every: Duration,
-    /// A manifest with a warning is refused.
-    pub strict: bool,
     /// The parent is the keeper: a shutdown ends it too.
     pub kept: bool,
 }
@@ -188,8 +186,7 @@ impl Parts {
         owners: BTreeSet<ObjectKey>,
     ) -> Result<Self, DaemonError> {
         let accepted = options.layout.state_dir().join("accepted.json");
-        let sources = Sources::open(accepted, Arc::clone(&memory), planner, owners, options.keyring());
-        let sources = Arc::new(sources.strict(options.strict));
+        let sources = Arc::new(Sources::open(accepted, Arc::clone(&memory), planner, owners, options.keyring()));
         let (stop, stopped) = watch::channel(false);
         let (bell, shutdown) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let executor = Executor::new(Arc::clone(&runtime), Arc::clone(&memory), Arc::clone(&bell));

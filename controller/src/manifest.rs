@@ -70,8 +70,6 @@ pub struct LoadOptions {
     pub variables: BTreeMap<String, String>,
     /// The stack of files directly in the root; `None`: [`DEFAULT_STACK`], for a single file its directory's name.
     pub root_stack: Option<String>,
-    /// A file with a warning counts as one with an error: nothing of it is taken.
-    pub strict: bool,
 }
 
 impl LoadOptions {
@@ -122,22 +120,8 @@ fn load_found(root: &str, found: &Found, options: &LoadOptions) -> Loaded {
         loaded.files.insert(name.clone(), if failed { FileKind::Broken } else { kind });
     }
     projects::load(found, options, &mut loaded);
-    if options.strict {
-        refuse_warnings(&mut loaded);
-    }
     loaded.fingerprint = fingerprint::hash(found, &contents, &loaded.file_refs);
     loaded
-}
-
-/// Makes an error of each warning that has a place, and takes nothing of its file.
-fn refuse_warnings(loaded: &mut Loaded) {
-    for diagnostic in &mut loaded.diagnostics {
-        let Some(span) = &diagnostic.span else { continue };
-        diagnostic.severity = crate::model::Severity::Error;
-        loaded.files.insert(span.file.clone(), FileKind::Broken);
-    }
-    let files = &loaded.files;
-    loaded.objects.retain(|object| files.get(&object.span.file) != Some(&FileKind::Broken));
 }
 
 /// The first path component; of files directly in the root, the root's.

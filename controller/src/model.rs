@@ -23,7 +23,7 @@ pub use desired::{
     Completion, ConcurrencyPolicy, ContainerTemplate, DEFAULT_NETWORK, DependsOn, DesiredImage, DesiredJob,
     DesiredNetwork, DesiredState, DesiredVolume, EnvValue, Healthcheck, Hold, ImageSource, Mount, MountWhat,
     NetworkRange, NetworkUse, OnChange, OnFailure, Probe, PublishedPort, Restart, RunPolicy, Schedule, SecretUse,
-    Template, UpdateStrategy, VolumeAccess, Workload,
+    ServiceUse, Template, UpdateStrategy, VolumeAccess, Workload,
 };
 pub use diagnostic::{Diagnostic, Note, Severity, Span, codes};
 pub use key::{KeyError, Kind, ObjectKey, ReplicaKey, SourceRef, TemplateHash, labels};

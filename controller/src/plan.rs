@@ -24,6 +24,7 @@ mod pass;
 mod pod;
 mod rollout;
 mod seal;
+mod service;
 mod template_hash;
 #[cfg(test)]
 mod tests;

@@ -37,7 +37,6 @@ pub struct Sources {
     planner: Planner,
     memory: Arc<Memory>,
     keys: Arc<Keyring>,
-    strict: bool,
     inner: Mutex<Inner>,
     desired: watch::Sender<Arc<DesiredState>>,
     changed: watch::Sender<u64>,
@@ -103,22 +102,7 @@ impl Sources {
         let inner =
             Inner { saved, written, said: BTreeMap::new(), lost, unsaved: None, seals: planned::Seals::default() };
         let desired = watch::channel(Arc::new(merged(&inner))).0;
-        Self {
-            file,
-            planner,
-            memory,
-            keys,
-            strict: false,
-            inner: Mutex::new(inner),
-            desired,
-            changed: watch::channel(0).0,
-        }
-    }
-
-    /// From now on a manifest with a warning is refused as one with an error is.
-    #[must_use]
-    pub fn strict(self, strict: bool) -> Self {
-        Self { strict, ..self }
+        Self { file, planner, memory, keys, inner: Mutex::new(inner), desired, changed: watch::channel(0).0 }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -166,8 +150,7 @@ impl Sources {
     pub fn load(&self, request: &SourceRequest) -> Loaded {
         let root_stack = Some(request.default_stack.clone()).filter(|stack| !stack.is_empty());
         let seal: Arc<dyn manifest::Seal> = Arc::<Keyring>::clone(&self.keys);
-        let options =
-            LoadOptions { root_stack, seal: Some(seal), strict: self.strict, ..LoadOptions::from_environment() };
+        let options = LoadOptions { root_stack, seal: Some(seal), ..LoadOptions::from_environment() };
         manifest::load(&request.path, &options)
     }
 

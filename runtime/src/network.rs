@@ -5,6 +5,7 @@
 //! drift. Must not know containers beyond their ids, nor who answers DNS or published ports (`switchboard`).
 
 mod bridge;
+mod conntrack;
 mod findings;
 mod forward;
 pub mod ipam;
@@ -14,6 +15,7 @@ mod nftables;
 mod record;
 pub mod resolver;
 pub mod ruleset;
+pub mod services;
 pub(crate) mod transparent;
 
 use std::collections::BTreeSet;
@@ -66,6 +68,9 @@ pub struct Port {
 /// The kernel did not take the rules of bridge ports when they were last loaded: nobody is to wait for them.
 static NO_PORT_RULES: AtomicBool = AtomicBool::new(false);
 
+/// The same of the rules of service addresses.
+static NO_SERVICE_RULES: AtomicBool = AtomicBool::new(false);
+
 /// Makes a network present with exactly this configuration: record, bridge with address, rules, forwarding, and the links
 /// of its containers attached and up. Idempotent. Where the host has no nf_tables the network works without a way out;
 /// [`findings`] says so.
@@ -84,7 +89,7 @@ pub fn ensure(layout: &Layout, config: &NetworkConfig, ports: &[Port]) -> Result
         }
     }
     record::write(layout, config)?;
-    bridge::ensure(&mut netlink, &bridge_of(layout, config))?;
+    bridge::ensure(&mut netlink, &bridge_of(layout, config, &services::read(layout)?))?;
     bridge::attach(&mut netlink, &bridge_name(layout, &config.name), ports)?;
     if let Err(e) = transparent::ensure(&mut netlink) {
         tracing::debug!("containers will not see the addresses of clients: {}", chain(&e));
@@ -131,12 +136,13 @@ pub fn list(layout: &Layout) -> Result<Vec<NetworkInfo>> {
     }
     let snapshot = bridge::Snapshot::take(&mut Netlink::open()?)?;
     let rules = match holds_rules(layout, &records) {
-        Ok(holds) => holds && (forward::is_on()? || records.iter().all(|n| n.internal)),
+        Ok(holds) => holds && forward::is_on()?,
         Err(Error::Unsupported(_)) => true,
         Err(other) => return Err(other),
     };
+    let published = services::read(layout)?;
     let info = |config: NetworkConfig| {
-        let intact = rules && snapshot.holds(&bridge_of(layout, &config));
+        let intact = rules && snapshot.holds(&bridge_of(layout, &config, &published));
         NetworkInfo { config, intact }
     };
     Ok(records.into_iter().map(info).collect())
@@ -197,15 +203,27 @@ pub fn host_routes() -> Result<BTreeSet<ipam::Subnet>> {
     bridge::routes()
 }
 
-/// Loads the rules of all records, and the switch for forwarding if one of them needs it.
+/// Loads the rules of all records, and switches forwarding on: on an internal network, too, services are forwarded from
+/// a bridge to itself.
 fn apply_rules(layout: &Layout) -> Result<()> {
     let records = record::all(layout)?;
     let ruleset = ruleset_of(layout, &records);
     if !nftables::holds(&ruleset)? {
         nftables::replace(&[ruleset])?;
     }
+    match nftables::update(&services::read(layout)?.ruleset(layout, &records)) {
+        // Nobody is sent there (`services::publish`).
+        Err(Error::Unsupported(why)) => {
+            NO_SERVICE_RULES.store(true, Ordering::Relaxed);
+            tracing::debug!("{why}");
+        }
+        other => {
+            other?;
+            NO_SERVICE_RULES.store(false, Ordering::Relaxed);
+        }
+    }
     guard_ports(layout);
-    if records.iter().any(|n| !n.internal) { forward::switch_on() } else { Ok(()) }
+    forward::switch_on()
 }
 
 /// Loads the filter of the bridges' ports. Where the kernel has no tables for bridges, hardware addresses are all that is
@@ -225,6 +243,11 @@ fn holds_rules(layout: &Layout, records: &[NetworkConfig]) -> Result<bool> {
     if !nftables::holds(&ruleset_of(layout, records))? {
         return Ok(false);
     }
+    let services = services::read(layout)?.ruleset(layout, records);
+    let lacks = NO_SERVICE_RULES.load(Ordering::Relaxed);
+    if !lacks && (!nftables::holds(&services)? || !nftables::are_loaded(&services)?) {
+        return Ok(false);
+    }
     Ok(NO_PORT_RULES.load(Ordering::Relaxed) || nftables::holds(&ruleset::ports::ports(&tag(layout)))?)
 }
 
@@ -239,7 +262,8 @@ fn tidy(layout: &Layout, netlink: &mut Netlink) -> Result<()> {
         if let Err(error) = nftables::delete(&[(ruleset::Family::Bridge, &table)]) {
             tracing::debug!("no tables for bridges: {}", chain(&error));
         }
-        nftables::delete(&[(ruleset::Family::Inet, &table)])
+        let services = ruleset::services::services_table(&tag(layout));
+        nftables::delete(&[(ruleset::Family::Inet, &table), (ruleset::Family::Inet, &services)])
             .and_then(|()| if others { Ok(()) } else { forward::switch_off() })
     } else {
         apply_rules(layout)
@@ -251,21 +275,25 @@ fn tidy(layout: &Layout, netlink: &mut Netlink) -> Result<()> {
 }
 
 fn ruleset_of(layout: &Layout, records: &[NetworkConfig]) -> Ruleset {
-    let of = |config: &NetworkConfig| RuleNetwork {
+    ruleset::render(&tag(layout), &records.iter().map(|config| rule_network(layout, config)).collect::<Vec<_>>())
+}
+
+fn rule_network(layout: &Layout, config: &NetworkConfig) -> RuleNetwork {
+    RuleNetwork {
         name: config.name.to_string(),
         bridge: bridge_name(layout, &config.name),
         subnet: ipam::Subnet::containing(config.gateway, config.prefix_len),
         internal: config.internal,
-    };
-    ruleset::render(&tag(layout), &records.iter().map(of).collect::<Vec<_>>())
+    }
 }
 
-fn bridge_of(layout: &Layout, config: &NetworkConfig) -> bridge::Bridge {
+fn bridge_of(layout: &Layout, config: &NetworkConfig, published: &services::Published) -> bridge::Bridge {
     let name = bridge_name(layout, &config.name);
     let hash = Sha256::digest(name.as_bytes());
     // Locally administered, unicast.
     let mac = [0x02, 0xb5, hash[0], hash[1], hash[2], hash[3]];
-    bridge::Bridge { name, mac, address: config.gateway, prefix_len: config.prefix_len }
+    let services = published.on(&config.name);
+    bridge::Bridge { name, mac, address: config.gateway, prefix_len: config.prefix_len, services }
 }
 
 /// One change at a time, over all threads and processes of the data root.

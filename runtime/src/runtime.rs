@@ -42,7 +42,7 @@ pub use finding::Finding;
 pub use image::{ImageConfig, ImageHealthcheck, ImageInfo, NoProgress, PullPhase, PullProgress, PullRequest};
 pub use network::{
     DnsView, EndpointTable, HostPort, Listener, NETWORKS_MAX, NetworkAddress, NetworkConfig, NetworkInfo, NetworkMode,
-    Protocol,
+    Protocol, Service, ServicePort,
 };
 pub use pod::PodPart;
 

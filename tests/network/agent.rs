@@ -19,6 +19,11 @@ const PATIENCE: Duration = Duration::from_secs(8);
 
 /// Takes orders until stdin ends.
 pub(crate) fn run() {
+    obeying(|words| format!("no such order: {}", words.join(" ")));
+}
+
+/// The same; `further` answers what is no order of ours.
+pub(crate) fn obeying(further: impl Fn(&[&str]) -> String) {
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("root may unshare");
     println!("ready");
     let mut begun = Vec::new();
@@ -29,9 +34,11 @@ pub(crate) fn run() {
             ["up", address, prefix_len, gateway] => up(address, prefix_len, gateway),
             ["serve", port, name] => serve(port, name),
             ["serve-udp", port, name] => serve_udp(port, name),
-            ["ask-udp", target, text] => ask_udp(target, text),
+            ["ask-udp", target, text] => ask_udp(0, target, text),
+            ["ask-udp-from", port, target, text] => ask_udp(port.parse().expect("a port"), target, text),
             ["connect", target] => connect(target, CONNECT_TIMEOUT),
             ["connect-patiently", target] => connect(target, Duration::from_secs(5)),
+            ["hammer", target, stop] => hammer(target, stop),
             ["address", address] => add_address(address),
             ["mac", mac] => set_mac(mac),
             ["tag", address] => tag(address),
@@ -44,7 +51,7 @@ pub(crate) fn run() {
             ["begin", share, name, kind] => begin(&mut begun, share, name, kind),
             ["finish"] => begun.drain(..).map(finish).collect::<Vec<_>>().join(", "),
             ["nameserver", address] => nameserver(address),
-            _ => format!("no such order: {line}"),
+            _ => further(&words),
         };
         println!("{answer}");
     }
@@ -150,9 +157,9 @@ fn serve_udp(port: &str, name: &str) -> String {
     "ok".into()
 }
 
-fn ask_udp(target: &str, text: &str) -> String {
+fn ask_udp(port: u16, target: &str, text: &str) -> String {
     let exchange = || -> std::io::Result<String> {
-        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port))?;
         socket.set_read_timeout(Some(PATIENCE))?;
         socket.connect(target)?;
         socket.send(text.as_bytes())?;
@@ -180,6 +187,21 @@ fn echo(mut stream: TcpStream, name: &str) -> std::io::Result<()> {
 fn connect(target: &str, patience: Duration) -> String {
     let target = target.parse().expect("address:port");
     outcome(TcpStream::connect_timeout(&target, patience), patience)
+}
+
+/// Connects again and again until a file is there: how often it went well, and how often not.
+fn hammer(target: &str, stop: &str) -> String {
+    let (mut went, mut failed) = (0, 0);
+    while !std::path::Path::new(stop).exists() {
+        let said = connect(target, PATIENCE);
+        if said.contains(' ') {
+            went += 1;
+        } else {
+            failed += 1;
+            eprintln!("connection {}: {said}", went + failed);
+        }
+    }
+    format!("{went} {failed}")
 }
 
 /// As `connect`, from a source address.

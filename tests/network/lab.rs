@@ -16,7 +16,7 @@ use runtime::runtime::{EndpointTable, NetworkConfig};
 use runtime::switchboard::SwitchboardClient;
 
 /// Longest wait for anything.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Enters own network and mount namespaces; the reason when that is impossible. Panics if it only seemed to work.
 pub(crate) fn enter_namespaces() -> Result<(), String> {
@@ -99,13 +99,10 @@ impl Lab {
 
     /// A host behind a veth pair of its own: "the internet". It has 198.51.100.2, we have 198.51.100.1.
     pub(crate) fn outside(&self) -> Agent {
-        let agent = Agent::attach("outside0", None, "outside".parse().expect("a legal name"));
+        let agent = Agent::beside("outside0", Ipv4Addr::new(198, 51, 100, 1), Ipv4Addr::new(198, 51, 100, 2));
         let mut netlink = Netlink::open().expect("rtnetlink opens");
-        let link = netlink.link("outside0").expect("links are listed").expect("it was just made");
-        netlink.add_address(link.index, Ipv4Addr::new(198, 51, 100, 1), 24).expect("an address can be added");
-        netlink.set_up(link.index).expect("it can be set up");
         netlink.add_default_route(Ipv4Addr::new(198, 51, 100, 2)).expect("a route can be added");
-        agent.up(Ipv4Addr::new(198, 51, 100, 2), 24, Ipv4Addr::new(198, 51, 100, 1))
+        agent
     }
 }
 
@@ -219,13 +216,29 @@ impl Agent {
         self
     }
 
+    /// A host behind a veth pair of its own, with our end at `own`.
+    pub(crate) fn beside(veth: &str, own: Ipv4Addr, address: Ipv4Addr) -> Self {
+        let agent = Self::attach(veth, None, veth.parse().expect("a legal name"));
+        let mut netlink = Netlink::open().expect("rtnetlink opens");
+        let link = netlink.link(veth).expect("links are listed").expect("it was just made");
+        netlink.add_address(link.index, own, 24).expect("an address can be added");
+        netlink.set_up(link.index).expect("it can be set up");
+        agent.up(address, 24, own)
+    }
+
     /// Tells it something and returns its answer, one line.
     pub(crate) fn ask(&self, line: &str) -> String {
-        writeln!(&self.stdin, "{line}").expect("the agent listens");
+        self.tell(line);
         self.answer()
     }
 
-    fn answer(&self) -> String {
+    /// Tells it something; [`Self::answer`] waits for what it answers.
+    pub(crate) fn tell(&self, line: &str) {
+        writeln!(&self.stdin, "{line}").expect("the agent listens");
+    }
+
+    /// Its next answer.
+    pub(crate) fn answer(&self) -> String {
         let mut line = String::new();
         self.stdout.borrow_mut().read_line(&mut line).expect("the agent answers");
         assert!(!line.is_empty(), "the agent of {} died", self.id);

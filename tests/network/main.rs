@@ -10,6 +10,7 @@ mod dns;
 mod lab;
 mod matrix;
 mod ports;
+mod services;
 mod spoof;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -26,6 +27,13 @@ const CASES: &[Case] = &[
     ("sweep_takes_what_has_no_owner", bridge::sweep_takes_what_has_no_owner),
     ("every_foreign_firewall_is_endured_or_named", matrix::each_cell_works_or_names_its_cause),
     ("what_stands_in_the_way_is_named", bridge::what_stands_in_the_way_is_named),
+    ("services_lead_to_what_is_ready_and_stay", services::lead_to_what_is_ready_and_stay),
+    ("services_wait_for_somebody_and_refuse_in_the_end", services::wait_for_somebody_and_refuse_in_the_end),
+    ("services_are_replaced_under_load", services::are_replaced_under_load),
+    ("services_come_and_go_and_leave_nothing", services::cycles_leave_nothing),
+    ("names_never_name_a_dead_address", services::no_answer_names_a_dead_address),
+    ("services_have_names", services::have_names),
+    ("services_change_by_hundreds_and_lose_nothing", services::change_by_hundreds_and_lose_nothing),
     ("port_relays_both_ways_and_half_closes", ports::relays_both_ways_and_half_closes),
     ("port_passes_resets_on", ports::passes_resets_on),
     ("port_swaps_backends_without_refusing", ports::swaps_backends_without_refusing),

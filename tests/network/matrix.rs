@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::process::Command;
 
-use runtime::network;
-use runtime::runtime::{DnsView, EndpointTable, HostPort, Listener};
+use runtime::network::{self, services};
+use runtime::runtime::{DnsView, EndpointTable, HostPort, Listener, NetworkConfig};
 
 use crate::lab::{Agent, Lab, Switchboard};
+use crate::services::service;
 
 const BRIDGE_NF: &str = "/proc/sys/net/bridge/bridge-nf-call-iptables";
 const CLOSED: &str = "timeout";
@@ -61,6 +62,7 @@ pub(crate) fn each_cell_works_or_names_its_cause() {
     switchboard.set(&EndpointTable {
         listeners: vec![listener],
         zones: [(shop.name.clone(), BTreeMap::from([("db".to_owned(), vec![db_address])]))].into(),
+        services: Vec::new(),
         views: [(web.id.clone(), view)].into(),
     });
     // A kernel without br_netfilter shows bridged packets to nobody.
@@ -74,7 +76,7 @@ pub(crate) fn each_cell_works_or_names_its_cause() {
         for (forward, input) in [(false, false), (true, false), (false, true), (true, true)] {
             let firewall = Firewall { forward, input };
             firewall.set_up();
-            cell(&lab, (&web, &outside), bridge_nf, &firewall);
+            cell(&lab, &shop, [&web, &db, &outside], bridge_nf, &firewall);
         }
     }
     if let Some(before) = before {
@@ -84,19 +86,26 @@ pub(crate) fn each_cell_works_or_names_its_cause() {
     network::remove(&lab.layout, &shop.name).expect("nothing is attached");
 }
 
-fn cell(lab: &Lab, (web, outside): (&Agent, &Agent), bridge_nf: bool, firewall: &Firewall) {
+fn cell(lab: &Lab, shop: &NetworkConfig, [web, db, outside]: [&Agent; 3], bridge_nf: bool, firewall: &Firewall) {
     let name = format!("bridge-nf {bridge_nf}, FORWARD drops {}, INPUT drops {}", firewall.forward, firewall.input);
     let or_closed = |works: bool, answer: &str| if works { answer.to_owned() } else { CLOSED.to_owned() };
-    let look = |neighbours: bool, egress: bool, published: bool| {
+    let look = |neighbours: bool, egress: bool, published: bool, accepted: bool| {
         assert_eq!(web.ask("resolve udp db. A"), "NoError 10.77.1.3", "names: {name}");
         assert_eq!(web.ask("resolve tcp db. A"), "NoError 10.77.1.3", "names: {name}");
         assert_eq!(web.ask("connect 10.77.1.3:80"), or_closed(neighbours, "db 10.77.1.2"), "neighbour: {name}");
+        // Names lead there only where they can: else they lead to the replicas.
+        let leads = services::publish(&lab.layout, &[service(shop, &[db])]).expect("it can be tried");
+        assert_eq!(leads, !firewall.forward || accepted, "services: {name}");
+        if leads {
+            assert_eq!(db.ask("connect 10.77.1.254:80"), "db 10.77.1.1", "service of itself: {name}");
+            assert_eq!(web.ask("connect 10.77.1.254:80"), "db 10.77.1.1", "service: {name}");
+        }
         let out = or_closed(egress, "outside 198.51.100.1");
         assert_eq!(web.ask("connect 198.51.100.2:80"), out, "egress: {name}");
         let port = or_closed(published, "db 198.51.100.2");
         assert_eq!(outside.ask("connect 198.51.100.1:8080"), port, "published: {name}");
     };
-    look(!(firewall.forward && bridge_nf), !firewall.forward, !firewall.input);
+    look(!(firewall.forward && bridge_nf), !firewall.forward, !firewall.input, false);
     let found = network::findings(&lab.layout).expect("the host can be looked at");
     let of =
         |chain: &str| found.iter().find(|finding| finding.what.contains(&format!("`{chain}` of table `ip filter`")));
@@ -108,6 +117,6 @@ fn cell(lab: &Lab, (web, outside): (&Agent, &Agent), bridge_nf: bool, firewall: 
         // What is told to do is done, word by word, and helps.
         let output = Command::new("sh").args(["-c", &finding.fix]).output().expect("a shell");
         assert!(output.status.success(), "{}: {}", finding.fix, String::from_utf8_lossy(&output.stderr));
-        look(true, true, !firewall.input);
+        look(true, true, !firewall.input, true);
     }
 }

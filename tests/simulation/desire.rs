@@ -60,6 +60,7 @@ fn template(key: &ObjectKey, tag: &str, rng: &mut Rng) -> ContainerTemplate {
         shm_bytes: None,
         init: false,
         host_network: rng.chance(30),
+        no_network: false,
         networks: Vec::new(),
         tty: false,
         tuning: Default::default(),
@@ -166,6 +167,8 @@ fn workload(key: &ObjectKey, desired: &mut DesiredState, rng: &mut Rng) -> Workl
         depends_on: BTreeMap::new(),
         restart: Restart::Always,
         aliases: BTreeSet::new(),
+        headless: false,
+        services: BTreeMap::new(),
         template,
     }
 }

@@ -253,7 +253,7 @@ fn app_is_as_wanted(sim: &Sim, key: &ObjectKey, app: &Workload) -> Result<(), St
     if live.len() != app.replicas as usize {
         return Err(format!("{key} has {} replicas, wanted {}", live.len(), app.replicas));
     }
-    if app.template.host_network || live.iter().any(|c| c.seen.address.is_none()) {
+    if !app.template.is_bridged() || live.iter().any(|c| c.seen.address.is_none()) {
         return Ok(());
     }
     let table = sim.world.published.as_ref().ok_or("no table is in force")?;

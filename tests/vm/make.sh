@@ -26,7 +26,7 @@ trap 'rm -rf "$root"' EXIT
 mkdir -p "$root"/{bin,sbin,dev,proc,sys,run,tmp,disk,etc,lib/modules}
 # what init loads
 version=$(basename kernel/lib/modules/*)
-for module in virtio_pci virtio_blk overlay bridge veth nft_chain_nat nft_masq nft_ct nft_socket nft_meta_bridge; do
+for module in virtio_pci virtio_blk overlay bridge veth nft_chain_nat nft_masq nft_ct nft_socket nft_meta_bridge nft_nat nft_numgen nft_reject_inet nf_conntrack_netlink; do
   modprobe -d "$PWD/kernel" -S "$version" --show-depends "$module" | sed -n 's/^insmod //p'
 done | sort -u | while read -r file; do
   mkdir -p "$(dirname "$root/${file#"$PWD/kernel/"}")"

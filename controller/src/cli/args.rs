@@ -278,9 +278,6 @@ pub struct ControllerArgs {
     /// Directory to follow
     #[arg(long, env = "BOXSHIP_MANIFESTS", value_name = "DIR")]
     pub manifests: Option<PathBuf>,
-    /// Refuse what has a warning, such as a key that is not honoured: nothing of its file is taken
-    #[arg(long, env = "BOXSHIP_STRICT")]
-    pub strict: bool,
     /// Look at each layer of the image store again within this time, slowly; damage is healed. 0s: never
     #[arg(long, env = "BOXSHIP_SCRUB_EVERY", value_name = "DURATION", default_value = "30d",
         value_parser = crate::cli::format::parse_duration)]
@@ -301,9 +298,6 @@ pub struct PlanArgs {
     /// As `up --confirm-removal` would do it
     #[arg(long)]
     pub confirm_removal: bool,
-    /// Take every warning as an error
-    #[arg(long)]
-    pub strict: bool,
     /// Every step in its order, not only what changes
     #[arg(long)]
     pub steps: bool,

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal};
@@ -39,7 +40,7 @@ pub(super) fn controller(place: &Place, args: &ControllerArgs) -> ExitCode {
             super::context::Context::at(place.clone()).print_failure(&failure);
             return ExitCode::from(failure.exit_code());
         }
-        return foreground(place, controller_args(place, args.manifests.as_deref(), Some(args)));
+        return foreground(place, controller_args(place, args.manifests.as_deref(), Some(args.scrub_every)));
     }
     let options = crate::daemon::Options {
         layout: place.layout(),
@@ -48,7 +49,6 @@ pub(super) fn controller(place: &Place, args: &ControllerArgs) -> ExitCode {
         registry_cas: place.registry_ca.clone(),
         secret_key: place.secret_key_file(),
         scrub_every: args.scrub_every,
-        strict: args.strict,
         kept: args.kept,
     };
     match crate::daemon::run(options) {
@@ -66,12 +66,11 @@ pub(super) fn copy(args: &UnpackArgs) -> ExitCode {
 }
 
 /// What the keeper is to start the controller with.
-fn controller_args(place: &Place, manifests: Option<&Path>, given: Option<&ControllerArgs>) -> Vec<OsString> {
+fn controller_args(place: &Place, manifests: Option<&Path>, scrub_every: Option<Duration>) -> Vec<OsString> {
     let mut args: Vec<OsString> = vec!["--kept".into()];
-    let every = given.map(|given| OsString::from(format!("{}s", given.scrub_every.as_secs())));
+    let every = scrub_every.map(|every| OsString::from(format!("{}s", every.as_secs())));
     args.extend(every.into_iter().flat_map(|every| ["--scrub-every".into(), every]));
     args.extend(manifests.into_iter().flat_map(|dir| [OsString::from("--manifests"), absolute(dir).into()]));
-    args.extend(given.filter(|given| given.strict).map(|_| OsString::from("--strict")));
     args.extend(place.registry_args());
     args
 }

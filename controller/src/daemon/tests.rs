@@ -65,7 +65,6 @@ impl Host {
             registry_cas: vec![],
             secret_key: self.dir.path().join("secret.key"),
             scrub_every: Duration::ZERO,
-            strict: false,
             kept: false,
         };
         let memory = Arc::new(Memory::open(Arc::new(VolatileStore::default()), "boot"));

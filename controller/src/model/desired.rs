@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use runtime::image::ImageRef;
 use runtime::network::ipam::Subnet;
-use runtime::runtime::HostPort;
+use runtime::runtime::{HostPort, Protocol};
 use runtime::runtime::{Resources, SecurityConfig};
 use serde::{Deserialize, Serialize};
 
@@ -110,6 +110,21 @@ pub struct Workload {
     /// Further names in the stack's DNS, which other Apps may share.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub aliases: BTreeSet<String>,
+    /// Its name leads to the replicas themselves and not to an address that stands for them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub headless: bool,
+    /// Services that lead to it, among other Apps, by their names.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub services: BTreeMap<String, ServiceUse>,
+}
+
+/// What a Service says of an App that it leads to.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceUse {
+    /// Its names in the stack's DNS.
+    pub names: BTreeSet<String>,
+    /// Its ports, and the App's port each leads to.
+    pub ports: Vec<(Protocol, u16, u16)>,
 }
 
 /// What the end of a replica's program leads to. An end that nobody saw, such as that of a host that lost power, always
@@ -246,6 +261,9 @@ pub struct Template<Image, Env, Mount, Network> {
     pub init: bool,
     /// The host's network instead of the stack's.
     pub host_network: bool,
+    /// No network but its own loopback.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub no_network: bool,
     /// Networks it is on, the one that leads out first; empty: the stack's own.
     #[serde(default = "Vec::new", skip_serializing_if = "Vec::is_empty")]
     pub networks: Vec<Network>,
@@ -257,6 +275,14 @@ pub struct Template<Image, Env, Mount, Network> {
     /// What runs beside it in the same replica; `None`: it is alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod: Option<Box<Pod<Image, Env, Mount, Network>>>,
+}
+
+impl<Image, Env, Mount, Network> Template<Image, Env, Mount, Network> {
+    /// Whether it has addresses of its own on bridge networks.
+    #[must_use]
+    pub fn is_bridged(&self) -> bool {
+        !self.host_network && !self.no_network
+    }
 }
 
 /// Which image a template runs.

@@ -86,6 +86,9 @@ pub struct AppSpec {
     /// Further names in the stack's DNS.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub aliases: BTreeSet<String>,
+    /// Its name leads to the replicas themselves and not to an address that stands for them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub headless: bool,
     /// What a Service selects it by.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
@@ -102,6 +105,9 @@ pub struct ServiceSpec {
     pub selector: BTreeMap<String, String>,
     /// Names in the stack's DNS that lead to the Apps.
     pub names: BTreeSet<String>,
+    /// Its names lead to the containers themselves.
+    #[serde(default)]
+    pub headless: bool,
     /// Its ports.
     pub ports: Vec<ServicePort>,
 }
@@ -111,8 +117,14 @@ pub struct ServiceSpec {
 pub struct ServicePort {
     /// The port it is called by.
     pub port: u16,
+    /// Of what kind.
+    #[serde(default)]
+    pub protocol: Protocol,
     /// The host's port that leads to it, if it is published.
     pub publish: Option<HostPort>,
+    /// A port of the host is to be chosen for it.
+    #[serde(default)]
+    pub choose: bool,
     /// Port in the containers.
     pub target: PortTarget,
     /// Where it is written.

@@ -162,6 +162,8 @@ impl<'a> Resolver<'a> {
             depends_on,
             restart: app.restart,
             aliases: app.aliases.clone(),
+            headless: app.headless,
+            services: BTreeMap::new(),
         };
         self.out.desired.workloads.insert(object.key.clone(), workload);
     }

@@ -256,7 +256,9 @@ fn states(observed: &ObservedState) -> BTreeMap<&ContainerId, ContainerState> {
 }
 
 fn leads_to(table: &EndpointTable, address: Ipv4Addr) -> bool {
+    let served = table.services.iter().any(|service| service.leads_to().any(|replica| replica == address));
     let address = IpAddr::V4(address);
-    table.listeners.iter().any(|listener| listener.backends.iter().any(|backend| backend.ip() == address))
+    served
+        || table.listeners.iter().any(|listener| listener.backends.iter().any(|backend| backend.ip() == address))
         || table.zones.values().flat_map(BTreeMap::values).flatten().any(|named| *named == address)
 }

@@ -121,7 +121,7 @@ impl<'a> Pass<'a> {
         if let Some(obstacle) = self.obstacle_of(&format!("create {id}")) {
             return Some(obstacle);
         }
-        if !make.template.host_network
+        if make.template.is_bridged()
             && let Some(obstacle) = self.network_obstacle(make, freed)
         {
             return Some(obstacle);
@@ -175,9 +175,10 @@ impl<'a> Pass<'a> {
             }
             after.extend(self.volume_step(config, make.object, make.source));
         }
-        let network = match make.template.host_network {
-            true => NetworkMode::Host,
-            false => {
+        let network = match (make.template.host_network, make.template.no_network) {
+            (true, _) => NetworkMode::Host,
+            (false, true) => NetworkMode::None,
+            (false, false) => {
                 let mode = self.take_addresses(make, &mut after)?;
                 let view = self.view_of(mode.addresses().map(|(network, _)| network));
                 self.views.insert(id.clone(), view);

@@ -2,15 +2,16 @@
 //! is ready and stays; what this plan stops is left out, and is stopped only after the table without it is in force.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use runtime::id::NetworkName;
-use runtime::runtime::{ContainerState, EndpointTable, Listener};
+use runtime::runtime::{ContainerState, EndpointTable, Listener, Service};
 
 use super::bug::Bug;
 use super::name::label;
 use super::network::networks_of;
 use super::pass::{Obstacle, Pass};
+use super::service::Services;
 use super::{Action, Reason};
 use crate::model::{DesiredState, Hold, ObjectKey, Workload};
 
@@ -39,10 +40,14 @@ pub(super) fn plan_endpoints(pass: &mut Pass<'_>) {
 
 fn table(pass: &mut Pass<'_>) -> EndpointTable {
     let mut table = EndpointTable::default();
+    let mut services = Services::default();
     let (desired, observed) = (pass.desired, pass.observed);
     for (key, app) in &desired.workloads {
-        let mut ready = add_names(pass, key, app, &mut table);
+        let (mut ready, on) = add_names(pass, key, app, &mut table);
         ready.sort_unstable();
+        for (network, ready) in on {
+            services.add(pass, key, app, &network, &ready);
+        }
         for port in &app.ports {
             if let Some(obstacle) = pass.obstacle_of(&Action::listener_subject(port.at)) {
                 pass.blocked(key, obstacle);
@@ -54,12 +59,14 @@ fn table(pass: &mut Pass<'_>) -> EndpointTable {
         }
     }
     for (key, app) in &desired.workloads {
-        add_aliases(key, app, desired, &mut table);
+        add_aliases(key, app, desired, &mut table, &mut services);
     }
+    table.services = services.into_table();
     add_full_names(desired, &mut table);
     if !desired.holds.is_empty() || !pass.kept.is_empty() {
         add_kept(pass, &mut table);
     }
+    table.services.sort();
     table.listeners.sort();
     table.listeners.dedup_by(|a, b| a.at == b.at);
     for (id, container) in &observed.containers {
@@ -82,11 +89,16 @@ struct Slot {
 }
 
 /// Adds an App's name and its replicas' names to the zones of its networks; returns the addresses that are ready, on the
-/// networks that lead out.
-fn add_names(pass: &Pass<'_>, key: &ObjectKey, app: &Workload, table: &mut EndpointTable) -> Vec<IpAddr> {
+/// networks that lead out, and on each of its networks.
+fn add_names(
+    pass: &Pass<'_>,
+    key: &ObjectKey,
+    app: &Workload,
+    table: &mut EndpointTable,
+) -> (Vec<IpAddr>, BTreeMap<NetworkName, Vec<IpAddr>>) {
     let mut ready = Vec::new();
-    if app.template.host_network {
-        return ready;
+    if !app.template.is_bridged() {
+        return (ready, BTreeMap::new());
     }
     // Replica by replica: those ready, else whoever runs, so that members of a cluster find each other before they are.
     let mut slots: BTreeMap<(&NetworkName, u32), Slot> = BTreeMap::new();
@@ -118,11 +130,15 @@ fn add_names(pass: &Pass<'_>, key: &ObjectKey, app: &Workload, table: &mut Endpo
     for network in &own {
         all.entry(network).or_default();
     }
+    let mut on = BTreeMap::new();
     for (network, mut addresses) in all {
         addresses.sort_unstable();
-        zone(table, network).insert(key.name.clone(), addresses);
+        zone(table, network).insert(key.name.clone(), addresses.clone());
+        if own.contains(network) {
+            on.insert(network.clone(), addresses);
+        }
     }
-    ready
+    (ready, on)
 }
 
 fn zone<'t>(table: &'t mut EndpointTable, network: &NetworkName) -> &'t mut BTreeMap<String, Vec<IpAddr>> {
@@ -133,8 +149,14 @@ fn zone<'t>(table: &'t mut EndpointTable, network: &NetworkName) -> &'t mut BTre
 }
 
 /// Adds the further names of an App, which others may share; the name of an App itself is always its own.
-fn add_aliases(key: &ObjectKey, app: &Workload, desired: &DesiredState, table: &mut EndpointTable) {
-    if app.template.host_network || app.aliases.is_empty() && app.template.networks.is_empty() {
+fn add_aliases(
+    key: &ObjectKey,
+    app: &Workload,
+    desired: &DesiredState,
+    table: &mut EndpointTable,
+    services: &mut Services,
+) {
+    if !app.template.is_bridged() || app.aliases.is_empty() && app.template.networks.is_empty() {
         return;
     }
     for (n, network) in networks_of(&app.template, &key.stack).iter().enumerate() {
@@ -146,6 +168,7 @@ fn add_aliases(key: &ObjectKey, app: &Workload, desired: &DesiredState, table: &
             if namesake.is_some_and(|other| networks_of(&other.template, &key.stack).contains(network)) {
                 continue;
             }
+            services.alias(network, &key.name, alias);
             let addresses = zone.entry(alias.clone()).or_default();
             addresses.extend(own.iter().copied());
             addresses.sort_unstable();
@@ -169,6 +192,11 @@ fn add_full_names(desired: &DesiredState, table: &mut EndpointTable) {
         for (name, addresses) in full {
             zone.entry(name).or_insert(addresses);
         }
+        for service in table.services.iter_mut().filter(|service| service.network == network) {
+            let short = service.names.iter().filter(|name| !name.ends_with(&suffix));
+            let full: Vec<String> = short.map(|name| format!("{name}{suffix}")).collect();
+            service.names.extend(full);
+        }
     }
 }
 
@@ -185,6 +213,19 @@ fn add_kept(pass: &Pass<'_>, table: &mut EndpointTable) {
         let is_taken = table.listeners.iter().any(|l| l.at == listener.at);
         if !is_taken && (all_held || !backends.is_empty()) {
             table.listeners.push(Listener { backends, ..listener.clone() });
+        }
+    }
+    for service in &in_force.services {
+        let is_held = |address: &Ipv4Addr| held.contains(&IpAddr::V4(*address));
+        let is_taken = |other: &Service| {
+            other.network == service.network && (other.address == service.address || other.names == service.names)
+        };
+        let mut kept = service.clone();
+        kept.backends.retain(is_held);
+        kept.ports.iter_mut().for_each(|port| port.backends.retain(|backend| is_held(backend.ip())));
+        let leads_somewhere = kept.leads_to().next().is_some();
+        if !table.services.iter().any(is_taken) && (all_held || leads_somewhere) {
+            table.services.push(kept);
         }
     }
     for (network, names) in &in_force.zones {

@@ -6,6 +6,7 @@ use std::net::Ipv4Addr;
 
 use runtime::id::{ContainerId, NetworkName};
 use runtime::network::ipam::{self, Subnet};
+use runtime::network::ruleset::services;
 use runtime::runtime::{ContainerState, NetworkAddress, NetworkConfig, NetworkMode};
 
 use super::bug::Bug;
@@ -35,6 +36,8 @@ struct Net {
     shunned: BTreeSet<Ipv4Addr>,
     /// Addresses that manifests ask for by number.
     reserved: BTreeSet<Ipv4Addr>,
+    /// Addresses that stand for Apps, in the table in force and in this plan's.
+    services: BTreeSet<Ipv4Addr>,
     /// This plan makes a container on it.
     taken: bool,
     attached: Vec<ContainerId>,
@@ -68,6 +71,9 @@ impl Networks {
                     net.shunned.insert(address);
                 }
             }
+        }
+        for service in observed.published.iter().flat_map(|table| &table.services) {
+            nets.entry(service.network.clone()).or_default().services.insert(service.address);
         }
         let mut all = Self { subnets, nets };
         all.reserve(desired);
@@ -110,6 +116,37 @@ impl Networks {
     }
 }
 
+impl Networks {
+    /// The address that stands for `name` on a network: the one it `had`, else one of its own choosing, so that it would
+    /// be the same if nobody remembered. `None` where there is no room for such addresses.
+    pub(super) fn service_address(
+        &mut self,
+        network: &NetworkName,
+        name: &str,
+        had: Option<Ipv4Addr>,
+    ) -> Option<Ipv4Addr> {
+        let net = self.nets.get_mut(network)?;
+        let config = net.config.as_ref()?;
+        let places: Vec<Ipv4Addr> = services::places(subnet_of(config)).collect();
+        let is_free = |address: &Ipv4Addr| *address != config.gateway && !net.shunned.contains(address);
+        if let Some(address) = had.filter(|address| places.contains(address) && is_free(address)) {
+            return Some(address);
+        }
+        let first = label_hash(name) % places.len().max(1);
+        let mut candidates = places[first..].iter().chain(&places[..first]);
+        let address = *candidates.find(|address| is_free(address) && !net.services.contains(address))?;
+        net.services.insert(address);
+        Some(address)
+    }
+}
+
+/// A number that differs between names.
+fn label_hash(name: &str) -> usize {
+    // FNV-1a, 32 bits.
+    let hash = name.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    hash as usize
+}
+
 fn subnet_of(config: &NetworkConfig) -> Subnet {
     Subnet::containing(config.gateway, config.prefix_len)
 }
@@ -138,10 +175,10 @@ pub(super) fn plan_networks<'a>(pass: &mut Pass<'a>) {
     let mut stack_before: Option<&str> = None;
     // One that wants the host's may have to go back to a revision that had its stack's (simulation seed 8923).
     let revisions = &pass.observed.revisions;
-    let goes_back = |key: &ObjectKey| revisions.get(key).into_iter().flatten().any(|r| !r.template.host_network);
-    let is_bridged = |key: &ObjectKey, app: &Workload| !app.template.host_network || goes_back(key);
+    let goes_back = |key: &ObjectKey| revisions.get(key).into_iter().flatten().any(|r| r.template.is_bridged());
+    let is_bridged = |key: &ObjectKey, app: &Workload| app.template.is_bridged() || goes_back(key);
     let apps = pass.desired.workloads.iter().filter(|(key, app)| app.replicas > 0 && is_bridged(key, app));
-    let jobs = pass.desired.jobs.iter().filter(|(_, job)| !job.template.host_network);
+    let jobs = pass.desired.jobs.iter().filter(|(_, job)| job.template.is_bridged());
     let apps = apps.map(|(key, app)| (key, &app.template, &app.source));
     for (key, template, source) in apps.chain(jobs.map(|(key, job)| (key, &job.template, &job.source))) {
         if !template.networks.is_empty() {
@@ -267,6 +304,7 @@ impl<'a> Pass<'a> {
         }
         // Broadcast, network and gateway are not for containers.
         let size = (1_usize << (32 - config.prefix_len.min(31))) - 3;
+        let size = size.saturating_sub(net.services.len());
         (net.live.union(&net.reserved).count() > size || net.live.len() >= size).then(full)
     }
 
@@ -316,7 +354,7 @@ impl Net {
     fn take(&mut self, fixed: Option<Ipv4Addr>) -> Option<Ipv4Addr> {
         let config = self.config.as_ref()?;
         let subnet = subnet_of(config);
-        let pick = |used: &BTreeSet<Ipv4Addr>| ipam::pick_address(subnet, config.gateway, used);
+        let pick = |used: &BTreeSet<Ipv4Addr>| ipam::pick_address(subnet, config.gateway, &(used | &self.services));
         let address = fixed.or_else(|| pick(&self.shunned)).or_else(|| {
             if self.reserved.is_empty() { pick(&self.live) } else { pick(&(&self.live | &self.reserved)) }
         })?;

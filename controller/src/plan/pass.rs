@@ -91,7 +91,8 @@ impl<'a> Pass<'a> {
         let in_force = observed.published.as_ref().map(|table| {
             let backends = table.listeners.iter().flat_map(|l| l.backends.iter().map(std::net::SocketAddr::ip));
             let named = table.zones.values().flat_map(BTreeMap::values).flatten().copied();
-            backends.chain(named).collect()
+            let served = table.services.iter().flat_map(runtime::runtime::Service::leads_to).map(IpAddr::V4);
+            backends.chain(named).chain(served).collect()
         });
         let mut pass = Self {
             desired,

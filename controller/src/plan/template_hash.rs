@@ -95,6 +95,7 @@ pub(super) fn fields(template: &ContainerTemplate) -> BTreeMap<String, String> {
     let flag = |set: bool| set.then(|| "true".to_owned());
     put("init", flag(template.init));
     put("hostNetwork", flag(template.host_network));
+    put("noNetwork", flag(template.no_network));
     put("tty", flag(template.tty));
     for (name, value) in template.tuning.fields() {
         put(&name, Some(value));

@@ -7,5 +7,6 @@ mod golden_job;
 mod golden_network;
 mod golden_pod;
 mod golden_restart;
+mod golden_service;
 mod property;
 mod world;

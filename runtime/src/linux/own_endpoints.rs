@@ -8,6 +8,7 @@ use std::sync::{Arc, PoisonError};
 use super::{LinuxRuntime, durable};
 use crate::error::{Error, Result, chain};
 use crate::id::ContainerId;
+use crate::network;
 use crate::runtime::{ContainerConfig, ContainerState, DnsView, EndpointTable, HostPort, Listener, NetworkMode};
 
 /// How long a new connection waits for a program that is just starting, in milliseconds.
@@ -23,6 +24,7 @@ impl LinuxRuntime {
         if let Err(error) = crate::supervisor::write_record(&self.planned_file(), planned) {
             tracing::warn!(error = chain(&error), "the table of ports is in force, but not written down");
         }
+        let planned = &self.with_services(planned.clone())?;
         let own = self.live_own(None)?;
         if own.is_empty() {
             return self.switchboard.set_table(planned);
@@ -53,7 +55,7 @@ impl LinuxRuntime {
         if !self.containers.list()?.iter().any(publishes) {
             return Ok(());
         }
-        let planned = self.planned_table();
+        let planned = self.with_services(self.planned_table())?;
         let own = self.live_own(starting)?;
         let is_it = |config: &Arc<ContainerConfig>| Some(&config.id) == starting;
         let wanted: Vec<HostPort> =
@@ -81,6 +83,15 @@ impl LinuxRuntime {
             }
         }
         refused.map_or(Ok(()), Err)
+    }
+
+    /// A table whose service addresses are in force; without them where the host cannot have them, so that names lead to
+    /// replicas.
+    fn with_services(&self, mut table: EndpointTable) -> Result<EndpointTable> {
+        if !network::services::publish(&self.layout, &table.services)? {
+            table.services.clear();
+        }
+        Ok(table)
     }
 
     /// Containers that publish by themselves and run, or are about to; `last` comes last.

@@ -20,6 +20,15 @@ pub(super) struct Bridge {
     pub(super) mac: [u8; 6],
     pub(super) address: Ipv4Addr,
     pub(super) prefix_len: u8,
+    /// Further addresses, each alone.
+    pub(super) services: BTreeSet<Ipv4Addr>,
+}
+
+impl Bridge {
+    fn addresses(&self) -> BTreeSet<(Ipv4Addr, u8)> {
+        let services = self.services.iter().map(|address| (*address, 32));
+        services.chain([(self.address, self.prefix_len)]).collect()
+    }
 }
 
 /// The kernel's links and addresses at one moment.
@@ -34,13 +43,12 @@ impl Snapshot {
         Ok(Self { links: netlink.links()?, addresses: netlink.addresses()? })
     }
 
-    /// Whether this bridge is as it should be: up, with exactly its address.
+    /// Whether this bridge is as it should be: up, with exactly its addresses.
     pub(super) fn holds(&self, bridge: &Bridge) -> bool {
         let is_ours = |l: &&Link| l.name == bridge.name && l.kind.as_deref() == Some("bridge") && l.up;
         let Some(link) = self.links.iter().find(is_ours) else { return false };
-        let mut addresses = self.addresses.iter().filter(|a| a.index == link.index);
-        addresses.next().is_some_and(|a| (a.address, a.prefix_len) == (bridge.address, bridge.prefix_len))
-            && addresses.next().is_none()
+        let addresses = self.addresses.iter().filter(|a| a.index == link.index);
+        addresses.map(|a| (a.address, a.prefix_len)).collect::<BTreeSet<_>>() == bridge.addresses()
     }
 
     /// Names of links that begin like this.
@@ -85,13 +93,27 @@ pub(super) fn ensure(netlink: &mut Netlink, bridge: &Bridge) -> Result<()> {
         return Err(Error::Conflict(format!("interface {name} exists and is not a bridge")));
     }
     close_ipv6(name)?;
-    for other in netlink.addresses()?.iter().filter(|a| a.index == link.index) {
-        if (other.address, other.prefix_len) != (bridge.address, bridge.prefix_len) {
-            netlink.delete_address(link.index, other.address, other.prefix_len)?;
-        }
-    }
-    netlink.add_address(link.index, bridge.address, bridge.prefix_len)?;
+    ensure_addresses(netlink, bridge)?;
     netlink.set_up(link.index)
+}
+
+/// Makes a bridge have exactly its addresses.
+///
+/// # Errors
+/// `Conflict` when there is no such bridge; `Io`.
+pub(super) fn ensure_addresses(netlink: &mut Netlink, bridge: &Bridge) -> Result<()> {
+    let name = &bridge.name;
+    let link = netlink.link(name)?.ok_or_else(|| Error::Conflict(format!("there is no bridge {name}")))?;
+    let found = netlink.addresses()?.into_iter().filter(|a| a.index == link.index);
+    let found: BTreeSet<_> = found.map(|a| (a.address, a.prefix_len)).collect();
+    let wanted = bridge.addresses();
+    for (address, prefix_len) in found.difference(&wanted) {
+        netlink.delete_address(link.index, *address, *prefix_len)?;
+    }
+    for (address, prefix_len) in wanted.difference(&found) {
+        netlink.add_address(link.index, *address, *prefix_len)?;
+    }
+    Ok(())
 }
 
 /// Attaches those of these links that exist and are not attached or not up: somebody took the bridge from under them.

@@ -8,6 +8,9 @@ use crate::layout::Layout;
 use crate::runtime::Finding;
 use crate::{Error, Result};
 
+/// `NF_INET_FORWARD`.
+const FORWARD: u32 = 2;
+
 /// Looks for obstacles. Empty on a plain host, and where no network of ours could meet one.
 ///
 /// # Errors
@@ -18,7 +21,7 @@ pub fn findings(layout: &Layout) -> Result<Vec<Finding>> {
     if networks.is_empty() {
         return Ok(found);
     }
-    match nftables::filter_chains() {
+    match in_the_way() {
         Ok(chains) => found.extend(foreign_drops(layout, &chains, bridge_nf()?)),
         Err(Error::Unsupported(what)) => found.push(Finding {
             what,
@@ -34,22 +37,53 @@ pub fn findings(layout: &Layout) -> Result<Vec<Finding>> {
             fix: "check `iptables-legacy -S FORWARD`".to_owned(),
         });
     }
-    if !forward::is_on()? && networks.iter().any(|n| !n.internal) {
+    if !forward::is_on()? {
         found.push(Finding {
             what: "net.ipv4.ip_forward is 0 although networks need it".to_owned(),
-            effect: "containers reach nothing outside their network".to_owned(),
+            effect: "containers reach nothing outside their network, nor services inside".to_owned(),
             fix: "sysctl net.ipv4.ip_forward=1".to_owned(),
         });
     }
     Ok(found)
 }
 
+/// Chains on the input and forward hooks but for those that somebody made accept what is ours.
+fn in_the_way() -> Result<Vec<nftables::ForeignChain>> {
+    let mut chains = nftables::filter_chains()?;
+    let mut error = None;
+    chains.retain(|chain| {
+        let lets_through = chain.drops && chain.hook == FORWARD;
+        let accepts = if lets_through { nftables::accepts(chain, ruleset::BRIDGES) } else { Ok(false) };
+        !accepts.unwrap_or_else(|e| {
+            error = Some(e);
+            false
+        })
+    });
+    error.map_or(Ok(chains), Err)
+}
+
+/// Whether some foreign chain drops by policy what is forwarded.
+///
+/// # Errors
+/// `Unsupported` without nf_tables; `Io`.
+pub(super) fn foreign_forward_drop(layout: &Layout) -> Result<bool> {
+    let chains = in_the_way()?;
+    Ok(foreign(layout, &chains).any(|chain| chain.hook == FORWARD))
+}
+
+/// Chains of others whose policy drops.
+fn foreign<'a>(
+    layout: &Layout,
+    chains: &'a [nftables::ForeignChain],
+) -> impl Iterator<Item = &'a nftables::ForeignChain> {
+    let own = ruleset::table_name(&super::tag(layout));
+    let is_ours = move |table: &str| table == own || table == ruleset::FORWARD_GUARD_TABLE;
+    chains.iter().filter(move |c| c.drops && c.family != "ip6" && !is_ours(&c.table))
+}
+
 /// Chains of others whose policy drops: our accept cannot overrule them, each hook's chains must all agree.
 fn foreign_drops(layout: &Layout, chains: &[nftables::ForeignChain], bridge_nf: bool) -> Vec<Finding> {
-    const FORWARD: u32 = 2;
-    let ours = |table: &str| table == ruleset::table_name(&super::tag(layout)) || table == ruleset::FORWARD_GUARD_TABLE;
-    let drops = chains.iter().filter(|c| c.drops && c.family != "ip6" && !ours(&c.table));
-    drops
+    foreign(layout, chains)
         .map(|c| {
             let what = format!("chain `{}` of table `{} {}` drops what it does not accept", c.chain, c.family, c.table);
             let at = format!("{} {} {}", c.family, c.table, c.chain);
@@ -64,7 +98,10 @@ fn foreign_drops(layout: &Layout, chains: &[nftables::ForeignChain], bridge_nf: 
             };
             Finding {
                 what,
-                effect: format!("containers reach nothing outside their network{inside}"),
+                effect: format!(
+                    "containers reach nothing outside their network{inside}; names lead to replicas, not to service \
+                     addresses"
+                ),
                 fix: format!(
                     "nft insert rule {at} iifname \"bx-*\" accept; nft insert rule {at} oifname \"bx-*\" accept"
                 ),
@@ -104,7 +141,7 @@ mod tests {
         assert_eq!(found.len(), 2, "{found:?}");
         assert_eq!(found[0].what, "chain `FORWARD` of table `ip filter` drops what it does not accept");
         assert!(found[0].effect.contains("nor their neighbours"), "{found:?}");
-        assert!(foreign_drops(&layout, &chains[1..2], false)[0].effect.ends_with("outside their network"));
+        assert!(foreign_drops(&layout, &chains[1..2], false)[0].effect.contains("outside their network; names"));
         assert!(found[1].fix.starts_with("nft insert rule inet firewalld filter_INPUT"), "{found:?}");
     }
 }

@@ -206,6 +206,7 @@ impl Netlink {
     }
 
     /// Lets only frames with this hardware address in by a bridge's port: nothing is learned there (`bridge(8)`, "locked").
+    /// They may leave by the port they came in by: a service that leads a container to itself (`hairpin`).
     ///
     /// # Errors
     /// `Io`.
@@ -215,6 +216,7 @@ impl Netlink {
         let station = Message::station(libc::RTM_NEWNEIGH, index).replace().bytes(libc::NDA_LLADDR, &mac);
         self.request(station, |_, _| {}).doing(doing)?;
         let message = Message::port(libc::RTM_SETLINK, index).nested(message::IFLA_PROTINFO | NLA_F_NESTED, |port| {
+            let port = port.bytes(message::BRPORT_HAIRPIN, &[1]);
             port.bytes(message::BRPORT_LEARNING, &[0]).bytes(message::BRPORT_LOCKED, &[1])
         });
         self.request(message, |_, _| {}).doing(doing)

@@ -4,11 +4,14 @@
 
 use rustix::net::netlink::NETFILTER;
 
-use super::ipam::Subnet;
 use super::netlink::{self, ACK, APPEND, CREATE, DUMP, Message, REQUEST, Socket, attribute, text};
-use super::ruleset::{Chain, Family, Header, Interface, Match, Place, Rule, Ruleset, SAME, Set, Verdict};
-use crate::runtime::Protocol;
+use super::ruleset::{Chain, Family, Hook, Rule, Ruleset};
 use crate::{Error, Result};
+
+mod elements;
+mod encode;
+
+pub(super) use elements::{are_loaded, update};
 
 const NFPROTO_UNSPEC: u8 = 0;
 const NFPROTO_INET: u8 = 1;
@@ -24,19 +27,8 @@ const NEWCHAIN: u16 = 3;
 const GETCHAIN: u16 = 4;
 const NEWRULE: u16 = 6;
 const GETRULE: u16 = 7;
-const NEWSET: u16 = 9;
-const NEWSETELEM: u16 = 12;
 /// Bytes of `struct nfgenmsg` in front of the attributes.
 const GENERIC_BYTES: usize = 4;
-const REGISTER: u32 = 1;
-/// The second four bytes of [`REGISTER`], `NFT_REG32_01`.
-const REGISTER_NEXT: u32 = 9;
-const CMP_EQ: u32 = 0;
-const CMP_NEQ: u32 = 1;
-/// `NF_CT_STATE_BIT` of established and related.
-const CT_ESTABLISHED_RELATED: u32 = 2 | 4;
-/// `IFNAMSIZ`.
-const NAME_BYTES: usize = 16;
 
 /// A base chain that somebody else hooked in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,8 +53,8 @@ pub(super) fn replace(rulesets: &[Ruleset]) -> Result<()> {
         batch.family = family(ruleset.family);
         batch.delete_table(&ruleset.table);
         batch.table(&ruleset.table);
-        for set in &ruleset.sets {
-            batch.set(&ruleset.table, set);
+        for (id, set) in (1..).zip(&ruleset.sets) {
+            batch.set(&ruleset.table, id, set);
         }
         for chain in &ruleset.chains {
             batch.chain(&ruleset.table, chain);
@@ -134,6 +126,33 @@ pub(super) fn filter_chains() -> Result<Vec<ForeignChain>> {
     Ok(chains)
 }
 
+/// Whether a foreign chain has rules of its own that accept whatever comes in, and whatever goes out, by interfaces that
+/// begin like this: somebody did what a finding told.
+///
+/// # Errors
+/// As [`replace`].
+pub(super) fn accepts(chain: &ForeignChain, prefix: &str) -> Result<bool> {
+    const IIFNAME: u32 = 6;
+    const OIFNAME: u32 = 7;
+    let of = match chain.family {
+        "inet" => NFPROTO_INET,
+        "ip" => NFPROTO_IPV4,
+        "bridge" => NFPROTO_BRIDGE,
+        _ => NFPROTO_IPV6,
+    };
+    let mut request = message(GETRULE, REQUEST | DUMP, 1, of);
+    request.string(1, &chain.table).string(2, &chain.chain);
+    let mut accepted = Vec::new();
+    dump(request, |_, attrs| {
+        let of = |kind| attribute(attrs, kind);
+        if of(1).map(text).as_deref() == Some(&chain.table) && of(2).map(text).as_deref() == Some(&chain.chain) {
+            accepted.extend(of(4).and_then(|list| encode::accepted_interface(list, prefix)));
+        }
+    })
+    .map_err(|source| unsupported("list firewall rules", source))?;
+    Ok([IIFNAME, OIFNAME].iter().all(|key| accepted.contains(key)))
+}
+
 fn dump(request: Message, mut each: impl FnMut(u8, &[u8])) -> std::io::Result<()> {
     Socket::open(Some(NETFILTER))?.dump(&request.finish(), |body| {
         if let Some((generic, attrs)) = body.split_at_checked(GENERIC_BYTES) {
@@ -146,6 +165,14 @@ fn dump(request: Message, mut each: impl FnMut(u8, &[u8])) -> std::io::Result<()
 fn comment_of(user_data: &[u8]) -> Option<String> {
     let [0, len, rest @ ..] = user_data else { return None };
     rest.get(..usize::from(*len)).map(text)
+}
+
+/// nf_tables' number of a family.
+fn family(family: Family) -> u8 {
+    match family {
+        Family::Inet => NFPROTO_INET,
+        Family::Bridge => NFPROTO_BRIDGE,
+    }
 }
 
 fn unsupported(doing: &str, source: std::io::Error) -> Error {
@@ -219,41 +246,13 @@ impl Batch {
         });
     }
 
-    /// Pairs of bytes, each byte in a register of its own. To `nft` they are pairs of protocol numbers, the one type of
-    /// its types that has one byte and is good for any of them.
-    fn set(&mut self, table: &str, set: &Set) {
-        const CONSTANT: u32 = 2;
-        const INET_PROTO: u32 = 12;
-        let len = u32::try_from(set.pairs.len()).expect("a set of ours has at most some hundreds of members");
-        self.push(NEWSET, CREATE, |m| {
-            m.string(1, table).string(2, set.name).be32(3, CONSTANT).be32(4, (INET_PROTO << 6) | INET_PROTO).be32(5, 8);
-            m.nested(9, |m| {
-                m.be32(1, len);
-            });
-            m.be32(10, 1);
-        });
-        self.push(NEWSETELEM, CREATE, |m| {
-            m.string(1, table).string(2, set.name);
-            m.nested(3, |m| {
-                for [a, b] in &set.pairs {
-                    m.nested(1, |m| {
-                        m.nested(1, |m| {
-                            m.attribute(1, &[*a, 0, 0, 0, *b, 0, 0, 0]);
-                        });
-                    });
-                }
-            });
-            m.be32(4, 1);
-        });
-    }
-
     fn chain(&mut self, table: &str, chain: &Chain) {
         let hook = match chain.hook {
-            super::ruleset::Hook::Prerouting | super::ruleset::Hook::Port => 0,
-            super::ruleset::Hook::Input => 1,
-            super::ruleset::Hook::Forward => 2,
-            super::ruleset::Hook::Output => 3,
-            super::ruleset::Hook::Postrouting => 4,
+            Hook::Prerouting | Hook::Port | Hook::Redirect => 0,
+            Hook::Input | Hook::Early => 1,
+            Hook::Forward => 2,
+            Hook::Output | Hook::RedirectOutput => 3,
+            Hook::Postrouting => 4,
         };
         self.push(NEWCHAIN, CREATE, |m| {
             m.string(1, table).string(3, chain.hook.name());
@@ -272,181 +271,15 @@ impl Batch {
             m.string(1, table).string(2, chain);
             m.nested(4, |m| {
                 for condition in &rule.matches {
-                    encode_match(m, condition);
+                    encode::encode_match(m, condition);
                 }
-                encode_verdict(m, rule.verdict);
+                encode::encode_verdict(m, rule.verdict);
             });
             let comment = rule.comment.as_bytes();
             let len = u8::try_from(comment.len() + 1).expect("comments are at most 127 bytes");
             m.attribute(7, &[&[0, len], comment, &[0]].concat());
         });
     }
-}
-
-fn expression(m: &mut Message, name: &str, fill: impl FnOnce(&mut Message)) {
-    m.nested(1, |m| {
-        m.string(1, name).nested(2, fill);
-    });
-}
-
-fn encode_match(m: &mut Message, condition: &Match) {
-    match condition {
-        Match::Input(interface) => encode_interface(m, 6, interface),
-        Match::Output(interface) => encode_interface(m, 7, interface),
-        Match::Source { subnet, inside } => encode_address(m, 12, *subnet, *inside),
-        Match::Destination(subnet) => encode_address(m, 16, *subnet, true),
-        Match::Ipv6 => encode_family(m, NFPROTO_IPV6),
-        Match::Transport(protocol) => {
-            encode_meta(m, 16);
-            encode_compare(m, CMP_EQ, &[transport(*protocol)]);
-        }
-        Match::Bytes { at, value } => {
-            encode_payload(m, *at, REGISTER);
-            encode_compare(m, CMP_EQ, value);
-        }
-        Match::Same(a, b) => {
-            encode_payload(m, *a, REGISTER);
-            encode_payload(m, *b, REGISTER_NEXT);
-            expression(m, "lookup", |m| {
-                m.string(1, SAME).be32(2, REGISTER).be32(4, 1);
-            });
-        }
-        Match::Transparent => {
-            expression(m, "socket", |m| {
-                m.be32(1, 0).be32(2, REGISTER);
-            });
-            encode_compare(m, CMP_EQ, &[1]);
-        }
-        Match::Established => {
-            expression(m, "ct", |m| {
-                m.be32(1, REGISTER).be32(2, 0);
-            });
-            // Connection tracking state is a number in host order.
-            encode_mask(m, &CT_ESTABLISHED_RELATED.to_ne_bytes());
-            encode_compare(m, CMP_NEQ, &[0; 4]);
-        }
-    }
-}
-
-fn encode_interface(m: &mut Message, key: u32, interface: &Interface) {
-    encode_meta(m, key);
-    let mut name = interface.name.as_bytes().to_vec();
-    if !interface.prefix {
-        name.resize(NAME_BYTES, 0);
-    }
-    encode_compare(m, if interface.is { CMP_EQ } else { CMP_NEQ }, &name);
-}
-
-/// An IPv4 address at an offset of the network header; in an inet table the family must be asked first.
-fn encode_address(m: &mut Message, offset: u32, subnet: Subnet, inside: bool) {
-    encode_family(m, NFPROTO_IPV4);
-    expression(m, "payload", |m| {
-        m.be32(1, REGISTER).be32(2, 1).be32(3, offset).be32(4, 4);
-    });
-    encode_mask(m, &subnet.mask().octets());
-    encode_compare(m, if inside { CMP_EQ } else { CMP_NEQ }, &subnet.base().octets());
-}
-
-fn encode_payload(m: &mut Message, at: Place, register: u32) {
-    let base = match at.header {
-        Header::Link => 0,
-        Header::Network => 1,
-        Header::Transport => 2,
-    };
-    expression(m, "payload", |m| {
-        m.be32(1, register).be32(2, base).be32(3, at.offset.into()).be32(4, at.len.into());
-    });
-}
-
-/// Two bytes of the transport header, with the checksum made right (`NFT_PAYLOAD_CSUM_INET`).
-fn encode_port(m: &mut Message, offset: u8, port: u16, protocol: Protocol) {
-    let checksum_at = if protocol.is_tcp() { 16 } else { 6 };
-    expression(m, "immediate", |m| {
-        m.be32(1, REGISTER);
-        m.nested(2, |m| {
-            m.attribute(1, &port.to_be_bytes());
-        });
-    });
-    expression(m, "payload", |m| {
-        m.be32(5, REGISTER).be32(2, 2).be32(3, offset.into()).be32(4, 2).be32(6, 1).be32(7, checksum_at);
-    });
-}
-
-fn transport(protocol: Protocol) -> u8 {
-    match protocol {
-        Protocol::Tcp => 6,
-        Protocol::Udp => 17,
-    }
-}
-
-fn family(family: Family) -> u8 {
-    match family {
-        Family::Inet => NFPROTO_INET,
-        Family::Bridge => NFPROTO_BRIDGE,
-    }
-}
-
-fn encode_family(m: &mut Message, family: u8) {
-    encode_meta(m, 15);
-    encode_compare(m, CMP_EQ, &[family]);
-}
-
-fn encode_meta(m: &mut Message, key: u32) {
-    expression(m, "meta", |m| {
-        m.be32(1, REGISTER).be32(2, key);
-    });
-}
-
-fn encode_mask(m: &mut Message, mask: &[u8; 4]) {
-    expression(m, "bitwise", |m| {
-        m.be32(1, REGISTER).be32(2, REGISTER).be32(3, 4);
-        m.nested(4, |m| {
-            m.attribute(1, mask);
-        });
-        m.nested(5, |m| {
-            m.attribute(1, &[0; 4]);
-        });
-    });
-}
-
-fn encode_compare(m: &mut Message, operator: u32, value: &[u8]) {
-    expression(m, "cmp", |m| {
-        m.be32(1, REGISTER).be32(2, operator);
-        m.nested(3, |m| {
-            m.attribute(1, value);
-        });
-    });
-}
-
-fn encode_verdict(m: &mut Message, verdict: Verdict) {
-    let code = match verdict {
-        Verdict::Masquerade => return expression(m, "masq", |_| {}),
-        Verdict::Mark(mark) => return encode_mark(m, mark),
-        Verdict::Port { offset, port, protocol } => return encode_port(m, offset, port, protocol),
-        Verdict::Drop => 0,
-        Verdict::Accept => 1,
-    };
-    expression(m, "immediate", |m| {
-        m.be32(1, 0);
-        m.nested(2, |m| {
-            m.nested(2, |m| {
-                m.be32(1, code);
-            });
-        });
-    });
-}
-
-/// The mark is a number in host order.
-fn encode_mark(m: &mut Message, mark: u32) {
-    expression(m, "immediate", |m| {
-        m.be32(1, REGISTER);
-        m.nested(2, |m| {
-            m.attribute(1, &mark.to_ne_bytes());
-        });
-    });
-    expression(m, "meta", |m| {
-        m.be32(2, 3).be32(3, REGISTER);
-    });
 }
 
 #[cfg(test)]

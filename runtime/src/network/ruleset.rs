@@ -14,9 +14,13 @@ use crate::runtime::Protocol;
 
 pub mod door;
 pub mod ports;
+pub mod services;
+pub mod set;
+
+pub use set::{Element, SAME, Set, Type};
 
 /// Every bridge of every data root begins with this.
-const BRIDGES: &str = "bx-";
+pub(super) const BRIDGES: &str = "bx-";
 /// The link-local range, with every cloud's metadata service (169.254.169.254) in it.
 const LINK_LOCAL: (Ipv4Addr, u8) = (Ipv4Addr::new(169, 254, 0, 0), 16);
 const LOOPBACK: (Ipv4Addr, u8) = (Ipv4Addr::new(127, 0, 0, 0), 8);
@@ -84,6 +88,12 @@ pub enum Hook {
     Forward,
     /// From this host: type filter, priority -150 (mangle).
     Output,
+    /// Before routing: type nat, priority -100 (dstnat).
+    Redirect,
+    /// From this host: type nat, priority -100 (dstnat).
+    RedirectOutput,
+    /// To the host: type filter, priority -10, before other chains of ours.
+    Early,
     /// Leaving: type nat, priority 100 (srcnat).
     Postrouting,
     /// In by a port of a bridge: type filter, priority -300.
@@ -134,6 +144,10 @@ pub enum Match {
     },
     /// Two bytes of it are the same: looked up in [`Set::same_bytes`].
     Same(Place, Place),
+    /// Its destination address is a member of the set.
+    DestinationIn(&'static str),
+    /// Its connection has been given another destination.
+    Redirected,
 }
 
 /// Bytes of a packet.
@@ -158,26 +172,6 @@ pub enum Header {
     Transport,
 }
 
-/// Texts of equal length.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Set {
-    /// Its name in the table.
-    pub name: &'static str,
-    /// Its members: two bytes each.
-    pub pairs: Vec<[u8; 2]>,
-}
-
-impl Set {
-    /// All pairs of equal bytes: the kernel compares bytes of a packet with each other only through a set.
-    #[must_use]
-    pub fn same_bytes() -> Self {
-        Self { name: SAME, pairs: (0..=u8::MAX).map(|byte| [byte, byte]).collect() }
-    }
-}
-
-/// The name of [`Set::same_bytes`].
-pub const SAME: &str = "same";
-
 /// An interface, or a family of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Interface {
@@ -200,6 +194,20 @@ pub enum Verdict {
     Masquerade,
     /// Gets this mark and goes on.
     Mark(u32),
+    /// The sender is told that nobody is there: a reset, or ICMP's "port unreachable".
+    Reject {
+        /// With a reset.
+        reset: bool,
+    },
+    /// Goes to one of `count` destinations, chosen at random and looked up in this map; one that is not there decides nothing.
+    Balance {
+        /// By destination address and number, and by protocol and port where `ports`.
+        map: &'static str,
+        /// How many there are.
+        count: u32,
+        /// Looked up by port, too, and the port is another one.
+        ports: bool,
+    },
     /// Gets these two bytes of its transport header, checksum included, and goes on.
     Port {
         /// From where on in the header: 0 is the source port, 2 the destination port.
@@ -327,9 +335,9 @@ impl Hook {
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
-            Self::Prerouting | Self::Port => "prerouting",
-            Self::Output => "output",
-            Self::Input => "input",
+            Self::Prerouting | Self::Port | Self::Redirect => "prerouting",
+            Self::Output | Self::RedirectOutput => "output",
+            Self::Input | Self::Early => "input",
             Self::Forward => "forward",
             Self::Postrouting => "postrouting",
         }
@@ -339,8 +347,8 @@ impl Hook {
     #[must_use]
     pub fn chain_type(self) -> &'static str {
         match self {
-            Self::Prerouting | Self::Input | Self::Forward | Self::Output | Self::Port => "filter",
-            Self::Postrouting => "nat",
+            Self::Prerouting | Self::Input | Self::Early | Self::Forward | Self::Output | Self::Port => "filter",
+            Self::Postrouting | Self::Redirect | Self::RedirectOutput => "nat",
         }
     }
 
@@ -349,6 +357,8 @@ impl Hook {
     pub fn priority(self) -> i32 {
         match self {
             Self::Prerouting | Self::Output => -150,
+            Self::Redirect | Self::RedirectOutput => -100,
+            Self::Early => -10,
             Self::Port => -300,
             Self::Input | Self::Forward => 0,
             Self::Postrouting => 100,
@@ -360,7 +370,7 @@ impl fmt::Display for Ruleset {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "table {} {} {{", self.family.name(), self.table)?;
         for set in &self.sets {
-            writeln!(f, "\tset {} {{ {} pairs of bytes }}", set.name, set.pairs.len())?;
+            writeln!(f, "\t{set}")?;
         }
         for chain in &self.chains {
             let (hook, kind) = (chain.hook.name(), chain.hook.chain_type());
@@ -385,6 +395,12 @@ impl fmt::Display for Rule {
             Verdict::Drop => f.write_str("drop")?,
             Verdict::Masquerade => f.write_str("masquerade")?,
             Verdict::Mark(mark) => write!(f, "meta mark set {mark:#x}")?,
+            Verdict::Reject { reset: true } => f.write_str("reject with tcp reset")?,
+            Verdict::Reject { reset: false } => f.write_str("reject with icmpx port-unreachable")?,
+            Verdict::Balance { map, count, ports } => {
+                let ports = if ports { ". meta l4proto . th dport " } else { "" };
+                write!(f, "dnat ip to ip daddr {ports}. numgen random mod {count} map @{map}{count}")?;
+            }
             Verdict::Port { offset, port, .. } => write!(f, "@th,{},16 set {port}", u16::from(offset) * 8)?,
         }
         write!(f, " comment \"{}\"", self.comment)
@@ -409,6 +425,8 @@ impl fmt::Display for Match {
                 value.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
             }
             Self::Same(a, b) => write!(f, "{a} . {b} @{SAME}"),
+            Self::DestinationIn(set) => write!(f, "ip daddr @{set}"),
+            Self::Redirected => f.write_str("ct status dnat"),
         }
     }
 }

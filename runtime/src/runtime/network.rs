@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::{AddrParseError, IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{AddrParseError, IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -95,6 +95,47 @@ pub struct EndpointTable {
     pub zones: BTreeMap<NetworkName, BTreeMap<String, Vec<IpAddr>>>,
     /// Which zone answers the container's queries first: its network's search domain.
     pub views: BTreeMap<ContainerId, DnsView>,
+    /// Addresses that stand for several containers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub services: Vec<Service>,
+}
+
+/// An address of a network that leads to whatever is ready behind it, and stays when that changes.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Service {
+    /// Where it is reached.
+    pub network: NetworkName,
+    /// In the network's subnet, the gateway's and no container's; whoever plans picks it and keeps to it.
+    pub address: Ipv4Addr,
+    /// Names that are answered with it instead of with what is in the zone, which `tasks.NAME` is answered with. Where the
+    /// host cannot have such addresses, names lead to what is in the zone.
+    pub names: Vec<String>,
+    /// Ports that lead to others.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<ServicePort>,
+    /// Where all other ports lead, each to itself.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub backends: Vec<Ipv4Addr>,
+}
+
+impl Service {
+    /// Every address it leads to.
+    pub fn leads_to(&self) -> impl Iterator<Item = Ipv4Addr> {
+        let ports = self.ports.iter().flat_map(|port| port.backends.iter().map(|backend| *backend.ip()));
+        self.backends.iter().copied().chain(ports)
+    }
+}
+
+/// A port of a service that leads to another one.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ServicePort {
+    /// Of what kind.
+    #[serde(default, skip_serializing_if = "Protocol::is_tcp")]
+    pub protocol: Protocol,
+    /// Of the service.
+    pub port: u16,
+    /// Where it leads.
+    pub backends: Vec<SocketAddrV4>,
 }
 
 /// What one container sees of the names.

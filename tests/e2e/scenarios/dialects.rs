@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::on_images;
 use crate::http;
-use crate::lab::{Lab, kill};
+use crate::lab::Lab;
 use crate::wait::wait_for;
 use crate::{Result, Scenario, ensure};
 
@@ -98,7 +98,6 @@ fn a_compose_file_runs(lab: &mut Lab) -> Result {
     let all = lab.ok(&["logs"])?;
     ensure!(all.lines().any(|line| line.starts_with("once-1") && line.ends_with("nobody was here")), "{all}");
     ensure!(all.lines().any(|line| line.starts_with("db-1")), "{all}");
-    followed_logs_show_what_comes(lab)?;
     lab.ok(&["up", "-d", &lab.manifests.to_string_lossy()])?;
     let listed = lab.ok(&["ps"])?;
     ensure!(["web-1", "db-1", "cache-1"].iter().all(|replica| listed.contains(replica)), "{listed}");
@@ -108,38 +107,6 @@ fn a_compose_file_runs(lab: &mut Lab) -> Result {
     ensure!(plan["plan"]["steps"].as_array().is_some_and(Vec::is_empty), "a converged project plans {plan}");
     lab.ok(&["down", &lab.manifests.to_string_lossy()])?;
     lab.nothing_is_left()
-}
-
-/// `logs -f` of everything goes on over a container that ends and another that takes its place.
-fn followed_logs_show_what_comes(lab: &Lab) -> Result {
-    let into = lab.dir.join("followed.txt");
-    let file = std::fs::File::create(&into).map_err(|error| error.to_string())?;
-    let mut follower = lab.command(&["logs", "-f", "--tail", "0"]).stdout(file).spawn().map_err(|e| e.to_string())?;
-    let seen = |text: &str| {
-        std::fs::read_to_string(&into)
-            .unwrap_or_default()
-            .lines()
-            .any(|line| line.starts_with("db-1") && line.contains(text))
-    };
-    let said = (|| {
-        for round in ["before", "after"] {
-            wait_for("a line of the database is followed", SOON, || {
-                // A statement that fails is logged by postgres with its text.
-                let statement = format!("select boxship_{round}");
-                lab.boxship(&["exec", "db", "--", "psql", "-U", "postgres", "-c", &statement]);
-                ensure!(seen(&statement), "no line of it yet");
-                Ok(())
-            })?;
-            if round == "before" {
-                let pids = lab.pids("app/db")?;
-                kill(pids.first().ok_or("no database runs")?.1)?;
-            }
-        }
-        Ok(())
-    })();
-    let _ = follower.kill();
-    let _ = follower.wait();
-    said
 }
 
 const KUBERNETES: &str = r#"

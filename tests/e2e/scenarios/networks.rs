@@ -47,6 +47,10 @@ fn services_on_different_networks_are_apart(lab: &mut Lab) -> Result {
     ensure!(open("web", "api")?.trim() == "open" && open("api", "web")?.trim() == "open", "edge joins web and api");
     let links = |of: &str| inside(of, "grep -o 'eth[0-9]' /proc/net/dev | sort | tr '\\n' ' '");
     ensure!(links("api")?.trim() == "eth0 eth1" && links("web")?.trim() == "eth0", "one interface for each network");
+    // One address for the App, which stays, and the replicas' own beside it; on the small network of its own as well.
+    let lookup = |of: &str, name: &str| inside(of, &format!("getent ahostsv4 {name} | awk '{{print $1}}' | sort -u"));
+    let (service, replica) = (lookup("web", "api")?, lookup("web", "api-1")?);
+    ensure!(service != replica && lookup("web", "tasks.api")? == replica, "api is {service}, its replica {replica}");
     // The way out leads through the network that has one, and what is only behind is published all the same.
     let gateway = inside("api", "awk '$2 == \"00000000\" {print $1}' /proc/net/route")?;
     ensure!(gateway.trim() == "eth0", "the way out: {gateway}");
@@ -65,6 +69,7 @@ fn services_on_different_networks_are_apart(lab: &mut Lab) -> Result {
     )?;
     lab.up()?;
     ensure!(ping("api", "10.213.0.9")?.trim() == "+PONG", "the replaced one has its address again");
+    ensure!(lookup("web", "api")? == service, "the App's address stays");
     lab.ok(&["down", &lab.manifests.to_string_lossy()])?;
     lab.nothing_is_left()
 }

@@ -57,7 +57,7 @@ const SERVICE_KEYS: &[Key] = &[
     yes("container_name"),
     yes("hostname"),
     yes("networks"),
-    partly("network_mode", "`host` and `bridge`; with others it has its own address on the stack's network"),
+    partly("network_mode", "`host`, `none` and `bridge`; with others it has its own address on the stack's network"),
     yes("links"),
     yes("user"),
     yes("working_dir"),
@@ -167,7 +167,7 @@ pub(super) const DEPLOY: Section = Section {
             "it runs as a service; a service that others wait for with \
             `service_completed_successfully` runs to completion",
         ),
-        unless("endpoint_mode", &["vip", "dnsrr"], ""),
+        yes("endpoint_mode"),
         no("rollback_config", "the way back goes as the way forward"),
         no("labels", INERT),
         no("placement", "there is one host"),

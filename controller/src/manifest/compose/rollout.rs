@@ -23,6 +23,8 @@ pub(super) struct Rollout {
     pub(super) restart: Restart,
     pub(super) strategy: UpdateStrategy,
     pub(super) resources: Resources,
+    /// Its name leads to the containers themselves.
+    pub(super) headless: bool,
 }
 
 pub(super) fn lower(project: &mut Project<'_>, service: &Entries<'_>) -> Rollout {
@@ -31,6 +33,7 @@ pub(super) fn lower(project: &mut Project<'_>, service: &Entries<'_>) -> Rollout
         restart: service.get("restart").map_or(Restart::Never, |node| restart(project, node)),
         strategy: strategy(project, None),
         resources: Resources::default(),
+        headless: false,
     };
     rollout.resources.memory_bytes = service.get("mem_limit").and_then(|node| bytes(project, "mem_limit", node));
     rollout.resources.cpu_millis = service.get("cpus").and_then(|node| cpus(project, node));
@@ -113,6 +116,13 @@ fn deploy(project: &mut Project<'_>, deploy: &Entries<'_>, rollout: &mut Rollout
                 }
             },
         };
+    }
+    if let Some(node) = deploy.get("endpoint_mode") {
+        match project.reader.text("endpoint_mode", node).as_deref() {
+            Some("dnsrr") => rollout.headless = true,
+            Some("vip") => {}
+            _ => project.reader.wrong("endpoint_mode", "vip or dnsrr", node),
+        }
     }
     if let Some(node) = deploy.get("update_config") {
         let update = project.reader.keys(node, &keys::UPDATE_CONFIG);

@@ -88,13 +88,14 @@ pub(super) fn lower(project: &mut Project<'_>, context: &Context<'_>, name: &str
         Kind::App | Kind::Image | Kind::Volume | Kind::Config | Kind::Secret | Kind::Service | Kind::Network => {
             ObjectSpec::App(Box::new(AppSpec {
                 replicas: rollout.replicas,
+                ports: if template.is_bridged() { ports.published } else { Vec::new() },
                 template,
                 env_from: Vec::new(),
-                ports: ports.published,
                 strategy: rollout.strategy,
                 depends_on,
                 restart: rollout.restart,
                 aliases,
+                headless: rollout.headless,
                 labels: BTreeMap::new(),
                 port_names: BTreeMap::new(),
             }))
@@ -110,7 +111,7 @@ fn template(
     entry: &Entry,
     service: &Entries<'_>,
 ) -> Option<TemplateSpec> {
-    let host_network = host_network(project, context, service);
+    let (host_network, no_network) = network_mode(project, context, service);
     let networks = networks::uses(project, context, &object_name(name), service);
     let image = image(project, context, name, entry, service);
     let hostname = service.get("hostname").and_then(|node| project.reader.format::<Hostname>("hostname", node));
@@ -146,6 +147,7 @@ fn template(
         shm_bytes: service.get("shm_size").and_then(|node| rollout::bytes(project, "shm_size", node)),
         init,
         host_network,
+        no_network,
         networks,
         tty,
         tuning: tuning::lower(project, service),
@@ -349,20 +351,22 @@ fn security(project: &mut Project<'_>, service: &Entries<'_>) -> SecurityConfig 
     security
 }
 
-/// Whether the service uses the host's network.
-fn host_network(project: &mut Project<'_>, context: &Context<'_>, service: &Entries<'_>) -> bool {
-    let Some(node) = service.get("network_mode") else { return false };
-    let Some(mode) = project.reader.text("network_mode", node) else { return false };
+/// Whether the service uses the host's network, and whether it has none.
+fn network_mode(project: &mut Project<'_>, context: &Context<'_>, service: &Entries<'_>) -> (bool, bool) {
+    let Some(node) = service.get("network_mode") else { return (false, false) };
+    let Some(mode) = project.reader.text("network_mode", node) else { return (false, false) };
     match mode.as_str() {
-        "host" => {
+        "host" | "none" => {
             if let Some(ports) = service.entry("ports") {
-                let effect = "with `network_mode: host` the program listens on the host itself";
+                let effect = match mode.as_str() {
+                    "host" => "with `network_mode: host` the program listens on the host itself",
+                    _ => "with `network_mode: none` the program has no address",
+                };
                 project.reader.not_honoured(ports.key_extent, "`ports`", effect);
             }
-            return true;
+            return (mode == "host", mode == "none");
         }
         "bridge" | "default" => {}
-        "none" => project.reader.not_honoured(node.extent, "`network_mode: none`", "it is on the stack's network"),
         other => {
             if let Some(name) = other.strip_prefix("service:").filter(|name| !context.active.contains_key(name)) {
                 let what = format!("`network_mode` names service `{name}`, which is not there");
@@ -372,7 +376,7 @@ fn host_network(project: &mut Project<'_>, context: &Context<'_>, service: &Entr
             project.reader.not_honoured(node.extent, &what, "it has its own address on the stack's network");
         }
     }
-    false
+    (false, false)
 }
 
 /// Further names: of the container, those that links give it, and its own when that is no name here.

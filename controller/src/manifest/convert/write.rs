@@ -1,13 +1,11 @@
 //! The desired state as native manifests: one text for each stack. Fields at their defaults are left out; content of
 //! mounted files goes into one Config for each stack. What cannot be written is left out: `convert` finds that.
 
-mod limits;
-
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value as Json, json};
 
-use limits::{resources, security, tuning};
+mod limits;
 
 use crate::manifest::{native, yaml};
 use crate::model::{
@@ -155,6 +153,9 @@ fn app(stack: &mut Stack, key: &ObjectKey, app: &Workload) -> Document {
     if !app.aliases.is_empty() {
         put(&mut document, "aliases", app.aliases.iter().cloned().collect::<Vec<_>>());
     }
+    if app.headless {
+        put(&mut document, "headless", true);
+    }
     depends_on(&mut document, &app.depends_on);
     document
 }
@@ -237,7 +238,7 @@ fn template(stack: &mut Stack, document: &mut Document, template: &ContainerTemp
     if !mounts.is_empty() {
         put(document, "mounts", mounts);
     }
-    resources(document, &template.resources);
+    limits::resources(document, &template.resources);
     let checks =
         [("healthcheck", &template.healthcheck), ("startup", &template.startup), ("liveness", &template.liveness)];
     for (key, check) in checks {
@@ -252,14 +253,14 @@ fn template(stack: &mut Stack, document: &mut Document, template: &ContainerTemp
     if let Some(bytes) = template.shm_bytes {
         put(document, "shmSize", memory(bytes));
     }
-    tuning(document, &template.tuning);
+    limits::tuning(document, &template.tuning);
     for (key, set) in [("init", template.init), ("tty", template.tty), ("stdin", template.tuning.stdin)] {
         if set {
             put(document, key, true);
         }
     }
-    if template.host_network {
-        put(document, "network", "host");
+    if !template.is_bridged() {
+        put(document, "network", if template.no_network { "none" } else { "host" });
     }
     if !template.networks.is_empty() {
         put(document, "networks", template.networks.iter().map(network_use).collect::<Vec<_>>());
@@ -306,6 +307,26 @@ fn pod(stack: &mut Stack, document: &mut Document, pod: &Pod<ImageSource, EnvVal
     }
     if pod.share_pids {
         put(document, "shareProcessNamespace", true);
+    }
+}
+
+fn security(document: &mut Document, template: &ContainerTemplate) {
+    let security = &template.security;
+    let mut fields = Document::new();
+    let flags =
+        [("readOnlyRoot", security.read_only_root), ("allowPrivilegeEscalation", security.allow_privilege_escalation)];
+    for (key, set) in flags {
+        if set {
+            put(&mut fields, key, true);
+        }
+    }
+    for (key, list) in [("capAdd", &security.cap_add), ("capDrop", &security.cap_drop)] {
+        if !list.is_empty() {
+            put(&mut fields, key, list.clone());
+        }
+    }
+    if !fields.is_empty() {
+        put(document, "security", fields);
     }
 }
 

@@ -158,6 +158,7 @@ fn container(lower: &mut Lower, node: &Node, context: &Context<'_, '_>) -> Optio
         init: false,
         networks: Vec::new(),
         host_network: false,
+        no_network: false,
         tty: own.get("tty").is_some_and(|node| lower.reader.flag("tty", node)),
         tuning: Tuning {
             stdin: own.get("stdin").is_some_and(|node| lower.reader.flag("stdin", node)),

@@ -48,7 +48,9 @@ pub(super) fn lower(lower: &mut Lower, root: &Node, metadata: &Metadata<'_>) -> 
     let name = &metadata.name;
     let long = [format!("{name}.{}.svc", lower.stack), format!("{name}.{}.svc.cluster.local", lower.stack)];
     let names: BTreeSet<String> = long.into_iter().chain([name.clone()]).collect();
-    Some((Kind::Service, object_name(name), ObjectSpec::Service(ServiceSpec { selector, names, ports })))
+    let headless =
+        spec.get("clusterIP").is_some_and(|node| lower.reader.text("clusterIP", node).as_deref() == Some("None"));
+    Some((Kind::Service, object_name(name), ObjectSpec::Service(ServiceSpec { selector, names, headless, ports })))
 }
 
 fn port(lower: &mut Lower, item: &Node, reach: Reach) -> Option<ServicePort> {
@@ -94,13 +96,10 @@ fn port(lower: &mut Lower, item: &Node, reach: Reach) -> Option<ServicePort> {
         (Reach::Stack, _) => None,
         (Reach::LoadBalancer, _) => Some(at(port)),
         (Reach::NodePort, Some((number, _))) => Some(at(u16::try_from(number?).ok().filter(|port| *port > 0)?)),
-        (Reach::NodePort, None) => {
-            let what = format!("port {port} of a NodePort without `nodePort`");
-            lower.reader.not_honoured(item.extent, &what, "no port is chosen; it is reached within the stack only");
-            None
-        }
+        (Reach::NodePort, None) => None,
     };
-    Some(ServicePort { port, publish, target, span: lower.reader.span(port_node.extent) })
+    let choose = reach == Reach::NodePort && node_port.is_none();
+    Some(ServicePort { port, protocol, publish, choose, target, span: lower.reader.span(port_node.extent) })
 }
 
 /// Labels as a mapping of texts.

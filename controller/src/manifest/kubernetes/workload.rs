@@ -74,6 +74,7 @@ fn app_spec(pod: Pod, replicas: u32, strategy: UpdateStrategy) -> ObjectSpec {
         depends_on: Vec::new(),
         restart: pod.restart,
         aliases: BTreeSet::new(),
+        headless: false,
         labels: pod.labels,
         port_names: pod.port_names,
     }))

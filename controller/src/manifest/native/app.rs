@@ -23,10 +23,12 @@ pub(super) fn lower(lower: &mut Lower<'_>, mut app: wire::App) -> Option<AppSpec
     if let Some((template, _)) = &mut template {
         template.container_ports = container_ports;
         template::default_http_port(lower, template);
-        if template.host_network && !ports.is_empty() {
-            let what = "`network: host` publishes nothing: the program listens on the host itself";
+        if !template.is_bridged() && !ports.is_empty() {
+            let (mode, why) =
+                if template.host_network { ("host", "listens on the host itself") } else { ("none", "has no address") };
+            let what = format!("`network: {mode}` publishes nothing: the program {why}");
             let diagnostic = lower.error(codes::CONFLICT, &Path::default().key("ports"), what);
-            lower.push(diagnostic.help("remove `publish`, or `network: host`"));
+            lower.push(diagnostic.help(format!("remove `publish`, or `network: {mode}`")));
         }
     }
     let (template, depends_on) = template?;
@@ -40,6 +42,7 @@ pub(super) fn lower(lower: &mut Lower<'_>, mut app: wire::App) -> Option<AppSpec
         depends_on,
         restart: app.restart.map_or(Restart::Always, |restart| restart.0),
         aliases: aliases.filter(|alias| *alias != lower.key.name).collect(),
+        headless: app.headless.unwrap_or(false),
         labels: BTreeMap::new(),
         port_names: BTreeMap::new(),
     })

@@ -126,10 +126,15 @@ pub(super) fn uses(lower: &mut Lower<'_>, wire: Vec<ShortOr<Name, NetworkUse>>) 
     uses
 }
 
-/// `network: host` and networks exclude each other.
+/// `network: host` or `none` and networks exclude each other.
 pub(super) fn check_mode(lower: &mut Lower<'_>, mode: Option<wire::Network>, uses: &[NetworkUseSpec]) {
-    if mode == Some(wire::Network::Host) && !uses.is_empty() {
-        let what = "`network: host` and `networks` exclude each other";
+    let mode = match mode {
+        None => return,
+        Some(wire::Network::Host) => "host",
+        Some(wire::Network::None) => "none",
+    };
+    if !uses.is_empty() {
+        let what = format!("`network: {mode}` and `networks` exclude each other");
         let diagnostic = lower.error(codes::CONFLICT, &Path::default().key("networks"), what);
         lower.push(diagnostic.help("remove one of them"));
     }

@@ -27,16 +27,8 @@ pub(super) fn lower(lower: &mut Lower<'_>, mut wire: wire::Template) -> Option<(
     let depends_on = dependencies(lower, &wire.depends_on);
     let networks = network::uses(lower, wire.networks);
     network::check_mode(lower, wire.network, &networks);
-    let host_network = match wire.network {
-        Some(wire::Network::None) => {
-            let what = "`network: none` is not supported yet";
-            let diagnostic = lower.error(codes::NOT_YET, &Path::default().key("network"), what);
-            lower.push(diagnostic);
-            false
-        }
-        Some(wire::Network::Host) => true,
-        None => false,
-    };
+    let host_network = wire.network == Some(wire::Network::Host);
+    let no_network = wire.network == Some(wire::Network::None);
     let tuning = wire.tuning.unwrap_or_default().lower(wire.stdin.unwrap_or(false), |field, key, bad| {
         let path = Path::default().key("tuning").key(field).key(key);
         let diagnostic = lower.error(bad.code, &path, format!("`{path}`: {}", bad.what)).suggest(bad.suggestion);
@@ -74,6 +66,7 @@ pub(super) fn lower(lower: &mut Lower<'_>, mut wire: wire::Template) -> Option<(
         shm_bytes: wire.shm_size.map(|size| size.0),
         init: wire.init.unwrap_or(false),
         host_network,
+        no_network,
         networks,
         tty: wire.tty.unwrap_or(false),
         tuning,

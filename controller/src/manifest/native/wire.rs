@@ -227,6 +227,8 @@ with_template! {
         /// Further names in the stack's DNS, which other Apps may share.
         #[serde(default)]
         aliases: Vec<DnsName>,
+        /// Its name leads to each replica's own address, and not to one that stays and leads to whoever is ready. Default false.
+        headless: Option<bool>,
     }
 }
 

@@ -98,7 +98,7 @@ const CASES: &[(&str, &[&str])] = &[
     ("kind: Job\nname: a\nimage: a\nschedule: 3 * * *\n", &["BX0118 5:11"]),
     ("kind: Job\nname: a\nimage: a\nschedule: 0 3 * * *\ntimeZone: Europe/Berln\n", &["BX0118 6:11 Europe/Berlin"]),
     ("kind: Job\nname: a\nimage: a\ntimeZone: UTC\n", &["BX0126 5:11"]),
-    ("kind: App\nname: a\nimage: a\nenv: {A: {secret: s}}\nnetwork: none\n", &["BX0119 6:10"]),
+    ("kind: App\nname: a\nimage: a\nnetwork: none\nnetworks: [default]\n", &["BX0126 6:11"]),
     ("kind: App\nname: a\nimage: a\nenv: {A: {config: c}}\n", &["BX0105 5:11"]),
     (
         "kind: App\nname: a\nimage: a\nsecurity: {capAdd: [NET_ADMN]}\nstopSignal: TREM\n",

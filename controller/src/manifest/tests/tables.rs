@@ -9,9 +9,8 @@ use serde_json::Value as Json;
 
 use super::super::explain::{explain, fate};
 use super::super::keys::{How, Tables};
-use super::super::{LoadOptions, load, yaml};
+use super::super::{LoadOptions, yaml};
 use super::super::{check, compose, kubernetes, schemas};
-use crate::model::FileKind;
 
 const ALL: [&Tables; 2] = [&compose::keys::TABLES, &kubernetes::keys::TABLES];
 
@@ -214,10 +213,4 @@ fn strict_refuses_what_is_not_honoured() {
     assert_eq!((report().errors(), report().exit_code()), (0, 0));
     assert_eq!((report().strict().errors(), report().strict().exit_code()), (1, super::super::EXIT_INVALID));
     assert_eq!(report().strict().to_json()["errors"], 1);
-    // What a controller with `--strict` does: nothing of the file is taken, and what it defined before is kept.
-    let strict = LoadOptions { strict: true, ..LoadOptions::default() };
-    let (lax, strict) = (load(&path, &LoadOptions::default()), load(&path, &strict));
-    assert_eq!((lax.objects.len(), lax.has_errors()), (1, false));
-    assert_eq!((strict.objects.len(), strict.has_errors()), (0, true));
-    assert_eq!(strict.files["compose.yaml"], FileKind::Broken);
 }

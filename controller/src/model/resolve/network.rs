@@ -12,7 +12,7 @@ use crate::model::{DEFAULT_NETWORK, Diagnostic, Kind, NetworkRange, NetworkUse, 
 
 /// What the networks of a template are; `None` when one does not exist or cannot be had: `key` is then marked as broken.
 pub(super) fn resolve(resolver: &mut Resolver<'_>, key: &ObjectKey, spec: &TemplateSpec) -> Option<Vec<NetworkUse>> {
-    if spec.host_network {
+    if !spec.is_bridged() {
         return Some(Vec::new());
     }
     let key_of = |name: &str| ObjectKey { stack: key.stack.clone(), kind: Kind::Network, name: name.to_owned() };

@@ -1,29 +1,93 @@
 //! Services give names and host ports to the Apps of their stack that have certain labels.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+
+use runtime::image::Digest;
+use runtime::runtime::{HostPort, Protocol};
 
 use super::Resolver;
-use crate::model::object::{AppSpec, ObjectSpec, PortTarget, ServiceSpec};
-use crate::model::{Diagnostic, ObjectKey, PublishedPort, codes};
+use crate::model::object::{AppSpec, Object, ObjectSpec, PortTarget, ServicePort, ServiceSpec};
+use crate::model::{Diagnostic, ObjectKey, PublishedPort, ServiceUse, codes};
+
+/// The range that Kubernetes gives ports of a NodePort from.
+const NODE_PORTS: std::ops::RangeInclusive<u16> = 30_000..=32_767;
 
 /// Adds to each selected App. Kept Apps are as they were resolved before, names included.
 pub(super) fn join(resolver: &mut Resolver<'_>) {
     let objects: Vec<_> = resolver.index.values().copied().collect();
+    let mut chosen = Chosen::beside(&objects);
     for object in objects {
         let ObjectSpec::Service(service) = &object.spec else { continue };
-        let selected = selected(resolver, &object.key, service);
+        let mut service = service.clone();
+        for port in service.ports.iter_mut().filter(|port| port.choose) {
+            port.publish = chosen.choose(&object.key, port);
+        }
+        let selected = selected(resolver, &object.key, &service);
         if selected.is_empty() && !service.selector.is_empty() {
             let what = format!("Service `{}` selects no workload of stack `{}`", object.key.name, object.key.stack);
             let warning = Diagnostic::warning(codes::DANGLING, what).at(object.span.clone()).of(&object.key);
             resolver.out.diagnostics.push(warning.help("compare its `selector` with the labels of the pod template"));
         }
+        let is_shared = selected.len() > 1;
         for (key, app) in selected {
-            let ports = ports(resolver, &object.key, service, app);
-            if let Some(workload) = resolver.out.desired.workloads.get_mut(&key) {
-                workload.aliases.extend(service.names.iter().filter(|name| **name != key.name).cloned());
-                workload.ports.extend(ports);
+            let targets = targets(resolver, &object.key, &service, app);
+            let Some(workload) = resolver.out.desired.workloads.get_mut(&key) else { continue };
+            workload.aliases.extend(service.names.iter().filter(|name| **name != key.name).cloned());
+            let published = targets.iter().filter_map(|(port, container_port)| {
+                let (container_port, source) = (*container_port, port.span.start());
+                Some(PublishedPort { at: port.publish?, container_port, source })
+            });
+            workload.ports.extend(published);
+            if service.headless {
+                workload.headless |= service.names.contains(&key.name);
+                continue;
             }
+            // By the App's own address every port leads to itself: nothing else is needed.
+            if !is_shared && targets.iter().all(|(port, target)| port.port == *target) {
+                continue;
+            }
+            let ports = targets.iter().map(|(port, target)| (port.protocol, port.port, *target)).collect();
+            let of_app = ServiceUse { names: service.names.clone(), ports };
+            workload.services.insert(object.key.name.clone(), of_app);
         }
+    }
+}
+
+/// Ports of the host that are taken, by manifests or by choice.
+struct Chosen(BTreeSet<(Protocol, u16)>);
+
+impl Chosen {
+    fn beside(objects: &[&Object]) -> Self {
+        let of = |object: &&Object| -> Vec<(Protocol, u16)> {
+            match &object.spec {
+                ObjectSpec::App(app) => app.ports.iter().map(|port| (port.protocol, port.host_port)).collect(),
+                ObjectSpec::Service(service) => {
+                    service.ports.iter().filter_map(|port| Some((port.protocol, port.publish?.port))).collect()
+                }
+                ObjectSpec::Image(_)
+                | ObjectSpec::Job(_)
+                | ObjectSpec::Volume(_)
+                | ObjectSpec::Config(_)
+                | ObjectSpec::Secret(_)
+                | ObjectSpec::Network(_) => Vec::new(),
+            }
+        };
+        Self(objects.iter().flat_map(of).collect())
+    }
+
+    /// A port on all addresses: the same whenever it is asked, unless another manifest has taken it.
+    fn choose(&mut self, service: &ObjectKey, port: &ServicePort) -> Option<HostPort> {
+        let count = NODE_PORTS.end() - NODE_PORTS.start() + 1;
+        let name = format!("{}/{}/{}/{:?}", service.stack, service.name, port.port, port.protocol);
+        let digest = Digest::of(name.as_bytes()).to_string();
+        // The last 8 of its hex digits.
+        let hash = digest.get(digest.len().saturating_sub(8)..).and_then(|hex| u32::from_str_radix(hex, 16).ok());
+        let first = u16::try_from(hash.unwrap_or(0) % u32::from(count)).unwrap_or(0);
+        let candidates = (0..count).map(|n| NODE_PORTS.start() + (first + n) % count);
+        let free = candidates.map(|number| (port.protocol, number)).find(|candidate| !self.0.contains(candidate))?;
+        self.0.insert(free);
+        Some(HostPort { address: IpAddr::V4(Ipv4Addr::UNSPECIFIED), port: free.1, protocol: port.protocol })
     }
 }
 
@@ -46,36 +110,28 @@ fn selected<'a>(resolver: &Resolver<'a>, key: &ObjectKey, service: &ServiceSpec)
     apps.collect()
 }
 
-fn ports(resolver: &mut Resolver<'_>, key: &ObjectKey, service: &ServiceSpec, app: &AppSpec) -> Vec<PublishedPort> {
-    let mut ports = Vec::new();
+/// The ports of a Service, each with the App's port it leads to.
+fn targets<'s>(
+    resolver: &mut Resolver<'_>,
+    key: &ObjectKey,
+    service: &'s ServiceSpec,
+    app: &AppSpec,
+) -> Vec<(&'s ServicePort, u16)> {
+    let mut targets = Vec::new();
     for port in &service.ports {
-        let container_port = match &port.target {
-            PortTarget::Number(number) => *number,
+        match &port.target {
+            PortTarget::Number(number) => targets.push((port, *number)),
             PortTarget::Name(name) => match app.port_names.get(name) {
-                Some(number) => *number,
+                Some(number) => targets.push((port, *number)),
                 None => {
                     let what = format!("Service `{}` names port `{name}`, which the workload does not have", key.name);
                     let near = crate::text::nearest(name, app.port_names.keys().map(String::as_str));
                     let near = near.map(str::to_owned);
                     let diagnostic = Diagnostic::error(codes::DANGLING, what).at(port.span.clone()).suggest(near);
                     resolver.fail(diagnostic, key);
-                    continue;
                 }
             },
-        };
-        if container_port != port.port {
-            let what = format!(
-                "port {} of Service `{}` is not honoured within the stack: its name leads to the containers themselves, \
-                 which listen on {container_port}",
-                port.port, key.name
-            );
-            let warning = Diagnostic::warning(codes::NOT_HONOURED, what).at(port.span.clone()).of(key);
-            if !resolver.out.diagnostics.contains(&warning) {
-                resolver.out.diagnostics.push(warning);
-            }
         }
-        let Some(at) = port.publish else { continue };
-        ports.push(PublishedPort { at, container_port, source: port.span.start() });
     }
-    ports
+    targets
 }

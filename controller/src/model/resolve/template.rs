@@ -68,6 +68,7 @@ pub(super) fn resolve(
         shm_bytes: spec.shm_bytes,
         init: spec.init,
         host_network: spec.host_network,
+        no_network: spec.no_network,
         networks,
         tty: spec.tty,
         tuning: spec.tuning.clone(),

@@ -133,6 +133,12 @@ pub(super) fn of_workload(before: &Workload, wanted: &Workload) -> Vec<FieldChan
         for alias in &app.aliases {
             values.put(&format!("aliases.{alias}"), "set".to_owned(), place);
         }
+        if app.headless {
+            values.put("headless", "true".to_owned(), place);
+        }
+        for (name, service) in &app.services {
+            values.put(&format!("services.{name}"), format!("{:?}", service.ports), place);
+        }
         values
     };
     differences(values(before), values(wanted), &wanted.source)

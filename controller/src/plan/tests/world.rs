@@ -62,6 +62,7 @@ pub(super) fn template(tag: &str) -> ContainerTemplate {
         shm_bytes: None,
         init: false,
         host_network: false,
+        no_network: false,
         networks: Vec::new(),
         tty: false,
         tuning: Default::default(),
@@ -87,6 +88,8 @@ pub(super) fn web(replicas: u32, tag: &str) -> Workload {
         depends_on: BTreeMap::new(),
         restart: Restart::Always,
         aliases: BTreeSet::new(),
+        headless: false,
+        services: BTreeMap::new(),
     }
 }
 

@@ -8,6 +8,8 @@ use std::io;
 pub(super) const VETH_INFO_PEER: u16 = 1;
 /// `IFLA_PROTINFO` of `linux/if_link.h`.
 pub(super) const IFLA_PROTINFO: u16 = 12;
+/// `IFLA_BRPORT_MODE` of `linux/if_link.h`: a frame may leave by the port it came in by.
+pub(super) const BRPORT_HAIRPIN: u16 = 4;
 /// `IFLA_BRPORT_LEARNING` of `linux/if_link.h`.
 pub(super) const BRPORT_LEARNING: u16 = 8;
 /// `IFLA_BRPORT_LOCKED` of `linux/if_link.h`.

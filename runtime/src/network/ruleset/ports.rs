@@ -65,7 +65,7 @@ mod tests {
     fn ports_in_words() {
         expect_test::expect![[r#"
             table bridge boxship-abcde {
-            	set same { 256 pairs of bytes }
+            	set same { type inet_proto . inet_proto; 256 elements }
             	chain prerouting {
             		type filter hook prerouting priority -300; policy accept;
             		iifname != "bv-abcde*" accept comment "other ports are not ours"

@@ -10,7 +10,7 @@ use hickory_proto::rr::rdata::{A, AAAA, PTR};
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
 
 use crate::id::{ContainerId, NetworkName};
-use crate::runtime::{DnsView, EndpointTable};
+use crate::runtime::{DnsView, EndpointTable, Service};
 
 /// Longest answer over UDP without EDNS (RFC 1035 §4.2.1).
 const UDP_BYTES: u16 = 512;
@@ -20,6 +20,8 @@ const EDNS_BYTES: u16 = 1_232;
 const HEADER_BYTES: usize = 12;
 /// Names change while clients run, so nobody may remember one.
 const TTL_SECS: u32 = 0;
+/// What leads to the replicas of a service, as in swarms.
+const TASKS: &str = "tasks.";
 
 /// Names and views of a table, with the way back from addresses.
 #[derive(Debug, Default)]
@@ -75,7 +77,22 @@ impl Names {
             names.sort_by_key(|(network, name)| table.zones[network][name].len());
         }
         let zones = table.zones.iter().map(|(network, zone)| (network.clone(), lowercase(zone))).collect();
-        Self { zones, views: table.views.clone(), reverse }
+        let mut names = Self { zones, views: table.views.clone(), reverse };
+        table.services.iter().for_each(|service| names.serve(service));
+        names
+    }
+
+    /// Names of a service lead to its address, and `tasks.NAME` to what they led to before.
+    fn serve(&mut self, service: &Service) {
+        let address = IpAddr::V4(service.address);
+        let zone = self.zones.entry(service.network.clone()).or_default();
+        for name in &service.names {
+            let name = name.to_ascii_lowercase();
+            if let Some(replicas) = zone.insert(name.clone(), vec![address]) {
+                zone.entry(format!("{TASKS}{name}")).or_insert(replicas);
+            }
+            self.reverse.entry(address).or_default().push((service.network.clone(), name));
+        }
     }
 
     /// The answer to one packet of a container. `turn` rotates the addresses, so that clients which take the first one

@@ -95,6 +95,7 @@ const EXAMPLES: &[(&str, &str, &str, &str)] = &[
     ("services.*.healthcheck", "start_period", "healthcheck: {test: a}", "healthcheck: {test: a, start_period: 1s}"),
     ("services.*.healthcheck", "disable", "healthcheck: {test: a}", "healthcheck: {test: a, disable: true}"),
     ("services.*.deploy", "replicas", "scale: 1", "deploy: {replicas: 3}"),
+    ("services.*.deploy", "endpoint_mode", "scale: 1", "deploy: {endpoint_mode: dnsrr}"),
     ("services.*.deploy", "resources", "scale: 1", "deploy: {resources: {limits: {memory: 1g}}}"),
     ("services.*.deploy", "restart_policy", "scale: 1", "deploy: {restart_policy: {}}"),
     ("services.*.deploy", "update_config", "scale: 1", "deploy: {update_config: {}}"),

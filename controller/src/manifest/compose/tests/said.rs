@@ -42,7 +42,7 @@ const CASES: &[(&str, &[&str])] = &[
         &["BX0127 4:15 NET_ADMIN", "BX0127 5:18 SIGTERM"],
     ),
     ("    security_opt: ['no-new-privileges:true', 'seccomp:unconfined']\n", &["BX0142w 4:46"]),
-    ("    network_mode: none\n", &["BX0142w 4:19"]),
+    ("    network_mode: none\n    ports: ['80:80']\n", &["BX0142w 5:5"]),
     ("    network_mode: host\n    ports: ['80:80']\n", &["BX0142w 5:5"]),
     ("    networks: [front]\n", &["BX0121 4:16"]),
     ("    networks: [default]\n    network_mode: bridge\n", &["BX0126 5:19"]),

@@ -1,10 +1,12 @@
-//! Limits, tuning and security of a template, written natively.
+//! Limits and settings of the kernel, as the native dialect writes them.
+//!
+//! Must not know documents beyond the fields it adds.
 
 use runtime::runtime::Resources;
 use serde_json::{Map, Value as Json};
 
 use super::{Document, memory, put};
-use crate::model::{ContainerTemplate, Tuning};
+use crate::model::Tuning;
 
 pub(super) fn resources(document: &mut Document, resources: &Resources) {
     let mut limits = Document::new();
@@ -59,25 +61,5 @@ pub(super) fn tuning(document: &mut Document, tuning: &Tuning) {
     }
     if !fields.is_empty() {
         put(document, "tuning", fields);
-    }
-}
-
-pub(super) fn security(document: &mut Document, template: &ContainerTemplate) {
-    let security = &template.security;
-    let mut fields = Document::new();
-    let flags =
-        [("readOnlyRoot", security.read_only_root), ("allowPrivilegeEscalation", security.allow_privilege_escalation)];
-    for (key, set) in flags {
-        if set {
-            put(&mut fields, key, true);
-        }
-    }
-    for (key, list) in [("capAdd", &security.cap_add), ("capDrop", &security.cap_drop)] {
-        if !list.is_empty() {
-            put(&mut fields, key, list.clone());
-        }
-    }
-    if !fields.is_empty() {
-        put(document, "security", fields);
     }
 }

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use std::net::Ipv4Addr;
 
 fn names() -> Names {
     let address = |text: &str| text.parse::<IpAddr>().unwrap();
@@ -10,6 +11,7 @@ fn names() -> Names {
         ("web".to_owned(), vec![address("10.88.0.2"), address("10.88.0.3"), address("10.88.0.4")]),
         ("web-1".to_owned(), vec![address("10.88.0.2")]),
         ("db".to_owned(), vec![]),
+        ("api".to_owned(), vec![address("10.88.0.7"), address("10.88.0.8")]),
         ("many".to_owned(), (0..100).map(|n| IpAddr::from([10, 88, 1, n])).collect()),
     ]
     .into();
@@ -21,6 +23,13 @@ fn names() -> Names {
     let table = EndpointTable {
         listeners: vec![],
         zones: [("shop".parse().unwrap(), shop), ("blog".parse().unwrap(), blog)].into(),
+        services: vec![Service {
+            network: "shop".parse().unwrap(),
+            address: Ipv4Addr::new(10, 88, 3, 254),
+            names: vec!["api".to_owned(), "API.shop.svc".to_owned()],
+            ports: Vec::new(),
+            backends: Vec::new(),
+        }],
         views: [
             ("c1".parse().unwrap(), view(&["shop"], true)),
             ("c2".parse().unwrap(), view(&["blog", "shop"], false)),
@@ -65,6 +74,15 @@ fn names_of_the_own_network_in_turn() {
     assert_eq!(ask("c1", "web.", RecordType::AAAA, 0), "NoError");
     assert_eq!(ask("c1", "web.", RecordType::MX, 0), "NoError");
     assert_eq!(ask("c1", "db.", RecordType::A, 0), "NoError");
+}
+
+#[test]
+fn names_of_a_service_lead_to_its_address() {
+    assert_eq!(ask("c1", "api.", RecordType::A, 0), "NoError 10.88.3.254");
+    assert_eq!(ask("c1", "api.shop.svc.", RecordType::A, 0), "NoError 10.88.3.254");
+    assert_eq!(ask("c2", "api.", RecordType::A, 0), "NoError 10.88.3.254");
+    assert_eq!(ask("c1", "tasks.api.", RecordType::A, 0), "NoError 10.88.0.7 10.88.0.8");
+    assert_eq!(ask("c1", "254.3.88.10.in-addr.arpa.", RecordType::PTR, 0), "NoError api.shop. api.shop.svc.shop.");
 }
 
 #[test]
@@ -140,12 +158,55 @@ proptest! {
     }
 }
 
+/// A part of a name as it is on the wire.
+fn part() -> impl Strategy<Value = Vec<u8>> {
+    let label = "[a-z_-]{1,63}".prop_map(|text| {
+        let len = u8::try_from(text.len()).unwrap();
+        [&[len], text.as_bytes()].concat()
+    });
+    let pointer = (0_u16..0x4000).prop_map(|to| (0xc000 | to).to_be_bytes().to_vec());
+    // Into the header, at the name itself, at its neighbours: loops of every length.
+    let near = (0_u16..60).prop_map(|to| (0xc000 | to).to_be_bytes().to_vec());
+    let reserved = (0x40_u8..0xc0).prop_map(|byte| vec![byte]);
+    prop_oneof![4 => label, 1 => pointer, 3 => near, 1 => reserved, 1 => Just(vec![0])]
+}
+
+proptest! {
+    /// Names made of pointers end, and what is said to them is itself never answered.
+    #[test]
+    fn pointers_lead_nowhere_for_ever(
+        parts in prop::collection::vec(part(), 0..12),
+        counts in prop::array::uniform4(0_u8..3),
+        kind in 0_u16..300,
+        tail in prop::collection::vec(any::<u8>(), 0..40),
+    ) {
+        let mut packet = vec![1, 2, 1, 0];
+        counts.iter().for_each(|count| packet.extend([0, *count]));
+        packet.extend(parts.concat());
+        packet.extend(kind.to_be_bytes());
+        packet.extend([0, 1]);
+        packet.extend(tail);
+        check(&packet, 0)?;
+    }
+
+    /// Whatever is asked properly is answered with the question it was, or passed on as it is.
+    #[test]
+    fn a_proper_question_gets_its_own_answer(name in "([a-z0-9]{1,20}\\.){1,6}", kind in 1_u16..260, edns: Option<u16>) {
+        let packet = query(&name, RecordType::from(kind), edns);
+        check(&packet, 0)?;
+        if let Answer::Reply(reply) = names().answer(&"c1".parse().unwrap(), &packet, 0, Transport::Udp) {
+            prop_assert_eq!(question_bytes(&reply), question_bytes(&packet));
+        }
+    }
+}
+
 fn check(packet: &[u8], turn: usize) -> Result<(), TestCaseError> {
     for via in [Transport::Udp, Transport::Tcp] {
         if let Answer::Reply(reply) = names().answer(&"c1".parse().unwrap(), packet, turn, via) {
             prop_assert!(reply.len() >= 12);
             prop_assert_eq!(&reply[..2], &packet[..2]);
             prop_assert!(reply[2] & 0x80 != 0);
+            prop_assert_eq!(names().answer(&"c1".parse().unwrap(), &reply, turn, via), Answer::Ignore);
         }
     }
     let _ = question_bytes(packet);
