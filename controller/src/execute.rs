@@ -314,7 +314,7 @@ impl Executor {
         let request = PullRequest { reference: reference.clone(), refresh, newer_only: refresh };
         let progress = self.pulls.begin(reference);
         let image = self.runtime.pull_image(&request, &progress)?;
-        self.memory.record_image_checked(reference);
+        self.memory.record_image_checked(reference, &image.digest);
         Ok(("Pulled", format!("{reference} is {}", image.digest)))
     }
 }

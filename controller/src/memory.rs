@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use runtime::clock;
 use runtime::error::chain;
 use runtime::id::{ContainerId, NetworkName, VolumeName};
-use runtime::image::ImageRef;
+use runtime::image::{Digest, ImageRef};
 use runtime::runtime::{EndpointTable, IdRange};
 use serde::Serialize;
 use tokio::sync::watch;
@@ -55,6 +55,8 @@ pub struct Memory {
 #[derive(Debug, Default)]
 pub(crate) struct Inner {
     pub(crate) images: BTreeMap<ImageRef, ObservedImage>,
+    /// What registries answered since the last look, also about images it did not show yet.
+    pub(crate) answers: BTreeMap<ImageRef, Digest>,
     pub(crate) containers: BTreeMap<ContainerId, ContainerRecord>,
     pub(crate) networks: BTreeMap<NetworkName, ObservedNetwork>,
     pub(crate) volumes: BTreeMap<VolumeName, ObservedVolume>,
@@ -130,6 +132,7 @@ impl Memory {
         self.replace(inner, "container/", &containers);
         self.replace(inner, "network/", &networks);
         self.replace(inner, "volume/", &volumes);
+        inner.answers.retain(|reference, _| !images.contains_key(reference));
         (inner.images, inner.containers, inner.networks, inner.volumes) = (images, containers, networks, volumes);
     }
 
@@ -288,11 +291,13 @@ impl Memory {
         }
     }
 
-    /// Remembers that the registry was asked about a reference just now.
-    pub fn record_image_checked(&self, reference: &ImageRef) {
+    /// Remembers what the registry answered about a reference just now.
+    pub fn record_image_checked(&self, reference: &ImageRef, digest: &Digest) {
         let mut inner = self.lock();
+        inner.answers.insert(reference.clone(), digest.clone());
         if let Some(mut image) = inner.images.remove(reference) {
             image.checked_boot_ms = clock::boot_ms();
+            image.answered = Some(digest.clone());
             self.set(&mut inner, format!("image/{reference}"), Some(&image));
             inner.images.insert(reference.clone(), image);
         }

@@ -290,7 +290,8 @@ fn image_records<'a>(
                 digest: image.digest.clone(),
                 previous: previous_images(known, &image.digest, listed),
                 config: image.config.clone(),
-                checked_boot_ms: same.map_or(now_boot_ms, |known| known.checked_boot_ms),
+                answered: inner.answers.get(reference).or(known.and_then(|known| known.answered.as_ref())).cloned(),
+                checked_boot_ms: known.map_or(now_boot_ms, |known| known.checked_boot_ms),
                 unused_since_boot_ms: same.and_then(|known| known.unused_since_boot_ms),
             };
             records.insert(reference.clone(), record);

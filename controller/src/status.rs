@@ -242,7 +242,9 @@ impl<'a> Page<'a> {
         let obstacle = self.waiting(key).find(|on| !matches!(on, WaitingOn::Ready { .. } | WaitingOn::BackOff { .. }));
         obstacle.map(|on| match on {
             WaitingOn::Image { reference } => self.pulling(reference),
-            WaitingOn::LostImage { .. } | WaitingOn::Exhausted { .. } => (Phase::Failed, waiting_text(on)),
+            WaitingOn::AbsentImage { .. } | WaitingOn::LostImage { .. } | WaitingOn::Exhausted { .. } => {
+                (Phase::Failed, waiting_text(on))
+            }
             WaitingOn::Dependency { .. }
             | WaitingOn::Exclusive { .. }
             | WaitingOn::Dependant { .. }

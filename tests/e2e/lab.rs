@@ -361,7 +361,7 @@ pub(crate) fn kill(pid: i32) -> Result {
         .map_err(|error| format!("kill {pid}: {error}"))
 }
 
-fn run(program: &str, args: &[&str]) -> Result {
+pub(crate) fn run(program: &str, args: &[&str]) -> Result {
     let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin";
     let output = Command::new(program).args(args).env("PATH", path).output();
     let output = output.map_err(|error| format!("{program}: {error}"))?;

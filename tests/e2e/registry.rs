@@ -3,6 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use base64::Engine as _;
+use runtime::image::Digest;
+use serde_json::json;
+
 use crate::Result;
 
 /// A running registry; ends with its value.
@@ -61,6 +65,61 @@ impl Registry {
         format!("{}/debian/{name_and_tag}", self.address)
     }
 
+    /// Makes a key to sign with; where its public half is.
+    pub(crate) fn signing_key(&self) -> Result<PathBuf> {
+        self.openssl(&["ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", "key"])?;
+        self.openssl(&["ec", "-in", "key", "-pubout", "-out", "key.pub"])?;
+        Ok(self.run.join("key.pub"))
+    }
+
+    fn openssl(&self, args: &[&str]) -> Result {
+        let output = Command::new("openssl").args(args).current_dir(&self.run).output();
+        let output = output.map_err(|error| format!("openssl: {error}"))?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        if output.status.success() { Ok(()) } else { Err(format!("openssl: {said}")) }
+    }
+
+    /// Signs what a tag points to, and keeps the signature beside it, as cosign does.
+    pub(crate) fn sign(&self, name: &str, tag: &str) -> Result {
+        let file = |name: &str| self.run.join(name);
+        let read = |name: &str| std::fs::read(file(name)).map_err(|error| format!("{name}: {error}"));
+        let write =
+            |name: &str, bytes: &[u8]| std::fs::write(file(name), bytes).map_err(|error| format!("{name}: {error}"));
+        let base = format!("http://{}/v2/debian/{name}", self.address);
+        let kind = "application/vnd.oci.image.manifest.v1+json";
+        let manifest = file("manifest").display().to_string();
+        curl(&["-H", &format!("Accept: {kind}"), "-o", &manifest, &format!("{base}/manifests/{tag}")])?;
+        let digest = Digest::of(&read("manifest")?);
+        let repository = format!("{}/debian/{name}", self.address);
+        let payload = json!({"critical": {"identity": {"docker-reference": repository},
+            "image": {"docker-manifest-digest": digest}, "type": "cosign container image signature"}, "optional": null});
+        write("payload", payload.to_string().as_bytes())?;
+        self.openssl(&["dgst", "-sha256", "-sign", "key", "-out", "signature", "payload"])?;
+        let signature = base64::engine::general_purpose::STANDARD.encode(read("signature")?);
+        write("config", b"{}")?;
+        let mut blobs = Vec::new();
+        for blob in ["config", "payload"] {
+            let bytes = read(blob)?;
+            let digest = Digest::of(&bytes);
+            let head = file("head").display().to_string();
+            curl(&["-X", "POST", "-D", &head, &format!("{base}/blobs/uploads/")])?;
+            let head = String::from_utf8_lossy(&read("head")?).into_owned();
+            let place = head.lines().find_map(|line| line.strip_prefix("Location: ")).ok_or("no place to upload to")?;
+            let place = format!("{}&digest={digest}", place.trim());
+            let data = format!("@{}", file(blob).display());
+            curl(&["-X", "PUT", "-H", "Content-Type: application/octet-stream", "--data-binary", &data, &place])?;
+            blobs.push((digest, bytes.len()));
+        }
+        let of_signature = json!({"schemaVersion": 2, "mediaType": kind,
+            "config": {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": blobs[0].0, "size": blobs[0].1},
+            "layers": [{"mediaType": "application/vnd.dev.cosign.simplesigning.v1+json", "digest": blobs[1].0,
+                "size": blobs[1].1, "annotations": {"dev.cosignproject.cosign/signature": signature}}]});
+        write("manifest", of_signature.to_string().as_bytes())?;
+        let beside = format!("{base}/manifests/sha256-{}.sig", digest.hex());
+        let data = format!("@{manifest}");
+        curl(&["-X", "PUT", "-H", &format!("Content-Type: {kind}"), "--data-binary", &data, &beside])
+    }
+
     /// Lets a tag point to what another one points to, as a push would.
     pub(crate) fn retag(&self, name: &str, from: &str, to: &str) -> Result {
         let url = |tag: &str| format!("http://{}/v2/debian/{name}/manifests/{tag}", self.address);
@@ -81,6 +140,13 @@ impl Registry {
             other => Err(format!("retag {name}:{from} as {to}: {other:?}")),
         }
     }
+}
+
+fn curl(args: &[&str]) -> Result {
+    let output = Command::new("curl").args(["-sSf", "--noproxy", "*"]).args(args).output();
+    let output = output.map_err(|error| format!("curl: {error}"))?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    if output.status.success() { Ok(()) } else { Err(format!("curl {}: {said}", args.join(" "))) }
 }
 
 impl Drop for Registry {

@@ -9,6 +9,7 @@ mod files;
 mod hand;
 mod hand_kept;
 mod health;
+mod images;
 mod input;
 mod logs;
 mod look;
@@ -44,6 +45,7 @@ pub(crate) const ALL: &[&[Scenario]] = &[
     upgrade::ALL,
     logs::ALL,
     look::ALL,
+    images::ALL,
     scale::ALL,
     demo::ALL,
 ];

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use controller::model::{
     Completion, ConcurrencyPolicy, ContainerTemplate, DependsOn, DesiredImage, DesiredJob, DesiredState, DesiredVolume,
     EnvValue, Hold, ImageSource, Kind, Member, Mount, MountWhat, NetworkUse, ObjectKey, OnChange, OnFailure, Pod,
-    PublishedPort, Restart, Role, RunPolicy, Schedule, SecretUse, SourceRef, UpdateStrategy, VolumeAccess, Workload,
+    PublishedPort, PullPolicy, Restart, Role, RunPolicy, Schedule, SecretUse, SourceRef, UpdateStrategy, VolumeAccess, Workload,
 };
 use runtime::image::ImageRef;
 use runtime::runtime::HostPort;
@@ -58,6 +58,7 @@ fn template(key: &ObjectKey, tag: &str, rng: &mut Rng) -> ContainerTemplate {
         stop_signal: None,
         security: SecurityConfig::default(),
         shm_bytes: None,
+        pull: PullPolicy::Missing,
         init: false,
         host_network: rng.chance(30),
         no_network: false,
@@ -66,11 +67,21 @@ fn template(key: &ObjectKey, tag: &str, rng: &mut Rng) -> ContainerTemplate {
         tuning: Default::default(),
         pod: None,
     };
+    template.pull = pull(template.stop_grace_ms);
     template.pod = pod(key, &template, rng);
     if rng.chance(100) {
         template.mounts.push(scratch(key));
     }
     template
+}
+
+/// Mostly nothing is said. Never is not among them: nobody loads images by hand here.
+fn pull(dice: u64) -> PullPolicy {
+    match dice % 20 {
+        0..=4 => PullPolicy::Always,
+        5 => PullPolicy::Every(3_600_000),
+        _ => PullPolicy::Missing,
+    }
 }
 
 /// Containers beside the main one: some that end well at once or the second time, rarely never; some that serve.
@@ -276,6 +287,7 @@ fn image(desired: &mut DesiredState, stack: &str, rng: &mut Rng) {
         reference: reference(tag),
         follow_ms: rng.chance(700).then_some(60_000),
         keep: rng.small(3),
+        pull: PullPolicy::Missing,
     };
     desired.images.insert(image_key, image);
 }

@@ -185,6 +185,8 @@ fn images(world: &World) -> BTreeMap<runtime::image::ImageRef, ObservedImage> {
             previous: previous.collect(),
             config: image_config(&image.digest),
             checked_boot_ms: image.checked_boot_ms,
+            // Nobody moves a tag by hand here: what it leads to is what the registry said.
+            answered: Some(image.digest.clone()),
             unused_since_boot_ms: image.unused_since.get(&image.digest).copied(),
         }
     };

@@ -2,7 +2,8 @@
 //! any more (I8), the last good revision serving where the wanted one failed (I13).
 
 use controller::model::{
-    Kind, MountWhat, ObjectKey, OnFailure, Orders, RevisionResult, TemplateHash, VolumeAccess, Workload, labels,
+    ContainerTemplate, Kind, MountWhat, ObjectKey, OnFailure, Orders, PullPolicy, RevisionResult, TemplateHash,
+    VolumeAccess, Workload, labels,
 };
 use controller::plan::{network_name, pod_hash};
 use runtime::image::Digest;
@@ -59,6 +60,10 @@ fn calm(sim: &mut Sim) -> Result<(), String> {
         job.template.pod = None;
     }
     sim.desired.images.values_mut().for_each(|image| image.follow_ms = None);
+    let apps = sim.desired.workloads.values_mut().map(|app| &mut app.template);
+    for template in apps.chain(sim.desired.jobs.values_mut().map(|job| &mut job.template)) {
+        stop_following(template);
+    }
     let jobs: Vec<ObjectKey> = sim.desired.jobs.keys().cloned().collect();
     let keys: Vec<ObjectKey> = sim.desired.workloads.keys().cloned().collect();
     for key in keys {
@@ -303,4 +308,14 @@ fn host(sim: &Sim) -> String {
         )
     };
     sim.world.containers.values().map(line).collect()
+}
+
+/// From here on no tag leads elsewhere.
+fn stop_following(template: &mut ContainerTemplate) {
+    if matches!(template.pull, PullPolicy::Every(_)) {
+        template.pull = PullPolicy::Missing;
+    }
+    for member in template.pod.iter_mut().flat_map(|pod| &mut pod.members) {
+        stop_following(&mut member.template);
+    }
 }

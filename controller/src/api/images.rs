@@ -153,8 +153,14 @@ pub struct SaveRequest {
     pub format: SaveFormat,
 }
 
-/// References that must stay though no container has them, and who declares each.
-pub type Declared = BTreeMap<ImageRef, String>;
+/// What must stay though no container has it.
+#[derive(Debug, Clone, Default)]
+pub struct Declared {
+    /// References that an Image holds, with their earlier digests, and who declares each.
+    pub names: BTreeMap<ImageRef, String>,
+    /// What objects run or an undo may go back to, each with its digest.
+    pub needed: BTreeSet<ImageRef>,
+}
 
 /// Does it. Blocks as long as it takes.
 ///
@@ -195,7 +201,7 @@ pub fn perform(
             ImageAnswer::Removed(linux.remove_images(names, *force)?)
         }
         ImageRequest::Prune(request) => {
-            let held: BTreeSet<ImageRef> = declared.keys().cloned().collect();
+            let held: BTreeSet<ImageRef> = declared.names.keys().chain(&declared.needed).cloned().collect();
             ImageAnswer::Pruned(linux.prune_images(request, &held)?)
         }
         ImageRequest::Scrub => ImageAnswer::Scrubbed(linux.scrub_images(progress)?),
@@ -273,7 +279,7 @@ fn undeclared(linux: &LinuxRuntime, declared: &Declared, name: &str) -> Result<(
         Some(reference) => vec![reference.clone()],
         None => linux.images().names_of(&found.digest)?,
     };
-    match names.iter().find_map(|name| declared.get_key_value(name)) {
+    match names.iter().find_map(|name| declared.names.get_key_value(name)) {
         Some((name, who)) => Err(Error::Conflict(format!("`{}` is held by {who}", name.familiar()))),
         None => Ok(()),
     }

@@ -59,7 +59,7 @@ fn check_of<T: Format>() -> (&'static str, Check) {
 /// The check of the format with this name.
 pub(crate) fn check(name: &str) -> Option<Check> {
     use super::duration::Duration;
-    use super::native::{dns, network, restart, text};
+    use super::native::{dns, network, pull, restart, text};
     use super::quantity;
     let all = [
         check_of::<Duration>(),
@@ -87,6 +87,7 @@ pub(crate) fn check(name: &str) -> Option<Check> {
         check_of::<network::SubnetText>(),
         check_of::<network::AddressText>(),
         check_of::<restart::RestartPolicy>(),
+        check_of::<pull::PullPolicyText>(),
         check_of::<text::AnyScalar>(),
     ];
     all.into_iter().find(|(known, _)| *known == name).map(|(_, check)| check)

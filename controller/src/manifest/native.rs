@@ -10,6 +10,7 @@ mod image;
 mod job;
 mod members;
 pub(crate) mod network;
+pub(crate) mod pull;
 pub(crate) mod restart;
 mod template;
 pub(crate) mod text;
@@ -243,7 +244,7 @@ fn build(document: &Document, key: &ObjectKey, context: &Context<'_>, out: &mut 
     let spec = match key.kind {
         Kind::Image => {
             let image = lower.decode(&root)?;
-            ObjectSpec::Image(image::lower(&lower, image))
+            ObjectSpec::Image(image::lower(&mut lower, image))
         }
         Kind::Volume => ObjectSpec::Volume(volume::lower(&lower.decode(&root)?)),
         Kind::Network => {

@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use super::desired::{Template, content_as_text};
 use super::{
-    DependsOn, Diagnostic, Kind, NetworkRange, ObjectKey, OnChange, Restart, RunPolicy, Schedule, Span, UpdateStrategy,
-    VolumeAccess,
+    DependsOn, Diagnostic, Kind, NetworkRange, ObjectKey, OnChange, PullPolicy, Restart, RunPolicy, Schedule, Span,
+    UpdateStrategy, VolumeAccess,
 };
 
 /// One object.
@@ -62,6 +62,9 @@ pub struct ImageSpec {
     pub follow_ms: Option<u64>,
     /// Earlier digests to hold.
     pub keep: u32,
+    /// Whether it may be fetched at all.
+    #[serde(default, skip_serializing_if = "PullPolicy::is_default")]
+    pub pull: PullPolicy,
 }
 
 /// An `App`.

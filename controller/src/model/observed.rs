@@ -81,6 +81,9 @@ pub struct ObservedImage {
     pub config: ImageConfig,
     /// When the registry was last asked, boot time; 0: in an earlier boot.
     pub checked_boot_ms: u64,
+    /// What a registry answered when this controller asked last. A digest that is not this one got its name by hand.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answered: Option<Digest>,
     /// Since when nothing names or uses it, boot time; `None` while something does. Whoever observes stamps it with
     /// the help of [`needed_images`](super::needed_images); after a reboot the time starts anew.
     pub unused_since_boot_ms: Option<u64>,

@@ -120,6 +120,7 @@ impl<'a> Resolver<'a> {
                         reference: image.reference.clone(),
                         follow_ms: image.follow_ms,
                         keep: image.keep,
+                        pull: image.pull,
                     };
                     self.out.desired.images.insert((*key).clone(), image);
                 }

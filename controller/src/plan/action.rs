@@ -233,6 +233,8 @@ pub enum Reason {
     Draining,
     /// The registry is due to be asked.
     FollowDue,
+    /// A revision or a run begins, and its images are always asked for.
+    AlwaysAsked,
     /// Nothing has used it for the grace time.
     Unused,
     /// A new template was accepted.
@@ -271,6 +273,7 @@ impl Reason {
             Self::EndpointsChanged => "EndpointsChanged",
             Self::Draining => "Draining",
             Self::FollowDue => "FollowDue",
+            Self::AlwaysAsked => "AlwaysAsked",
             Self::Unused => "Unused",
             Self::NewRevision => "NewRevision",
             Self::Progressed => "Progressed",
@@ -283,7 +286,7 @@ impl Reason {
     }
 
     /// Every [`Self::name`], so that a test can prove each occurs.
-    pub const NAMES: [&'static str; 22] = [
+    pub const NAMES: [&'static str; 23] = [
         "Missing",
         "TemplateChanged",
         "Surplus",
@@ -298,6 +301,7 @@ impl Reason {
         "EndpointsChanged",
         "Draining",
         "FollowDue",
+        "AlwaysAsked",
         "Unused",
         "NewRevision",
         "Progressed",
@@ -324,6 +328,11 @@ pub struct Waiting {
 pub enum WaitingOn {
     /// An image that is being pulled or cannot be had.
     Image {
+        /// Which.
+        reference: ImageRef,
+    },
+    /// An image that is not here and may not be fetched.
+    AbsentImage {
         /// Which.
         reference: ImageRef,
     },

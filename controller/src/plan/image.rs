@@ -6,67 +6,160 @@ use runtime::runtime::ImageConfig;
 
 use super::bug::Bug;
 use super::pass::Pass;
+use super::template_hash::template_hash;
 use super::{Action, Reason, StepId, WaitingOn};
-use crate::model::{ContainerTemplate, ObjectKey, SourceRef, needed_images};
+use crate::model::{
+    ContainerTemplate, ImageSource, ObjectKey, ObservedImage, PullPolicy, SourceRef, TemplateHash, needed_images,
+};
 
 /// How long an image may go unused before it is removed.
 pub const UNUSED_MS: u64 = 24 * 3_600_000;
+
+/// How long an answer of a registry is good enough for `pullPolicy: always`: as long as a new revision needs to be seen
+/// after its pull.
+const FRESH_MS: u64 = 60_000;
 
 /// Declared images: present, and followed.
 pub(super) fn plan_images(pass: &mut Pass<'_>) {
     for (key, image) in &pass.desired.images {
         let Some(found) = pass.observed.images.get(&image.reference) else {
-            pull(pass, &image.reference, key, &image.source);
+            fetch(pass, image.pull, &image.reference, key, &image.source);
             continue;
         };
-        let Some(follow_ms) = image.follow_ms else { continue };
-        let due = match found.checked_boot_ms {
-            0 => pass.now(),
-            at if at > pass.now() => pass.now(),
-            at => at.saturating_add(follow_ms),
-        };
-        if due <= pass.now() {
-            let action = Action::PullImage { reference: image.reference.clone(), refresh: true };
-            pass.push(action, Some(key), Reason::FollowDue, Some(&image.source), Vec::new());
-        } else {
-            pass.wake(due);
+        if let Some(follow_ms) = image.follow_ms {
+            follow(pass, &image.reference, found, follow_ms, key, &image.source);
         }
     }
 }
 
-impl<'a> Pass<'a> {
-    /// The image an object runs; plans its pull and notes the wait when it is not present.
-    pub(super) fn image(
-        &mut self,
-        reference: &'a ImageRef,
-        object: &'a ObjectKey,
-        source: &'a SourceRef,
-    ) -> Option<(&'a Digest, &'a ImageConfig)> {
-        if let Some(found) = self.observed.images.get(reference) {
-            return Some((&found.digest, &found.config));
-        }
-        pull(self, reference, object, source);
-        None
+/// Asks again when so long has passed since it was asked last.
+fn follow(
+    pass: &mut Pass<'_>,
+    reference: &ImageRef,
+    found: &ObservedImage,
+    every_ms: u64,
+    object: &ObjectKey,
+    source: &SourceRef,
+) {
+    let due = match found.checked_boot_ms {
+        0 => pass.now(),
+        at if at > pass.now() => pass.now(),
+        at => at.saturating_add(every_ms),
+    };
+    if due <= pass.now() {
+        let action = Action::PullImage { reference: reference.clone(), refresh: true };
+        pass.push(action, Some(object), Reason::FollowDue, Some(source), Vec::new());
+    } else {
+        pass.wake(due);
     }
 }
 
 impl<'a> Pass<'a> {
-    /// The image of a template, when those of all its members are present too; what is missing is pulled.
+    /// The image of a template, when those of all its members are present too; what is missing is pulled as its policy
+    /// says. A tag is resolved once per revision: what a hand did to it on this host since then moves nothing.
     pub(super) fn images_of(
         &mut self,
         template: &'a ContainerTemplate,
         object: &'a ObjectKey,
     ) -> Option<(&'a Digest, &'a ImageConfig)> {
-        let mut found = self.image(&template.image.reference, object, &template.image.source);
-        for member in template.all().skip(1) {
-            found = self.image(&member.image.reference, object, &member.image.source).and(found);
+        let mut all_here = true;
+        for one in template.all() {
+            all_here &= self.image(one, object).is_some();
         }
-        found
+        let found = self.observed.images.get(&template.image.reference).filter(|_| all_here)?;
+        match self.locked(template, object, found) {
+            Some(locked) if found.answered.as_ref() != Some(&found.digest) => Some(locked),
+            Some(_) => Some((&found.digest, &found.config)),
+            None if self.is_scheduled(object) || self.asked_first(template, object) => {
+                Some((&found.digest, &found.config))
+            }
+            None => None,
+        }
+    }
+
+    /// The image one container's reference leads to now; plans its pull and notes the wait when it is not present.
+    pub(super) fn image(
+        &mut self,
+        template: &ContainerTemplate,
+        object: &ObjectKey,
+    ) -> Option<(&'a Digest, &'a ImageConfig)> {
+        let ImageSource { reference, source } = &template.image;
+        let Some(found) = self.observed.images.get(reference) else {
+            fetch(self, template.pull, reference, object, source);
+            return None;
+        };
+        if let PullPolicy::Every(every_ms) = template.pull {
+            follow(self, reference, found, every_ms, object, source);
+        }
+        Some((&found.digest, &found.config))
     }
 
     /// Whether the images of a template's members are present.
     pub(super) fn has_member_images(&self, template: &ContainerTemplate) -> bool {
         template.all().skip(1).all(|member| self.observed.images.contains_key(&member.image.reference))
+    }
+
+    /// Whether every image that is always asked for was asked for just now; asks for the others.
+    pub(super) fn asked_first(&mut self, template: &'a ContainerTemplate, object: &'a ObjectKey) -> bool {
+        let mut is_fresh = true;
+        for one in template.all().filter(|one| one.pull == PullPolicy::Always) {
+            let ImageSource { reference, source } = &one.image;
+            let found = self.observed.images.get(reference).filter(|found| found.answered.is_some());
+            let age = found.and_then(|found| self.now().checked_sub(found.checked_boot_ms.max(1)));
+            if reference.digest().is_none() && age.is_none_or(|age| age > FRESH_MS) {
+                let action = Action::PullImage { reference: reference.clone(), refresh: true };
+                self.push(action, Some(object), Reason::AlwaysAsked, Some(source), Vec::new());
+                self.wait(object, WaitingOn::Image { reference: reference.clone() });
+                is_fresh = false;
+            }
+        }
+        is_fresh
+    }
+
+    /// Each run of it is a beginning.
+    fn is_scheduled(&self, object: &ObjectKey) -> bool {
+        self.desired.jobs.get(object).is_some_and(|job| job.schedule.is_some())
+    }
+
+    /// What this template was resolved to when its revision, or its run, began; without that memory its containers tell,
+    /// as far as the digest is known to have had this tag.
+    fn locked(
+        &self,
+        template: &ContainerTemplate,
+        object: &ObjectKey,
+        found: &'a ObservedImage,
+    ) -> Option<(&'a Digest, &'a ImageConfig)> {
+        let mut made: Vec<&TemplateHash> = Vec::new();
+        let mut digests: Vec<&'a Digest> = Vec::new();
+        if let Some(last) = self.observed.revisions.get(object).and_then(|revisions| revisions.last()) {
+            made.push(&last.template_hash);
+            digests.extend((last.template.image.reference == template.image.reference).then_some(&last.image));
+        } else if !self.is_scheduled(object) {
+            let owned = self.owned.get(object).into_iter().flatten();
+            made.extend(owned.map(|(_, container)| &container.template_hash));
+            made.extend(self.observed.jobs.get(object).map(|job| &job.template_hash));
+            digests.extend(found.previous.iter().map(|previous| &previous.digest));
+        }
+        let is_made = |digest: &Digest| {
+            let hash = template_hash(template, digest);
+            made.iter().any(|known| **known == hash)
+        };
+        if made.is_empty() {
+            return None;
+        }
+        if is_made(&found.digest) {
+            return Some((&found.digest, &found.config));
+        }
+        let digest = digests.into_iter().find(|digest| is_made(digest))?;
+        Some((digest, self.images.get(digest).copied()?))
+    }
+}
+
+/// Makes an image present that is not, unless its policy forbids it.
+fn fetch(pass: &mut Pass<'_>, policy: PullPolicy, reference: &ImageRef, object: &ObjectKey, source: &SourceRef) {
+    match policy {
+        PullPolicy::Missing | PullPolicy::Always | PullPolicy::Every(_) => pull(pass, reference, object, source),
+        PullPolicy::Never => pass.wait(object, WaitingOn::AbsentImage { reference: reference.clone() }),
     }
 }
 
@@ -82,7 +175,7 @@ pub(super) fn remove_images(pass: &mut Pass<'_>) {
         return;
     }
     let observed = pass.observed;
-    let has_stamp = |image: &crate::model::ObservedImage| {
+    let has_stamp = |image: &ObservedImage| {
         image.unused_since_boot_ms.is_some() || image.previous.iter().any(|p| p.unused_since_boot_ms.is_some())
     };
     let careless = pass.has_bug(Bug::NeededImageCollected);

@@ -313,7 +313,7 @@ fn plan_scheduled<'a>(
         }
         ConcurrencyPolicy::Forbid | ConcurrencyPolicy::Allow => {}
     }
-    if dependency::wait_for(pass, key, &job.depends_on) {
+    if dependency::wait_for(pass, key, &job.depends_on) || !pass.asked_first(&job.template, key) {
         return false;
     }
     let make = Make { ordinal: run::next(base.run, base.completions), ..make };

@@ -228,11 +228,10 @@ impl<'a> Members<'_, 'a> {
                 return;
             }
         }
-        let source = &template.image.source;
         // A pod goes on with the images it was made with, wherever their tags lead by now (simulation seed 13791).
         let own = if role == Role::Main { Some(&found.image) } else { before.map(|before| &before.image) };
         let own = own.and_then(|digest| Some((digest, *pass.images.get(digest)?)));
-        let found_image = own.or_else(|| pass.image(&template.image.reference, self.key, source));
+        let found_image = own.or_else(|| pass.image(template, self.key));
         let Some((image, image_config)) = found_image else { return };
         let make = Make {
             object: self.key,

@@ -3,6 +3,7 @@
 
 mod golden;
 mod golden_change;
+mod golden_image;
 mod golden_job;
 mod golden_network;
 mod golden_pod;

@@ -11,6 +11,10 @@ const SHORT_CHARS_MAX: usize = 120;
 pub fn waiting_text(on: &WaitingOn) -> String {
     match on {
         WaitingOn::Image { reference } => format!("Waiting for image {reference}"),
+        WaitingOn::AbsentImage { reference } => format!(
+            "image {reference} is not here and `pullPolicy: never` forbids to fetch it: `boxship image load` or `boxship \
+             image pull {reference}` brings it"
+        ),
         WaitingOn::Dependency { on } => format!("Waiting for {}/{}", on.kind, on.name),
         WaitingOn::Ready { id } => format!("Waiting for {id} to be ready"),
         WaitingOn::BackOff { failures, message, .. } => format!("Backoff after {failures} failures: {message}"),

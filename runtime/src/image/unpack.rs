@@ -19,6 +19,9 @@ mod extract;
 mod report;
 mod sandbox;
 
+#[cfg(test)]
+mod tests;
+
 pub use child::unpack_child;
 pub(crate) use extract::pax_time;
 use report::Report;
@@ -124,7 +127,7 @@ pub(crate) enum Packing {
 ///
 /// # Errors
 /// `Untrusted` when it does not inflate or grows too much; `Io`.
-pub(crate) fn unpacked_digest(file: &mut std::fs::File, digest: &Digest, size: u64) -> Result<(Digest, Packing)> {
+pub(crate) fn unpacked_digest(file: &mut impl Read, digest: &Digest, size: u64) -> Result<(Digest, Packing)> {
     let mut head = [0; 4];
     let got = fill(file, &mut head).doing(|| "read an archive")?;
     let start = std::io::Cursor::new(head[..got].to_vec());

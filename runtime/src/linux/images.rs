@@ -101,7 +101,8 @@ impl LinuxRuntime {
     /// `Io`, `Untrusted`.
     pub fn prune_images(&self, request: &PruneRequest, held: &BTreeSet<ImageRef>) -> Result<Pruned> {
         let _alone = self.images_in_use.write().unwrap_or_else(PoisonError::into_inner);
-        let in_use = self.image_users()?.into_keys().collect();
+        let mut in_use: BTreeSet<Digest> = self.image_users()?.into_keys().collect();
+        in_use.extend(held.iter().filter_map(|name| name.digest().cloned()));
         self.images.prune(request, &in_use, held)
     }
 

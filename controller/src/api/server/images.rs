@@ -1,5 +1,6 @@
 //! Images over the socket: the list, and everything else as one request with lines of progress.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::Json;
@@ -15,9 +16,9 @@ use tokio::sync::mpsc;
 
 use super::Api;
 use super::refusal::{Answer, Refusal, blocking};
-use crate::api::images::{self, Declared, ImageLine, ImageRequest, SaveRequest};
+use crate::api::images::{self, Declared, ImageAnswer, ImageLine, ImageRequest, SaveRequest};
 use crate::api::types::{ApiError, ImageView, LayerStatus};
-use crate::model::ObjectKey;
+use crate::model::{ObjectKey, ObservedContainer, needed_images};
 
 /// Lines waiting for a slow reader; further progress is dropped, the result is not.
 const LINES_MAX: usize = 256;
@@ -37,11 +38,23 @@ pub(super) async fn list(State(api): State<Arc<Api>>) -> Answer<Vec<ImageView>> 
     Ok(Json(blocking(move || images::list(&linux, objects)).await??))
 }
 
-/// What manifests name, and where.
+/// What manifests name, and where; and what an undo needs.
 fn declared(api: &Api) -> Declared {
-    let desired = Arc::clone(&api.views.borrow().desired);
+    let view = api.views.borrow().clone();
+    let (desired, state) = (&view.desired, &view.seen.state);
     let images = desired.images.iter().map(|(key, image)| (&image.reference, key, &image.source));
-    images.map(|(reference, key, source)| (reference.clone(), format!("{key}, declared in {source}"))).collect()
+    let users = state.containers.values().flat_map(ObservedContainer::images);
+    let (references, digests) = needed_images(desired, &state.images, users, &state.revisions);
+    let mut needed = BTreeSet::new();
+    for (reference, image) in &state.images {
+        let earlier = image.previous.iter().map(|previous| &previous.digest).filter(|digest| digests.contains(digest));
+        let now = Some(&image.digest).filter(|digest| references.contains(reference) || digests.contains(digest));
+        needed.extend(earlier.chain(now).map(|digest| reference.at(digest.clone())));
+    }
+    Declared {
+        names: images.map(|(name, key, source)| (name.clone(), format!("{key}, declared in {source}"))).collect(),
+        needed,
+    }
 }
 
 pub(super) fn linux(api: &Api) -> Result<Arc<LinuxRuntime>, Refusal> {
@@ -53,8 +66,14 @@ pub(super) async fn act(State(api): State<Arc<Api>>, Json(request): Json<ImageRe
     let linux = linux(&api)?;
     let bell = Arc::clone(&api.bell);
     let declared = declared(&api);
+    let memory = Arc::clone(&api.memory);
     tokio::task::spawn_blocking(move || {
         let result = images::perform(&linux, &declared, &request, &Lines(send.clone()));
+        if let (ImageRequest::Pull(name), Ok(ImageAnswer::Held(image))) = (&request, &result)
+            && let Ok(reference) = name.parse()
+        {
+            memory.record_image_checked(&reference, &image.digest);
+        }
         bell.notify_one();
         let last = match result {
             Ok(answer) => ImageLine::Done(Box::new(answer)),

@@ -78,7 +78,9 @@ impl<'a> Desk<'a> {
         let bars = Bars::default();
         let answer = match self {
             Self::Controller(context) => ask_controller(context, request, &bars).await,
-            Self::Here { linux, .. } => images::perform(linux, &Declared::new(), request, &bars).map_err(Failure::from),
+            Self::Here { linux, .. } => {
+                images::perform(linux, &Declared::default(), request, &bars).map_err(Failure::from)
+            }
         };
         bars.bar.finish_and_clear();
         answer

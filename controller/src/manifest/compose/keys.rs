@@ -84,7 +84,7 @@ const SERVICE_KEYS: &[Key] = &[
         needs with `cap_add`",
     ),
     yes("stdin_open"),
-    unless("pull_policy", &["missing", "if_not_present"], "an image is pulled when it is missing"),
+    partly("pull_policy", "with `build` an image is pulled when it is missing: nothing is built"),
     unless("attach", &["true", "false"], ""),
     unless("isolation", &["default"], "it exists on Windows only"),
     unless("oom_kill_disable", &["false"], "a program over its limit is ended"),

@@ -10,10 +10,13 @@ use super::{Context, keys, merge, mounts, networks, peek, ports, rollout, tuning
 use crate::manifest::format::Format as _;
 use crate::manifest::keys::{Entries, object_name};
 use crate::manifest::native::dns::DnsName;
+use crate::manifest::native::pull::PullPolicyText;
 use crate::manifest::native::text::{Capability, ContainerPath, Hostname, Reference, Signal, User};
 use crate::manifest::tree::{Entry, Extent, Node, Value};
 use crate::model::object::{AppSpec, DependencySpec, EnvSpec, ImageChoice, JobSpec, ObjectSpec, TemplateSpec};
-use crate::model::{Completion, DependsOn, Diagnostic, Healthcheck, Kind, Object, Probe, Restart, RunPolicy, codes};
+use crate::model::{
+    Completion, DependsOn, Diagnostic, Healthcheck, Kind, Object, Probe, PullPolicy, Restart, RunPolicy, codes,
+};
 
 /// Docker's defaults.
 const STOP_GRACE_MS: u64 = 10_000;
@@ -152,8 +155,18 @@ fn template(
         tty,
         tuning: tuning::lower(project, service),
         pod: None,
+        pull: pull_policy(project, service),
         image: image?,
     })
+}
+
+fn pull_policy(project: &mut Project<'_>, service: &Entries<'_>) -> PullPolicy {
+    let Some(node) = service.get("pull_policy") else { return PullPolicy::default() };
+    if node.scalar().is_some_and(|scalar| scalar.text == "build") {
+        project.reader.not_honoured(node.extent, "`pull_policy: build`", "images are pulled, not built");
+        return PullPolicy::default();
+    }
+    project.reader.format::<PullPolicyText>("pull_policy", node).map_or_else(PullPolicy::default, |policy| policy.0)
 }
 
 /// With `build` alone, the name Compose gives the image that it builds.

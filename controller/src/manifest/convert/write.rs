@@ -7,6 +7,7 @@ use serde_json::{Map, Value as Json, json};
 
 mod limits;
 
+use crate::manifest::native::pull;
 use crate::manifest::{native, yaml};
 use crate::model::{
     ContainerTemplate, DependsOn, DesiredImage, DesiredJob, DesiredState, EnvValue, Healthcheck, ImageSource, Kind,
@@ -127,6 +128,9 @@ fn image(key: &ObjectKey, image: &DesiredImage) -> Document {
         put(&mut document, "follow", duration(ms));
     }
     put(&mut document, "keep", image.keep);
+    if let Some(policy) = pull::text(image.pull) {
+        put(&mut document, "pullPolicy", policy);
+    }
     document
 }
 
@@ -234,6 +238,7 @@ fn template(stack: &mut Stack, document: &mut Document, template: &ContainerTemp
     text("user", &template.user);
     text("hostname", &template.hostname);
     text("stopSignal", &template.stop_signal);
+    text("pullPolicy", &pull::text(template.pull));
     let mounts: Vec<Json> = template.mounts.iter().filter_map(|mount| self::mount(stack, mount)).collect();
     if !mounts.is_empty() {
         put(document, "mounts", mounts);

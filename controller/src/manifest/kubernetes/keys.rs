@@ -224,7 +224,7 @@ const CONTAINER_KEYS: &[Key] = &[
     yes("startupProbe"),
     yes("livenessProbe"),
     yes("securityContext"),
-    unless("imagePullPolicy", &["IfNotPresent"], "an image is pulled when it is missing"),
+    yes("imagePullPolicy"),
     no("lifecycle", "the hooks do not run"),
     yes("stdin"),
     unless("stdinOnce", &["false"], "its standard input is empty"),

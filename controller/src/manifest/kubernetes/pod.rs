@@ -3,19 +3,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
+use runtime::image::ImageRef;
 use runtime::runtime::Protocol;
 use runtime::runtime::Resources;
 
 use super::service::labels;
 use super::volumes::Source;
 use super::{Lower, keys, members, probe, security, volumes};
-use crate::manifest::format::Format;
+use crate::manifest::format::{Bad, Format};
 use crate::manifest::keys::Entries;
 use crate::manifest::native::text::{ContainerPath, Hostname, Reference};
 use crate::manifest::quantity::{Cpu, Memory};
 use crate::manifest::tree::Node;
 use crate::model::object::{EnvFromSpec, EnvSpec, ImageChoice, PortSpec, TemplateSpec};
-use crate::model::{self, Member, Restart, Role, Tuning, codes};
+use crate::model::{self, Member, PullPolicy, Restart, Role, Tuning, codes};
 
 /// Kubernetes' default.
 const GRACE_SECONDS: u32 = 30;
@@ -119,6 +120,25 @@ struct Lowered {
     ports: Ports,
 }
 
+/// Kubernetes' default: `latest`, also unsaid, is asked for.
+fn pull_policy(lower: &mut Lower, node: Option<&Node>, image: &ImageRef) -> PullPolicy {
+    let Some(node) = node else {
+        let is_latest = image.digest().is_none() && image.tag().is_none_or(|tag| tag == "latest");
+        return if is_latest { PullPolicy::Always } else { PullPolicy::Missing };
+    };
+    match lower.reader.text("imagePullPolicy", node).as_deref() {
+        Some("Always") => PullPolicy::Always,
+        Some("IfNotPresent") | None => PullPolicy::Missing,
+        Some("Never") => PullPolicy::Never,
+        Some(text) => {
+            let near = crate::text::nearest(text, ["Always", "IfNotPresent", "Never"]);
+            let bad = Bad::new(codes::VALUE, format!("expected Always, IfNotPresent or Never, found {text:?}"));
+            lower.reader.bad("imagePullPolicy", near.map_or(bad.clone(), |near| bad.suggest(near)), node.extent);
+            PullPolicy::Missing
+        }
+    }
+}
+
 fn container(lower: &mut Lower, node: &Node, context: &Context<'_, '_>) -> Option<Lowered> {
     let own = lower.reader.keys(node, &keys::CONTAINER);
     let ports = ports(lower, own.get("ports"));
@@ -138,6 +158,7 @@ fn container(lower: &mut Lower, node: &Node, context: &Context<'_, '_>) -> Optio
     };
     let (image, image_extent) = image?;
     let template = TemplateSpec {
+        pull: pull_policy(lower, own.get("imagePullPolicy"), &image),
         image: ImageChoice::Reference(image, lower.reader.span(image_extent)),
         entrypoint,
         args,

@@ -38,6 +38,8 @@ const POD: &str = "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec:\n  cont
 /// What follows [`POD`] (lines from 8 on), and what is said.
 const CASES: &[(&str, &[&str])] = &[
     ("", &[]),
+    ("    imagePullPolicy: Never\n", &[]),
+    ("    imagePullPolicy: always\n", &["BX0127 8:22 Always"]),
     ("    imgae: x\n", &["BX0104 8:5 image"]),
     ("    livenessProbe: {tcpSocket: {port: 1}}\n    stdin: false\n", &[]),
     ("    securityContext: {privileged: true, runAsNonRoot: true}\n", &["BX0142w 8:23", "BX0142w 8:55"]),

@@ -8,7 +8,7 @@ use super::{Lower, network, wire};
 use crate::manifest::format::{Format as _, ShortOr};
 use crate::manifest::tree::Path;
 use crate::model::object::{DependencySpec, EnvSpec, FileContent, ImageChoice, MountSpec, MountWhatSpec, TemplateSpec};
-use crate::model::{Completion, DependsOn, Diagnostic, Healthcheck, Kind, OnChange, Probe, codes};
+use crate::model::{Completion, DependsOn, Diagnostic, Healthcheck, Kind, OnChange, Probe, PullPolicy, codes};
 
 /// Docker's default of ten seconds.
 const STOP_GRACE_MS: u64 = 10_000;
@@ -19,6 +19,7 @@ const SECRET_MODE: u32 = 0o400;
 pub(super) fn lower(lower: &mut Lower<'_>, mut wire: wire::Template) -> Option<(TemplateSpec, Vec<DependencySpec>)> {
     let pod = super::members::lower(lower, &mut wire);
     let image = image(lower, &wire);
+    let pull = pull_policy(lower, &wire);
     let env = env(lower, wire.env);
     let mounts = mounts(lower, wire.mounts);
     let readiness = wire.healthcheck.and_then(|check| healthcheck(lower, check, "healthcheck"));
@@ -35,6 +36,7 @@ pub(super) fn lower(lower: &mut Lower<'_>, mut wire: wire::Template) -> Option<(
         lower.push(Diagnostic { help: bad.help, ..diagnostic });
     });
     let template = TemplateSpec {
+        pull,
         image: image?,
         entrypoint: wire.entrypoint,
         args: wire.args,
@@ -73,6 +75,16 @@ pub(super) fn lower(lower: &mut Lower<'_>, mut wire: wire::Template) -> Option<(
         pod: pod?,
     };
     Some((template, depends_on))
+}
+
+/// With `imageFrom` it is the Image that says when it is pulled.
+fn pull_policy(lower: &mut Lower<'_>, wire: &wire::Template) -> PullPolicy {
+    if let (Some(_), Some(name)) = (&wire.pull_policy, &wire.image_from) {
+        let what = format!("`pullPolicy` has no effect beside `imageFrom`: Image `{}` says when it is pulled", name.0);
+        let diagnostic = lower.error(codes::CONFLICT, &Path::default().key("pullPolicy"), what);
+        lower.push(diagnostic.help("move it to the Image: `follow: 1h`, or `pullPolicy: never`"));
+    }
+    wire.pull_policy.map_or_else(PullPolicy::default, |policy| policy.0)
 }
 
 fn image(lower: &mut Lower<'_>, wire: &wire::Template) -> Option<ImageChoice> {

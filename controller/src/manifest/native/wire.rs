@@ -17,6 +17,7 @@ use super::text::{
 use super::tuning::Wire as Tuning;
 use crate::manifest::duration::Duration;
 use crate::manifest::format::ShortOr;
+use crate::manifest::native::pull::PullPolicyText;
 use crate::manifest::quantity::{Amount, Cpu, Memory, Swap};
 pub(crate) use member::{Container, InitContainer};
 
@@ -35,6 +36,8 @@ pub(crate) struct Image {
     /// Earlier digests held for an offline undo. Default 1.
     #[schemars(range(min = 0, max = 100))]
     pub(crate) keep: Option<u32>,
+    /// missing (default), never (it has to be loaded by hand), daily, weekly or every_12h (as `follow`).
+    pub(crate) pull_policy: Option<PullPolicyText>,
 }
 
 /// Data that outlives containers.
@@ -97,6 +100,9 @@ macro_rules! with_template {
             image: Option<Reference>,
             /// The name of an Image object of this stack.
             image_from: Option<Name>,
+            /// When its registry is asked: missing (default), always (once for each revision), never, daily, weekly or
+            /// every_12h, which follow the tag.
+            pull_policy: Option<PullPolicyText>,
             /// Replaces the image's entrypoint, and drops its arguments.
             entrypoint: Option<Vec<String>>,
             /// Replaces the image's arguments.
@@ -184,6 +190,7 @@ macro_rules! with_template {
 pub(crate) struct Template {
     pub(crate) image: Option<Reference>,
     pub(crate) image_from: Option<Name>,
+    pub(crate) pull_policy: Option<PullPolicyText>,
     pub(crate) entrypoint: Option<Vec<String>>,
     pub(crate) args: Option<Vec<String>>,
     pub(crate) env: BTreeMap<String, ShortOr<AnyScalar, EnvFrom>>,

@@ -10,7 +10,7 @@ use crate::model::object::{
 };
 use crate::model::{
     ContainerTemplate, DesiredState, Diagnostic, EnvValue, ImageSource, Kind, Member, Mount, MountWhat, NetworkUse,
-    ObjectKey, Pod, Span, VolumeAccess, codes,
+    ObjectKey, Pod, PullPolicy, Span, VolumeAccess, codes,
 };
 
 /// `None` when something it names does not exist: `key` is then marked as broken.
@@ -20,7 +20,7 @@ pub(super) fn resolve(
     spec: &TemplateSpec,
     from: &[EnvFromSpec],
 ) -> Option<ContainerTemplate> {
-    let image = image(resolver, key, &spec.image);
+    let image = image(resolver, key, &spec.image, spec.pull);
     let mut env = std::collections::BTreeMap::new();
     let mut whole = true;
     for from in from {
@@ -47,9 +47,10 @@ pub(super) fn resolve(
         None => Some(None),
         Some(pod) => self::pod(resolver, key, pod).map(|pod| Some(Box::new(pod))),
     };
-    let (image, networks, pod) = (image?, networks?, pod?);
+    let ((image, pull), networks, pod) = (image?, networks?, pod?);
     whole.then(|| ContainerTemplate {
         image,
+        pull,
         entrypoint: spec.entrypoint.clone(),
         args: spec.args.clone(),
         env,
@@ -116,16 +117,22 @@ pub(super) fn is_exclusive(template: &ContainerTemplate, replicas: u32, desired:
         })
 }
 
-fn image(resolver: &mut Resolver<'_>, key: &ObjectKey, choice: &ImageChoice) -> Option<ImageSource> {
+/// The image and when it is asked for: where it comes from an Image object, that one says it.
+fn image(
+    resolver: &mut Resolver<'_>,
+    key: &ObjectKey,
+    choice: &ImageChoice,
+    pull: PullPolicy,
+) -> Option<(ImageSource, PullPolicy)> {
     match choice {
         ImageChoice::Reference(reference, span) => {
-            Some(ImageSource { reference: reference.clone(), source: span.start() })
+            Some((ImageSource { reference: reference.clone(), source: span.start() }, pull))
         }
         ImageChoice::From(name, span) => {
             let target = ObjectKey { stack: key.stack.clone(), kind: Kind::Image, name: name.clone() };
             match resolver.index.get(&target).map(|object| &object.spec) {
                 Some(ObjectSpec::Image(image)) => {
-                    Some(ImageSource { reference: image.reference.clone(), source: span.start() })
+                    Some((ImageSource { reference: image.reference.clone(), source: span.start() }, image.pull))
                 }
                 _ => {
                     dangling(resolver, key, &target, "imageFrom", span);

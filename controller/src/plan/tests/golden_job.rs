@@ -4,7 +4,7 @@ use expect_test::expect;
 
 use super::golden::check;
 use super::world::*;
-use crate::model::{DesiredImage, DesiredState, EnvValue, Kind, RunPolicy};
+use crate::model::{DesiredImage, DesiredState, EnvValue, Kind, PullPolicy, RunPolicy};
 use crate::plan::{plan, template_hash};
 
 #[test]
@@ -225,7 +225,13 @@ fn earlier_scheduled_runs_are_kept_as_the_limits_say() {
 
 #[test]
 fn images_are_followed_and_removed_a_day_after_their_last_use() {
-    let image = DesiredImage { source: source(1), reference: reference("1"), follow_ms: Some(60_000), keep: 0 };
+    let image = DesiredImage {
+        source: source(1),
+        reference: reference("1"),
+        follow_ms: Some(60_000),
+        keep: 0,
+        pull: PullPolicy::Missing,
+    };
     let desired = DesiredState { images: [(key(Kind::Image, "base"), image)].into(), ..Default::default() };
     let mut observed = host(&["1", "2"]);
     observed.networks.clear();

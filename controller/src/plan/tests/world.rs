@@ -14,7 +14,7 @@ use runtime::runtime::HostPort;
 use crate::model::{
     ConcurrencyPolicy, ContainerTemplate, DesiredJob, DesiredState, DesiredVolume, ImageSource, Kind, Mount, MountWhat,
     ObjectKey, ObservedContainer, ObservedImage, ObservedMember, ObservedNetwork, ObservedState, OnChange, OnFailure,
-    PublishedPort, Restart, RunPolicy, Schedule, SourceRef, UpdateStrategy, VolumeAccess, Workload,
+    PublishedPort, PullPolicy, Restart, RunPolicy, Schedule, SourceRef, UpdateStrategy, VolumeAccess, Workload,
 };
 use crate::plan::{Action, Plan, WaitingOn, network_name, plan};
 
@@ -60,6 +60,7 @@ pub(super) fn template(tag: &str) -> ContainerTemplate {
         stop_signal: None,
         security: SecurityConfig::default(),
         shm_bytes: None,
+        pull: PullPolicy::Missing,
         init: false,
         host_network: false,
         no_network: false,
@@ -105,6 +106,7 @@ pub(super) fn host(tags: &[&str]) -> ObservedState {
             previous: Vec::new(),
             config: ImageConfig::default(),
             checked_boot_ms: 1,
+            answered: None,
             unused_since_boot_ms: None,
         };
         (reference(tag), image)
@@ -287,6 +289,7 @@ pub(super) fn text(plan: &Plan) -> String {
 fn waited(on: &WaitingOn) -> String {
     match on {
         WaitingOn::Image { reference } => format!("image {reference}"),
+        WaitingOn::AbsentImage { reference } => format!("absent image {reference}"),
         WaitingOn::Dependency { on } => format!("dependency {on}"),
         WaitingOn::Ready { id } => format!("ready {}", short(id)),
         WaitingOn::BackOff { until_boot_ms, failures, .. } => {

@@ -31,7 +31,7 @@ const CHUNK_BYTES: usize = 64 << 10;
 ///
 /// # Errors
 /// `Io`.
-pub(super) fn fingerprint(root: &Path, kind: u8, pace: Pace<'_>) -> Result<Option<Digest>> {
+pub(crate) fn fingerprint(root: &Path, kind: u8, pace: Pace<'_>) -> Result<Option<Digest>> {
     let doing = || format!("read the tree {}", root.display());
     let fd = rustix::fs::open(root, DIR, Mode::empty()).doing(doing)?;
     match kind {

@@ -59,8 +59,14 @@ fn meaning(name: &[u8]) -> Outcome<Meaning<'_>> {
 }
 
 impl Extractor {
+    /// Into the process's own root.
     pub(super) fn new() -> Outcome<Self> {
-        let root = Root::open()?;
+        Self::below(Root::own()?)
+    }
+
+    /// Into this directory.
+    pub(super) fn below(root: OwnedFd) -> Outcome<Self> {
+        let root = Root::of(root);
         root.set_mode(0o755)?;
         Ok(Self {
             root,

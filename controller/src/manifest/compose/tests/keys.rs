@@ -63,6 +63,7 @@ const EXAMPLES: &[(&str, &str, &str, &str)] = &[
     ("services.*", "cap_drop", "image: i", "image: i\n    cap_drop: [ALL]"),
     ("services.*", "security_opt", "image: i", "image: i\n    security_opt: ['no-new-privileges:false']"),
     ("services.*", "shm_size", "image: i", "image: i\n    shm_size: 128mb"),
+    ("services.*", "pull_policy", "image: i", "image: i\n    pull_policy: daily"),
     ("services.*", "mem_limit", "image: i", "image: i\n    mem_limit: 64m"),
     ("services.*", "cpus", "image: i", "image: i\n    cpus: '0.5'"),
     ("services.*", "pids_limit", "image: i", "image: i\n    pids_limit: 10"),

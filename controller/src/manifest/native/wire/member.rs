@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use super::{EnvFrom, Healthcheck, Mount, Resources, Security, Template, Tuning};
 use crate::manifest::format::ShortOr;
+use crate::manifest::native::pull::PullPolicyText;
 use crate::manifest::native::text::{AnyScalar, ContainerPath, Name, Reference, Signal, User};
 use crate::manifest::quantity::Memory;
 
@@ -25,6 +26,9 @@ macro_rules! with_member {
             pub(crate) image: Option<Reference>,
             /// The name of an Image object of this stack.
             pub(crate) image_from: Option<Name>,
+            /// When its registry is asked: missing (default), always (once for each revision), never, daily, weekly or
+            /// every_12h, which follow the tag.
+            pub(crate) pull_policy: Option<PullPolicyText>,
             /// Replaces the image's entrypoint, and drops its arguments.
             pub(crate) entrypoint: Option<Vec<String>>,
             /// Replaces the image's arguments.
@@ -71,6 +75,7 @@ macro_rules! with_member {
                 let template = Template {
                     image: self.image,
                     image_from: self.image_from,
+                    pull_policy: self.pull_policy,
                     entrypoint: self.entrypoint,
                     args: self.args,
                     env: self.env,

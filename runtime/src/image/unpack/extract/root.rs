@@ -78,13 +78,17 @@ pub(super) const DEFAULT_ACL: &str = "system.posix_acl_default";
 const DIR: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
 impl Root {
-    pub(super) fn open() -> Outcome<Self> {
-        let fd = rustix::fs::openat(rustix::fs::CWD, "/", DIR, Mode::empty())
-            .map_err(|e| Refusal::io("open the root", &e.into()))?;
+    /// The process's own root.
+    pub(super) fn own() -> Outcome<OwnedFd> {
+        rustix::fs::openat(rustix::fs::CWD, "/", DIR, Mode::empty())
+            .map_err(|e| Refusal::io("open the root", &e.into()))
+    }
+
+    pub(super) fn of(fd: OwnedFd) -> Self {
         // where it cannot be asked, it may be there
         let asked = rustix::fs::fgetxattr(&fd, DEFAULT_ACL, &mut [0_u8; 0][..]);
         let has_default_acl = !matches!(asked, Err(Errno::NODATA | Errno::OPNOTSUPP));
-        Ok(Self { fd, last: None, has_default_acl, is_exact: true, over_whiteouts: Vec::new(), implied: Vec::new() })
+        Self { fd, last: None, has_default_acl, is_exact: true, over_whiteouts: Vec::new(), implied: Vec::new() }
     }
 
     pub(super) fn reopen(&self) -> Outcome<OwnedFd> {
