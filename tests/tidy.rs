@@ -304,11 +304,19 @@ fn every_error_code_is_explained_and_every_explained_code_exists() {
 /// Rows of docs/security.md that say `open:`; may only shrink.
 const OPEN_ATTACKS_MAX: usize = 6;
 
+/// Everything that stands in tests.
+fn test_texts() -> String {
+    sources().iter().filter(|s| s.in_test.contains(&true)).map(|s| s.text.as_str()).collect()
+}
+
+fn is_test(tests: &str, name: &str) -> bool {
+    tests.contains(&format!("\"{name}\"")) || tests.contains(&format!("fn {name}("))
+}
+
 #[test]
 fn every_known_attack_has_its_test() {
     let page = std::fs::read_to_string(root().join("docs/security.md")).expect("docs/security.md");
-    let tests: String = sources().iter().filter(|s| s.in_test.contains(&true)).map(|s| s.text.as_str()).collect();
-    let is_test = |name: &str| tests.contains(&format!("\"{name}\"")) || tests.contains(&format!("fn {name}("));
+    let tests = test_texts();
     let rows = docs::attacks(&page);
     let mut complaints: Vec<String> = (1..=36)
         .filter(|number| rows.iter().filter(|row| row.number == *number).count() != 1)
@@ -318,13 +326,35 @@ fn every_known_attack_has_its_test() {
         if row.tests.is_empty() && !row.says("none applies") && !row.says("open:") {
             complaints.push(format!("docs/security.md: S{} has no test and no reason", row.number));
         }
-        let absent = row.tests.iter().filter(|name| !is_test(name));
+        let absent = row.tests.iter().filter(|name| !is_test(&tests, name));
         complaints.extend(absent.map(|name| format!("docs/security.md: S{} names no test: {name}", row.number)));
     }
     let open = rows.iter().filter(|row| row.says("open:")).count();
     if open > OPEN_ATTACKS_MAX {
         complaints.push(format!("docs/security.md: {open} rows are open, {OPEN_ATTACKS_MAX} were"));
     }
+    settle(&complaints);
+}
+
+/// Behaviours of images that people know; the table in docs/TESTING.md has each.
+const IMAGE_ROWS: [usize; 17] = [1, 6, 8, 9, 10, 11, 12, 13, 17, 18, 20, 21, 22, 25, 26, 27, 32];
+
+#[test]
+fn every_behaviour_of_images_has_its_test() {
+    let page = std::fs::read_to_string(root().join("docs/TESTING.md")).expect("docs/TESTING.md");
+    let rows = docs::attacks(&page);
+    let tests = test_texts();
+    let absent = |name: &&String| !is_test(&tests, name.as_str());
+    let complaints: Vec<String> = IMAGE_ROWS
+        .iter()
+        .filter_map(|number| {
+            let row = rows.iter().find(|row| row.number == *number);
+            let tests = row.map_or(&[][..], |row| &row.tests);
+            let wrong: Vec<&String> = tests.iter().filter(absent).collect();
+            let is_good = !tests.is_empty() && wrong.is_empty();
+            (!is_good).then(|| format!("docs/TESTING.md: row {number} names no test: {wrong:?}"))
+        })
+        .collect();
     settle(&complaints);
 }
 

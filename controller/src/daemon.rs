@@ -49,10 +49,8 @@ pub struct Options {
     pub layout: Layout,
     /// A directory of manifests to follow, absolute.
     pub manifests: Option<PathBuf>,
-    /// Registries spoken to over plain HTTP, `HOST[:PORT]`.
-    pub insecure_registries: Vec<String>,
-    /// Further certificate authorities for registries, PEM files.
-    pub registry_cas: Vec<PathBuf>,
+    /// How images are fetched and kept.
+    pub images: StoreOptions,
     /// The key of secrets; made when it is first needed.
     pub secret_key: PathBuf,
     /// Within this time each layer of the image store is looked at again; zero: none is.
@@ -104,14 +102,9 @@ pub fn run(options: Options) -> Result<(), DaemonError> {
         }
         Opened::NotPersisted { why } => tracing::error!(why, "state is not persisted; planning goes on"),
     }
-    let images = StoreOptions {
-        insecure: options.insecure_registries.iter().cloned().collect(),
-        ca_files: options.registry_cas.clone(),
-        ..StoreOptions::default()
-    };
     let _alone = Alone::wait(&options.layout, "the controller")?;
-    let linux =
-        Arc::new(LinuxRuntime::open(&options.layout, LinuxOptions { images, secrets: Some(options.keyring()) })?);
+    let linux_options = LinuxOptions { images: options.images.clone(), secrets: Some(options.keyring()) };
+    let linux = Arc::new(LinuxRuntime::open(&options.layout, linux_options)?);
     let tokio = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .max_blocking_threads(BLOCKING_THREADS_MAX)

@@ -22,8 +22,8 @@ pub use accept::{Accepted, Confirmation, Notice, accept};
 pub use desired::{
     Completion, ConcurrencyPolicy, ContainerTemplate, DEFAULT_NETWORK, DependsOn, DesiredImage, DesiredJob,
     DesiredNetwork, DesiredState, DesiredVolume, EnvValue, Healthcheck, Hold, ImageSource, Mount, MountWhat,
-    NetworkRange, NetworkUse, OnChange, OnFailure, Probe, PublishedPort, PullPolicy, Restart, RunPolicy, Schedule, SecretUse,
-    ServiceUse, Template, UpdateStrategy, VolumeAccess, Workload,
+    NetworkRange, NetworkUse, OnChange, OnFailure, Probe, PublishedPort, PullPolicy, Restart, RunPolicy, Schedule,
+    SecretUse, ServiceUse, Template, UpdateStrategy, VolumeAccess, Workload,
 };
 pub use diagnostic::{Diagnostic, Note, Severity, Span, codes};
 pub use key::{KeyError, Kind, ObjectKey, ReplicaKey, SourceRef, TemplateHash, labels};

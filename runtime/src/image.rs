@@ -23,6 +23,7 @@ mod policy;
 mod pull;
 mod push;
 mod reference;
+mod refetch;
 mod registry;
 mod save;
 mod scrub;

@@ -38,6 +38,8 @@ pub(crate) struct Answer {
     pub(crate) reset: bool,
     /// One byte of the body at a time, so many milliseconds apart.
     pub(crate) drip_ms: Option<u64>,
+    /// So many bytes of the body a second.
+    pub(crate) bytes_per_s: Option<u64>,
     /// Promise so many bytes, whatever there are.
     pub(crate) said: Option<usize>,
 }
@@ -161,7 +163,7 @@ fn serve(mut stream: Box<dyn Duplex>, socket: &TcpStream, state: &Mutex<State>, 
     let body = &answer.body[..answer.cut.unwrap_or(answer.body.len())];
     state.lock().expect("nobody panics here").sent += body.len() as u64;
     match answer.drip_ms {
-        None => stream.write_all(body)?,
+        None => at_pace(&mut *stream, socket, body, answer.bytes_per_s)?,
         Some(ms) => {
             for byte in body {
                 stream.write_all(std::slice::from_ref(byte))?;
@@ -181,6 +183,23 @@ fn serve(mut stream: Box<dyn Duplex>, socket: &TcpStream, state: &Mutex<State>, 
     if answer.reset {
         let linger = std::time::Duration::ZERO;
         rustix::net::sockopt::set_socket_linger(socket, Some(linger))?;
+    }
+    Ok(())
+}
+
+/// Ten pieces a second.
+fn at_pace(stream: &mut dyn Write, socket: &TcpStream, body: &[u8], bytes_per_s: Option<u64>) -> std::io::Result<()> {
+    let Some(rate) = bytes_per_s.and_then(|rate| usize::try_from(rate / 10).ok()) else {
+        return stream.write_all(body);
+    };
+    for piece in body.chunks(rate.max(1)) {
+        stream.write_all(piece)?;
+        stream.flush()?;
+        // until it hangs up, but not longer
+        socket.set_read_timeout(Some(std::time::Duration::from_millis(100)))?;
+        if (&*socket).read(&mut [0]).is_ok_and(|n| n == 0) {
+            break;
+        }
     }
     Ok(())
 }
@@ -225,11 +244,14 @@ fn good_answer(state: &State, asked: &Asked) -> Answer {
     }
     if let Some((_, digest)) = path.split_once("/blobs/") {
         let Some(bytes) = state.blobs.get(digest) else { return missing("BLOB_UNKNOWN") };
-        let from = asked.header("range").strip_prefix("bytes=").and_then(|r| r.trim_end_matches('-').parse().ok());
+        let range = asked.header("range").strip_prefix("bytes=").and_then(|range| range.split_once('-'));
+        let to = range.and_then(|(_, to)| to.parse::<usize>().ok()).map_or(bytes.len(), |last| last + 1);
+        let bytes = &bytes[..to.min(bytes.len())];
+        let from = range.and_then(|(from, _)| from.parse().ok());
         return match from {
             Some(from) if from < bytes.len() => Answer::new(206, &bytes[from..])
                 .with("content-range", format!("bytes {from}-{}/{}", bytes.len() - 1, bytes.len())),
-            _ => Answer::new(200, bytes.clone()),
+            _ => Answer::new(200, bytes),
         };
     }
     if let Some((repository, _)) = path.split_once("/tags/list") {

@@ -5,6 +5,7 @@
 
 mod archives;
 mod differential;
+mod dropped;
 mod fake;
 mod faults;
 mod lab;
@@ -29,6 +30,7 @@ const CASES: &[&[Case]] = &[
     login::CASES,
     signed::CASES,
     stores::CASES,
+    dropped::CASES,
     power::CASES,
     real::CASES,
 ];

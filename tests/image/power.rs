@@ -27,6 +27,8 @@ struct Acknowledged {
     log_bytes: u64,
     doing: &'static str,
     names: Names,
+    /// Directories an image was unpacked into.
+    unpacked: usize,
 }
 
 fn cuts() -> Result<(), String> {
@@ -59,6 +61,8 @@ struct Ground {
     archive: PathBuf,
     /// By diffID.
     truth: BTreeMap<String, BTreeMap<PathBuf, Digest>>,
+    /// `a:2` as one directory.
+    merged: BTreeMap<PathBuf, Digest>,
 }
 
 fn tree(name: &str, files: usize, bytes: usize) -> Vec<u8> {
@@ -84,18 +88,21 @@ impl Ground {
         }
         let archive = lab.dir.path().join("archive.tar");
         let mut truth = BTreeMap::new();
+        let merged = lab.dir.path().join("merged").join("root");
         {
             let store = lab.store();
             for name in images.keys() {
                 let info = pull(&store, &fake.name(name)).expect("it is pulled");
                 truth.extend(store.layer_dirs(&info.digest).expect("its layers").iter().map(|dir| content(dir)));
             }
+            store.unpack_image(&images["a:2"].digest(), &merged).expect("it is unpacked");
             let names = vec![reference("localhost/saved:1")];
             let chosen = [SaveImage { digest: images["b:1"].digest(), names }];
             let mut file = std::fs::File::create(&archive).expect("create a file");
             store.save(&chosen, SaveFormat::Oci, &mut file).expect("it is saved");
         }
-        Self { lab, fake, images, archive, truth }
+        let merged = content(&merged).1;
+        Self { lab, fake, images, archive, truth, merged }
     }
 
     fn dir(&self) -> PathBuf {
@@ -112,34 +119,39 @@ impl Ground {
         let root = disk.mounted.path().to_owned();
         std::fs::write(root.join("boot_id"), "boot-1\n").expect("write the boot id");
         let store = store_at(&root, self.options());
-        let mut said = vec![Acknowledged { log_bytes: disk.log_bytes(), doing: "begin", names: Names::new() }];
+        let mut said =
+            vec![Acknowledged { log_bytes: disk.log_bytes(), doing: "begin", names: Names::new(), unpacked: 0 }];
+        let mut unpacked = 0;
         let mut names = Names::new();
-        let mut done = |doing, names: &Names| {
-            said.push(Acknowledged { log_bytes: disk.log_bytes(), doing, names: names.clone() });
+        let mut done = |doing, names: &Names, unpacked: usize| {
+            said.push(Acknowledged { log_bytes: disk.log_bytes(), doing, names: names.clone(), unpacked });
         };
         let saved = "localhost/saved:1".to_owned();
         for _ in 0..2 {
             for name in ["a:1", "a:2"] {
                 let info = pull(&store, &self.fake.name(name)).expect("it is pulled");
                 names.insert(self.fake.name(name), info.digest);
-                done("pull", &names);
+                done("pull", &names, unpacked);
             }
+            store.unpack_image(&self.images["a:2"].digest(), &unpacked_at(&root, unpacked)).expect("it is unpacked");
+            unpacked += 1;
+            done("unpack", &names, unpacked);
             let loaded = store.load(&self.archive, None, None, &NoProgress).expect("it is loaded");
             names.insert(saved.clone(), loaded[0].digest.clone());
-            done("load", &names);
+            done("load", &names, unpacked);
             store.remove(&reference(&self.fake.name("a:1")), &BTreeSet::new()).expect("it is removed");
             names.remove(&self.fake.name("a:1"));
-            done("remove", &names);
+            done("remove", &names, unpacked);
             let request =
                 PullRequest { reference: reference(&self.fake.name("b:1")), refresh: true, newer_only: false };
             store.pull(&request, &NoProgress).expect("it is pulled");
             names.insert(self.fake.name("b:1"), self.images["b:1"].digest());
-            done("pull what was loaded", &names);
+            done("pull what was loaded", &names, unpacked);
             let all = PruneRequest { all: true, ..PruneRequest::default() };
             let in_use = BTreeSet::from([self.images["a:2"].digest()]);
             store.prune(&all, &in_use, &BTreeSet::new()).expect("it is pruned");
             names.retain(|_, digest| in_use.contains(digest));
-            done("prune", &names);
+            done("prune", &names, unpacked);
         }
         drop(store);
         Ok((disk.end(), said))
@@ -150,11 +162,17 @@ impl Ground {
         let root = mounted.path();
         std::fs::write(root.join("boot_id"), "boot-2\n").expect("write the boot id");
         let last = said.iter().rposition(|ack| ack.log_bytes <= log_bytes);
-        let empty = Acknowledged { log_bytes: 0, doing: "nothing", names: Names::new() };
+        let empty = Acknowledged { log_bytes: 0, doing: "nothing", names: Names::new(), unpacked: 0 };
         let before = last.map_or(&empty, |n| &said[n]);
         let after = said.get(last.map_or(0, |n| n + 1)).unwrap_or(before);
         let what = &format!("{what}, while it did `{}`", after.doing);
         let store = store_at(root, self.options());
+        for number in 0..after.unpacked.max(before.unpacked) {
+            let dir = unpacked_at(root, number);
+            assert!(dir.exists() || number >= before.unpacked, "{what}: {} is gone", dir.display());
+            let is_whole = !dir.exists() || content(&dir).1 == self.merged;
+            assert!(is_whole, "{what}: {} is there and not what it should be", dir.display());
+        }
         let resolve = |name: &String| store.resolve(&reference(name)).ok().map(|info| info.digest);
         for info in store.list().expect(what) {
             self.is_whole(&store, &info.digest, what);
@@ -212,6 +230,10 @@ impl Ground {
         std::panic::set_hook(hook);
         assert!(noticed, "a disk that loses what was flushed went unnoticed");
     }
+}
+
+fn unpacked_at(root: &Path, number: usize) -> PathBuf {
+    root.join(format!("unpacked-{number}")).join("root")
 }
 
 /// A layer's diffID and everything in it.

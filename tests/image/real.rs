@@ -26,30 +26,36 @@ fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/images").join(name)
 }
 
-struct Registry {
+pub(crate) struct Registry {
     run: PathBuf,
-    address: String,
+    pub(crate) address: String,
 }
 
 impl Registry {
     /// Serves the cached images; nothing here pushes.
-    fn start(dir: &Path) -> Result<Self, String> {
+    pub(crate) fn start(dir: &Path) -> Result<Self, String> {
         let made = Command::new(script("make.sh")).arg(cache()).output().map_err(|e| format!("make.sh: {e}"))?;
         if !made.status.success() {
             let why = String::from_utf8_lossy(&made.stderr).into_owned();
             return Err(why.lines().last().unwrap_or("images cannot be made").to_owned());
         }
-        let storage = cache().join("registry");
-        let run = dir.join("registry-run");
-        let started = Command::new(script("registry.sh")).arg("start").arg(&storage).arg(&run).output();
+        Self::over(&cache().join("registry"), &dir.join("registry-run"))
+    }
+
+    /// Serves what is in a directory, and takes what is pushed.
+    pub(crate) fn over(storage: &Path, run: &Path) -> Result<Self, String> {
+        let started = Command::new(script("registry.sh")).arg("start").arg(storage).arg(run).output();
         let started = started.map_err(|e| format!("registry.sh: {e}"))?;
         if !started.status.success() {
             return Err(String::from_utf8_lossy(&started.stderr).trim().to_owned());
         }
-        Ok(Self { run, address: format!("127.0.0.1:{}", String::from_utf8_lossy(&started.stdout).trim()) })
+        Ok(Self {
+            run: run.to_owned(),
+            address: format!("127.0.0.1:{}", String::from_utf8_lossy(&started.stdout).trim()),
+        })
     }
 
-    fn stop(&self) {
+    pub(crate) fn stop(&self) {
         let _ = Command::new(script("registry.sh")).arg("stop").arg(&self.run).status();
     }
 }

@@ -6,7 +6,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use controller::model::{
     Completion, ConcurrencyPolicy, ContainerTemplate, DependsOn, DesiredImage, DesiredJob, DesiredState, DesiredVolume,
     EnvValue, Hold, ImageSource, Kind, Member, Mount, MountWhat, NetworkUse, ObjectKey, OnChange, OnFailure, Pod,
-    PublishedPort, PullPolicy, Restart, Role, RunPolicy, Schedule, SecretUse, SourceRef, UpdateStrategy, VolumeAccess, Workload,
+    PublishedPort, PullPolicy, Restart, Role, RunPolicy, Schedule, SecretUse, SourceRef, UpdateStrategy, VolumeAccess,
+    Workload,
 };
 use runtime::image::ImageRef;
 use runtime::runtime::HostPort;

@@ -57,6 +57,9 @@ pub struct Place {
     /// The key that secrets are encrypted with, made when it is first needed. Default: secret.key in the data root
     #[arg(long, global = true, env = "BOXSHIP_SECRET_KEY", value_name = "FILE")]
     pub secret_key: Option<PathBuf>,
+    /// Drop the compressed layers of images once they are unpacked; `image save` and `image push` fetch them again
+    #[arg(long, global = true, env = "BOXSHIP_DROP_BLOBS")]
+    pub drop_blobs: bool,
     /// How to print
     #[arg(short, long, global = true, value_enum, default_value_t = Output::Text)]
     pub output: Output,

@@ -184,6 +184,7 @@ impl Place {
         runtime::image::StoreOptions {
             insecure: self.insecure_registry.iter().cloned().collect(),
             ca_files: self.registry_ca.clone(),
+            drop_blobs: self.drop_blobs,
             ..runtime::image::StoreOptions::default()
         }
     }
@@ -194,13 +195,14 @@ impl Place {
         self.secret_key.as_deref().map_or_else(|| absolute(&self.data_root).join("secret.key"), absolute)
     }
 
-    /// The options for registries and secrets for another process of ours.
+    /// The options of [`Self::store_options`] and for secrets, for another process of ours.
     #[must_use]
     pub fn registry_args(&self) -> Vec<std::ffi::OsString> {
         let hosts = self.insecure_registry.iter().map(|host| ("--insecure-registry", host.into()));
         let files = self.registry_ca.iter().map(|file| ("--registry-ca", absolute(file).into()));
         let key = self.secret_key.iter().map(|file| ("--secret-key", absolute(file).into()));
-        hosts.chain(files).chain(key).flat_map(|(name, value)| [name.into(), value]).collect()
+        let drops = self.drop_blobs.then(|| "--drop-blobs".into());
+        hosts.chain(files).chain(key).flat_map(|(name, value)| [name.into(), value]).chain(drops).collect()
     }
 }
 

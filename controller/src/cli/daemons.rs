@@ -45,8 +45,7 @@ pub(super) fn controller(place: &Place, args: &ControllerArgs) -> ExitCode {
     let options = crate::daemon::Options {
         layout: place.layout(),
         manifests: args.manifests.as_deref().map(absolute),
-        insecure_registries: place.insecure_registry.clone(),
-        registry_cas: place.registry_ca.clone(),
+        images: place.store_options(),
         secret_key: place.secret_key_file(),
         scrub_every: args.scrub_every,
         kept: args.kept,

@@ -61,8 +61,7 @@ impl Host {
         let options = Options {
             layout,
             manifests,
-            insecure_registries: vec![],
-            registry_cas: vec![],
+            images: StoreOptions::default(),
             secret_key: self.dir.path().join("secret.key"),
             scrub_every: Duration::ZERO,
             kept: false,

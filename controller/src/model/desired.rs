@@ -1,6 +1,7 @@
 //! What should be. Made by `model::resolve` from the objects of all files; a pure value, compared and persisted.
 
 mod job;
+mod pull;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::{ObjectKey, Orders, Pod, SourceRef, Tuning};
 
 pub use job::{ConcurrencyPolicy, DesiredJob, RunPolicy, Schedule};
+pub use pull::PullPolicy;
 
 /// Everything the host should run and hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,30 +90,6 @@ pub struct DesiredImage {
     /// Whether it may be fetched at all.
     #[serde(default, skip_serializing_if = "PullPolicy::is_default")]
     pub pull: PullPolicy,
-}
-
-/// When a registry is asked for an image. A tag is resolved once per revision: none of these replaces what runs when a
-/// container is made again.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum PullPolicy {
-    /// When it is not here.
-    #[default]
-    Missing,
-    /// Also when a revision begins, or a scheduled run; without an answer it does not begin.
-    Always,
-    /// Also when it was not asked for so long, in milliseconds; the tag is followed.
-    Every(u64),
-    /// Never: it has to be here.
-    Never,
-}
-
-impl PullPolicy {
-    /// Whether nothing was said.
-    #[must_use]
-    pub fn is_default(&self) -> bool {
-        *self == Self::Missing
-    }
 }
 
 /// An `App` object.

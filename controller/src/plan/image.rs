@@ -5,11 +5,11 @@ use runtime::image::{Digest, ImageRef};
 use runtime::runtime::ImageConfig;
 
 use super::bug::Bug;
-use super::pass::Pass;
+use super::pass::{Obstacle, Pass};
 use super::template_hash::template_hash;
 use super::{Action, Reason, StepId, WaitingOn};
 use crate::model::{
-    ContainerTemplate, ImageSource, ObjectKey, ObservedImage, PullPolicy, SourceRef, TemplateHash, needed_images,
+    ContainerTemplate, ImageSource, Kind, ObjectKey, ObservedImage, PullPolicy, SourceRef, TemplateHash, needed_images,
 };
 
 /// How long an image may go unused before it is removed.
@@ -46,11 +46,16 @@ fn follow(
         at if at > pass.now() => pass.now(),
         at => at.saturating_add(every_ms),
     };
-    if due <= pass.now() {
-        let action = Action::PullImage { reference: reference.clone(), refresh: true };
-        pass.push(action, Some(object), Reason::FollowDue, Some(source), Vec::new());
-    } else {
+    let action = Action::PullImage { reference: reference.clone(), refresh: true };
+    if due > pass.now() {
         pass.wake(due);
+    } else if object.kind != Kind::Image
+        && let Some(Obstacle::Wait(WaitingOn::BackOff { until_boot_ms, .. })) = pass.obstacle_of(&action.subject())
+    {
+        // what runs keeps running: a registry that cannot be reached is no state of it, and the events tell it
+        pass.wake(until_boot_ms);
+    } else {
+        pass.push(action, Some(object), Reason::FollowDue, Some(source), Vec::new());
     }
 }
 

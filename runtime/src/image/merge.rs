@@ -2,13 +2,14 @@
 //! descriptor only, so that no link of a layer leads anywhere.
 
 use std::collections::BTreeMap;
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::io::Errno;
 
 use super::merged::is_opaque;
 use super::pack::DIR;
@@ -23,26 +24,79 @@ type Links = BTreeMap<u64, (OwnedFd, Vec<u8>)>;
 
 impl Store {
     /// Writes the root file system of an image into `dest`, which is made, or is there and empty. Owners, modes, times,
-    /// attributes and hard links are kept.
+    /// attributes and hard links are kept. It is made beside `dest` and on the disk before it gets that name, so that after
+    /// a power cut it is there whole or not at all; an empty `dest` that something is mounted on is filled as it is.
     ///
     /// # Errors
-    /// `NotFound`; `Conflict` when `dest` holds something; `Io`, and then `dest` is half full.
+    /// `NotFound`; `Conflict` when `dest` holds something; `Io`. `dest` is then as it was, unless something is mounted there.
     pub fn unpack_image(&self, digest: &Digest, dest: &Path) -> Result<()> {
         let dirs = self.layer_dirs(digest)?;
         let record = self.record(digest)?;
         let _lease = self.lease(record.diff_ids.clone());
         let doing = || format!("unpack into {}", dest.display());
-        std::fs::create_dir_all(dest).doing(doing)?;
-        if std::fs::read_dir(dest).doing(doing)?.next().is_some() {
-            return Err(Error::Conflict(format!("{} is not empty; nothing was changed", dest.display())));
+        match std::fs::read_dir(dest).map(|mut entries| entries.next().is_some()) {
+            Ok(true) => {
+                return Err(Error::Conflict(format!("{} is not empty; nothing was changed", dest.display())));
+            }
+            Ok(false) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(Error::io(doing(), error)),
         }
-        let to = rustix::fs::open(dest, DIR, Mode::empty()).doing(doing)?;
-        for dir in dirs.iter().rev() {
-            let from = rustix::fs::open(dir, DIR, Mode::empty()).doing(|| format!("open {}", dir.display()))?;
-            merge(from.as_fd(), to.as_fd(), &mut Links::new(), 0).doing(doing)?;
+        let (Some(parent), Some(name)) = (dest.parent(), dest.file_name()) else { return fill(&dirs, dest) };
+        let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+        std::fs::create_dir_all(parent).doing(doing)?;
+        let staged = Staged::new(parent.join(format!(".{}.boxship-part", name.to_string_lossy())))?;
+        fill(&dirs, &staged.path)?;
+        match std::fs::rename(&staged.path, dest) {
+            // a mount point keeps its place
+            Err(error) if error.raw_os_error() == Some(Errno::BUSY.raw_os_error()) => fill(&dirs, dest),
+            renamed => renamed.doing(doing).and_then(|()| super::store::sync_dir(parent)),
         }
-        Ok(())
     }
+}
+
+/// A directory beside the one wanted. What an earlier process left there goes; one that is at work is left alone.
+struct Staged {
+    path: PathBuf,
+    /// Held as long as somebody writes there.
+    _lock: File,
+}
+
+impl Staged {
+    fn new(path: PathBuf) -> Result<Self> {
+        let doing = || format!("unpack into {}", path.display());
+        match std::fs::create_dir(&path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(Error::io(doing(), error)),
+            Ok(()) | Err(_) => {}
+        }
+        let lock = File::from(rustix::fs::open(&path, DIR | OFlags::NOFOLLOW, Mode::empty()).doing(doing)?);
+        if lock.try_lock().is_err() {
+            return Err(Error::Conflict(format!("another process unpacks into {}", path.display())));
+        }
+        for entry in std::fs::read_dir(&path).doing(doing)? {
+            let name = CString::new(entry.doing(doing)?.file_name().into_encoded_bytes()).map_err(io::Error::from);
+            remove(lock.as_fd(), &name.doing(doing)?, 0).doing(doing)?;
+        }
+        Ok(Self { path, _lock: lock })
+    }
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        // gone when it got its name
+        super::store::stage::remove_tree(&self.path);
+    }
+}
+
+/// Lays the layers, topmost first, over each other in an empty directory, and waits until they are on the disk.
+fn fill(dirs: &[PathBuf], dest: &Path) -> Result<()> {
+    let doing = || format!("unpack into {}", dest.display());
+    let to = rustix::fs::open(dest, DIR, Mode::empty()).doing(doing)?;
+    for dir in dirs.iter().rev() {
+        let from = rustix::fs::open(dir, DIR, Mode::empty()).doing(|| format!("open {}", dir.display()))?;
+        merge(from.as_fd(), to.as_fd(), &mut Links::new(), 0).doing(doing)?;
+    }
+    rustix::fs::syncfs(&to).doing(doing)
 }
 
 /// Lays the content of one directory over another.

@@ -20,6 +20,7 @@ use crate::clock;
 use crate::error::{Doing, Error, Result};
 use crate::runtime::{ImageInfo, PullPhase, PullProgress, PullRequest};
 
+mod ahead;
 mod download;
 mod early;
 mod newer;
@@ -58,6 +59,14 @@ pub(super) trait Origin: Sync {
     fn manifest(&self, reference: &ImageRef) -> Result<Fetched>;
     /// The bytes of a blob from `from` on.
     fn blob(&self, reference: &ImageRef, blob: &Descriptor, from: u64) -> Result<Box<dyn Read + '_>>;
+    /// The bytes of a blob from `from` up to `to`, over a connection of their own. `None`: it gives no parts.
+    fn part(&self, _: &ImageRef, _: &Descriptor, _from: u64, _to: u64) -> Result<Option<Box<dyn Read + '_>>> {
+        Ok(None)
+    }
+    /// Whether it can be asked for the same again another day: a registry, and no file somebody brought.
+    fn is_lasting(&self) -> bool {
+        false
+    }
     /// What was read last was not what it should be. Whether it is worth asking again, since somebody else answers.
     fn distrust(&self) -> bool {
         false
@@ -422,11 +431,14 @@ impl Job<'_> {
         let path = self.store.partial_path(&blob.digest);
         let resumed = Cell::new(false);
         let attempt = || {
-            let download = Download::new(self.origin, self.source, blob, &path, self.progress)?;
-            resumed.set(download.is_resumed());
-            let mut source = super::unpack::Source::new(Box::new(download), blob.digest.clone(), blob.size);
-            let staged = self.store.stage_layer(&mut source, diff_id, Some(path.clone()));
-            staged.map_err(|e| self.store.full_disk(e))
+            std::thread::scope(|scope| {
+                let download = Download::new(self.origin, self.source, blob, &path, self.progress)?;
+                resumed.set(download.is_resumed());
+                let download = download.with_lanes(Box::new(scope));
+                let mut source = super::unpack::Source::new(Box::new(download), blob.digest.clone(), blob.size);
+                let staged = self.store.stage_layer(&mut source, diff_id, Some(path.clone()));
+                staged.map_err(|e| self.store.full_disk(e))
+            })
         };
         let mut staged = attempt();
         for _ in 0..REFETCHES_MAX {
@@ -443,7 +455,8 @@ impl Job<'_> {
         if staged.as_ref().is_err_and(|e| is_bad_bytes(e) || matches!(e, Error::NoSpace { .. })) {
             let _ = std::fs::remove_file(&path);
         }
-        staged
+        let drops_blob = self.store.options.drop_blobs && self.origin.is_lasting();
+        if drops_blob { staged.map(Staged::without_blob) } else { staged }
     }
 }
 

@@ -5,10 +5,11 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::manifest::{Descriptor, MANIFEST_BYTES_MAX};
+use super::refetch::Held;
 use super::registry::{Mirrors, Registry, Sent};
 use super::store::lock;
 use super::{Digest, ImageRef, Store};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::runtime::{PullPhase, PullProgress};
 
 /// Layers of one push sent at the same time.
@@ -33,7 +34,8 @@ impl Store {
     /// Sends the image `digest` to the registry of `to` and tags it there.
     ///
     /// # Errors
-    /// `NotFound` when the image or one of its compressed layers is not here; `Registry`; `Io`. On error the tag is what
+    /// `NotFound` when the image is not here; `Conflict` when a compressed layer is neither here nor to be had; `Registry`;
+    /// `Io`. On error the tag is what
     /// it was.
     pub fn push(&self, digest: &Digest, to: &ImageRef, progress: &dyn PullProgress) -> Result<Pushed> {
         self.get(digest)?;
@@ -41,27 +43,17 @@ impl Store {
         let bytes = self.read_blob(digest, MANIFEST_BYTES_MAX)?;
         let mut wanted: Vec<Digest> = record.layers.iter().map(|l| l.digest.clone()).collect();
         wanted.extend([digest.clone(), record.config_digest.clone()]);
-        let _lease = self.lease(wanted);
-        self.all_blobs_here(digest)?;
         let mirrors = Mirrors::of(to, &self.options)?;
         let registry = mirrors.primary()?;
+        let held = Mutex::new(self.hold(wanted));
         let pushed = Pushed { digest: digest.clone(), present: 0, mounted: 0, uploaded: 0, uploaded_bytes: 0 };
-        let job = Job { store: self, registry, to, progress, pushed: Mutex::new(pushed) };
+        let job = Job { store: self, registry, to, progress, held, pushed: Mutex::new(pushed) };
         let mut seen = BTreeSet::new();
         let layers: Vec<&Descriptor> = record.layers.iter().filter(|l| seen.insert(l.digest.clone())).collect();
         job.layers(&layers)?;
         job.blob(&record.config_blob)?;
         job.registry.push_manifest(to, &bytes, &record.media_type)?;
         Ok(job.pushed.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner))
-    }
-
-    /// Refuses an image whose compressed layers were dropped: made again they would be other bytes.
-    pub(super) fn all_blobs_here(&self, digest: &Digest) -> Result<()> {
-        let record = self.record(digest)?;
-        match record.layers.iter().find(|l| !self.blob_path(&l.digest).exists()) {
-            None => Ok(()),
-            Some(gone) => Err(Error::NotFound { what: "compressed layer", name: gone.digest.to_string() }),
-        }
     }
 
     /// A repository of this registry that had the blob when we pulled it.
@@ -79,6 +71,7 @@ struct Job<'a> {
     registry: &'a Registry,
     to: &'a ImageRef,
     progress: &'a dyn PullProgress,
+    held: Mutex<Held<'a>>,
     pushed: Mutex<Pushed>,
 }
 
@@ -104,7 +97,12 @@ impl Job<'_> {
 
     fn blob(&self, blob: &Descriptor) -> Result<()> {
         let from = self.store.mount_source(&blob.digest, self.to);
-        let sent = self.registry.push_blob(self.to, blob, &self.store.blob_path(&blob.digest), from.as_deref())?;
+        // only what the registry has not: a layer that was dropped is fetched for it
+        let file = || {
+            lock(&self.held).fetch(blob, self.progress)?;
+            Ok(self.store.blob_path(&blob.digest))
+        };
+        let sent = self.registry.push_blob(self.to, blob, &file, from.as_deref())?;
         let mut pushed = lock(&self.pushed);
         match sent {
             Sent::Present => pushed.present += 1,

@@ -273,4 +273,14 @@ impl Origin for Registry {
         }
         Ok(Box::new(answer.body))
     }
+
+    fn part(&self, reference: &ImageRef, blob: &Descriptor, from: u64, to: u64) -> Result<Option<Box<dyn Read + '_>>> {
+        let asked = Asked::pull(&self.host, reference);
+        let path = format!("/v2/{}/blobs/{}", reference.repository(), blob.digest);
+        let range = format!("bytes={from}-{}", to.saturating_sub(1));
+        let answer = self.get(&asked, &path, &[("range", &range)])?;
+        let begins = format!("bytes {from}-");
+        let is_part = answer.status == 206 && answer.one("content-range").is_some_and(|r| r.starts_with(&begins));
+        Ok(if is_part { Some(Box::new(answer.body)) } else { None })
+    }
 }

@@ -11,6 +11,7 @@ use super::manifest::{Descriptor, OCI_INDEX};
 use super::store::Record;
 use super::{Digest, ImageRef, Store};
 use crate::error::{Doing, Result};
+use crate::runtime::NoProgress;
 
 /// OCI's annotation for the name of an image in a layout.
 pub(super) const REF_NAME: &str = "org.opencontainers.image.ref.name";
@@ -40,19 +41,22 @@ impl Store {
     /// Writes images as one tar.
     ///
     /// # Errors
-    /// `NotFound` when an image or one of its compressed layers is not here, before the first byte; `Io`, also of `out`.
+    /// `NotFound` when an image is not here, `Conflict` or `Registry` when a compressed layer is neither here nor to be had,
+    /// all before the first byte; `Io`, also of `out`.
     pub fn save(&self, images: &[SaveImage], format: SaveFormat, out: &mut dyn Write) -> Result<()> {
         let mut records = BTreeMap::new();
         for image in images {
             self.get(&image.digest)?;
-            self.all_blobs_here(&image.digest)?;
             records.insert(image.digest.clone(), self.record(&image.digest)?);
         }
         let parts = |(digest, record): (&Digest, &std::sync::Arc<Record>)| {
             let layers = record.layers.iter().map(|l| l.digest.clone());
             [digest.clone(), record.config_digest.clone()].into_iter().chain(layers).collect::<Vec<_>>()
         };
-        let _lease = self.lease(records.iter().flat_map(parts).collect());
+        let mut held = self.hold(records.iter().flat_map(parts).collect());
+        for blob in records.values().flat_map(|record| &record.layers) {
+            held.fetch(blob, &NoProgress)?;
+        }
         let mut tar = tar::Builder::new(out);
         let doing = || "write the archive";
         let mut done = BTreeSet::new();

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::manifest::Descriptor;
-use super::pull::{Download, Origin as _};
+use super::pull::Origin as _;
 use super::registry::Mirrors;
 use super::store::{Record, stage::LayerNote, stage::Staged};
 use super::unpack::{self, Source};
@@ -152,11 +152,11 @@ impl Scrub<'_> {
         let layer_is_bad = !self.store.layer_is_good(diff_id, self.pace);
         let heal = || -> Result<()> {
             if blob_is_bad {
-                self.fetch_blob(blob, names)?;
+                self.store.fetch_blob(blob, names, self.progress)?;
             }
             if layer_is_bad {
                 if !self.store.blob_path(&blob.digest).exists() {
-                    self.fetch_blob(blob, names)?;
+                    self.store.fetch_blob(blob, names, self.progress)?;
                 }
                 self.unpack_again(blob, diff_id)?;
             }
@@ -177,32 +177,6 @@ impl Scrub<'_> {
             Ok(file) => unpack::digest_of(&mut Paced { file, pace: self.pace }).ok().as_ref() != Some(&blob.digest),
             Err(e) => e.kind() != std::io::ErrorKind::NotFound,
         }
-    }
-
-    /// From the first registry that still has it.
-    fn fetch_blob(&self, blob: &Descriptor, names: &[ImageRef]) -> Result<()> {
-        let mut last = Error::NotFound { what: "registry for the layer", name: blob.digest.to_string() };
-        for name in names {
-            match self.fetch_from(blob, name) {
-                Ok(()) => return Ok(()),
-                Err(error) => last = error,
-            }
-        }
-        Err(last)
-    }
-
-    fn fetch_from(&self, blob: &Descriptor, name: &ImageRef) -> Result<()> {
-        let registry = Mirrors::of(name, &self.store.options)?;
-        let path = self.store.partial_path(&blob.digest);
-        let download = Download::new(&registry, name, blob, &path, self.progress)?;
-        let mut source = Source::new(Box::new(download), blob.digest.clone(), blob.size);
-        if let Err(error) = source.finish() {
-            let _ = std::fs::remove_file(&path);
-            return Err(error);
-        }
-        let file = File::open(&path).doing(|| format!("open {}", path.display()))?;
-        file.sync_all().doing(|| format!("sync {}", path.display()))?;
-        self.store.take_in_blob(&path, &blob.digest)
     }
 }
 

@@ -58,6 +58,9 @@ pub struct StoreOptions {
     pub policy: Option<PathBuf>,
     /// Proxies; `None` is what the environment says.
     pub proxies: Option<super::registry::Proxies>,
+    /// Compressed layers are dropped once they are unpacked, when a registry has them: about a third less disk; `save` and
+    /// `push` fetch them again, and a damaged layer is healed only where its registry can be reached.
+    pub drop_blobs: bool,
     /// How long a connection may stall without a byte before it counts as cut, in milliseconds.
     pub stall_ms: u64,
 }
@@ -78,6 +81,7 @@ impl Default for StoreOptions {
             ),
             policy: Some("/etc/containers/policy.json".into()),
             proxies: None,
+            drop_blobs: false,
             stall_ms: 30_000,
         }
     }

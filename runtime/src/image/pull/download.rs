@@ -4,13 +4,15 @@
 use std::fs::File;
 use std::io::{Read, Write as _};
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::super::ImageRef;
 use super::super::manifest::Descriptor;
 use super::super::unpack::{unwrap_io, wrap_io};
 use super::Origin;
+use super::ahead::{self, Ahead, Lanes};
+use crate::clock;
 use crate::error::{Doing, Error, Result};
 use crate::runtime::{PullPhase, PullProgress};
 
@@ -29,6 +31,7 @@ pub(in crate::image) struct Download<'a> {
     blob: &'a Descriptor,
     progress: &'a dyn PullProgress,
     partial: File,
+    path: PathBuf,
     /// Bytes the partial file had at the start, read from there again.
     kept: u64,
     at: u64,
@@ -37,6 +40,11 @@ pub(in crate::image) struct Download<'a> {
     tries: u32,
     /// Where this try began.
     began_at: u64,
+    /// For further connections, until they are begun.
+    lanes: Option<Box<dyn Lanes<'a> + 'a>>,
+    ahead: Option<Ahead<'a>>,
+    /// Bytes the connection brought lately, and how long they were waited for, in milliseconds.
+    measured: (u64, u64),
 }
 
 impl<'a> Download<'a> {
@@ -49,7 +57,30 @@ impl<'a> Download<'a> {
     ) -> Result<Self> {
         let (partial, kept) = open_partial(path, blob.size)?;
         progress.layer(&blob.digest, PullPhase::Download, kept, blob.size);
-        Ok(Self { origin, source, blob, progress, partial, kept, at: 0, said: 0, stream: None, tries: 0, began_at: 0 })
+        let path = path.to_owned();
+        Ok(Self {
+            origin,
+            source,
+            blob,
+            progress,
+            partial,
+            path,
+            kept,
+            at: 0,
+            said: 0,
+            stream: None,
+            tries: 0,
+            began_at: 0,
+            lanes: None,
+            ahead: None,
+            measured: (0, 0),
+        })
+    }
+
+    /// Lets it use several connections, should one be slow.
+    pub(in crate::image) fn with_lanes(mut self, lanes: Box<dyn Lanes<'a> + 'a>) -> Self {
+        self.lanes = Some(lanes);
+        self
     }
 
     /// Whether bytes of an earlier pull are used.
@@ -58,16 +89,59 @@ impl<'a> Download<'a> {
     }
 
     fn next(&mut self, buffer: &mut [u8]) -> Result<usize> {
+        let until = loop {
+            let Some(ahead) = &mut self.ahead else { break self.blob.size };
+            ahead.go_on();
+            match ahead.begins(self.at) {
+                Some(begins) if begins > self.at => break begins,
+                None => break self.blob.size,
+                Some(_) => {}
+            }
+            // what the connection of before sends on comes from others now
+            self.stream = None;
+            if let Some(n) = ahead.read(self.at, buffer)? {
+                return Ok(n);
+            }
+        };
+        self.read_own(buffer, until)
+    }
+
+    /// From the one connection, up to where others have begun.
+    fn read_own(&mut self, buffer: &mut [u8], until: u64) -> Result<usize> {
         if self.stream.is_none() {
             self.began_at = self.at;
             self.stream = Some(self.origin.blob(self.source, self.blob, self.at)?);
         }
         let stream = self.stream.as_mut().expect("it was set above");
-        let left = usize::try_from(self.blob.size - self.at).unwrap_or(usize::MAX).min(buffer.len());
+        let left = usize::try_from(until - self.at).unwrap_or(usize::MAX).min(buffer.len());
+        let began_ms = clock::boot_ms();
         match stream.read(&mut buffer[..left]) {
             Ok(0) => Err(cut(self.blob, self.at)),
-            Ok(n) => Ok(n),
+            Ok(n) => {
+                self.measure(n, clock::boot_ms() - began_ms);
+                Ok(n)
+            }
             Err(e) => Err(unwrap_io(e)),
+        }
+    }
+
+    /// Begins further connections when this one is slow and much is left.
+    fn measure(&mut self, bytes: usize, waited_ms: u64) {
+        self.measured.0 += bytes as u64;
+        self.measured.1 += waited_ms;
+        let (brought, waited_ms) = self.measured;
+        if brought < ahead::MEASURED_BYTES {
+            return;
+        }
+        self.measured = (0, 0);
+        let is_slow = brought.saturating_mul(1_000) < ahead::FAST_BYTES_PER_S.saturating_mul(waited_ms);
+        if !is_slow || self.blob.size - self.at < ahead::LEFT_BYTES_MIN {
+            return;
+        }
+        if let Some(lanes) = self.lanes.take() {
+            let from = self.at + ahead::PART_BYTES;
+            tracing::debug!(blob = %self.blob.digest, brought, waited_ms, "a slow connection: others help");
+            self.ahead = Some(Ahead::new(self.origin, self.source, self.blob, lanes, &self.path, from));
         }
     }
 

@@ -109,6 +109,14 @@ impl Origin for Together<'_> {
         self.origin.blob(reference, blob, from)
     }
 
+    fn part(&self, name: &ImageRef, blob: &Descriptor, from: u64, to: u64) -> Result<Option<Box<dyn Read + '_>>> {
+        self.origin.part(name, blob, from, to)
+    }
+
+    fn is_lasting(&self) -> bool {
+        self.origin.is_lasting()
+    }
+
     fn distrust(&self) -> bool {
         self.origin.distrust()
     }

@@ -90,6 +90,16 @@ impl Origin for Mirrors {
         self.first(reference, |registry, reference| registry.blob(reference, blob, from))
     }
 
+    /// Only from the place that serves: which one that is, is found out by whoever reads the layer.
+    fn part(&self, reference: &ImageRef, blob: &Descriptor, from: u64, to: u64) -> Result<Option<Box<dyn Read + '_>>> {
+        let Some((name, registry)) = self.places.get(self.best.load(Ordering::Relaxed)) else { return Ok(None) };
+        registry.part(&at(reference, name)?, blob, from, to)
+    }
+
+    fn is_lasting(&self) -> bool {
+        true
+    }
+
     /// Only mirrors: what the registry itself sends is the last word.
     fn distrust(&self) -> bool {
         let best = self.best.load(Ordering::Relaxed);

@@ -2,7 +2,7 @@
 //! from it, the rest goes up in one piece. The manifest comes last, so that a tag never names half an image.
 
 use std::fs::File;
-use std::path::Path;
+use std::path::PathBuf;
 
 use bytes::Bytes;
 use hyper::Method;
@@ -29,12 +29,13 @@ pub(in crate::image) enum Sent {
 }
 
 impl Registry {
-    /// Makes a blob present in the repository of `to`. `from` is a repository of the same registry that may have it.
+    /// Makes a blob present in the repository of `to`. `from` is a repository of the same registry that may have it; `file`
+    /// makes its bytes present, and is asked only when they are sent.
     pub(in crate::image) fn push_blob(
         &self,
         to: &ImageRef,
         blob: &Descriptor,
-        file: &Path,
+        file: &dyn Fn() -> Result<PathBuf>,
         from: Option<&str>,
     ) -> Result<Sent> {
         let mut tries = 1;
@@ -46,7 +47,13 @@ impl Registry {
         }
     }
 
-    fn push_once(&self, to: &ImageRef, blob: &Descriptor, file: &Path, from: Option<&str>) -> Result<Sent> {
+    fn push_once(
+        &self,
+        to: &ImageRef,
+        blob: &Descriptor,
+        file: &dyn Fn() -> Result<PathBuf>,
+        from: Option<&str>,
+    ) -> Result<Sent> {
         let asked = Asked { is_push: true, from, ..Asked::pull(&self.host, to) };
         let repository = to.repository();
         let there = self.ask(&asked, &Call::plain(Method::HEAD, &format!("/v2/{repository}/blobs/{}", blob.digest)))?;
@@ -65,8 +72,9 @@ impl Registry {
         let (at, path) = self.api.join(begun.one("location").unwrap_or_default())?;
         let joint = if path.contains('?') { '&' } else { '?' };
         let path = format!("{path}{joint}digest={}", blob.digest);
+        let file = file()?;
         let payload = || {
-            let file = File::open(file).doing(|| format!("open {}", file.display()))?;
+            let file = File::open(&file).doing(|| format!("open {}", file.display()))?;
             Ok(Payload::file(file, blob.size))
         };
         let headers = [("content-type", "application/octet-stream")];

@@ -111,7 +111,7 @@ impl Store {
     }
 
     /// Runs `sweep` while no lease can begin; it is told what is leased.
-    pub(super) fn with_leases<T>(&self, sweep: impl FnOnce(&BTreeMap<Digest, usize>) -> T) -> T {
+    pub(crate) fn with_leases<T>(&self, sweep: impl FnOnce(&BTreeMap<Digest, usize>) -> T) -> T {
         sweep(&lock(&self.flights.leases))
     }
 }

@@ -56,7 +56,18 @@ pub(crate) struct Staged {
     dir: PathBuf,
     /// The downloaded blob; `None` when it was in the store already.
     partial: Option<PathBuf>,
+    /// The blob is not kept: its registry has it.
+    drops_blob: bool,
     published: AtomicBool,
+}
+
+impl Staged {
+    /// Publishes the layer without its blob.
+    pub(crate) fn without_blob(self) -> Self {
+        let mut staged = self;
+        staged.drops_blob = true;
+        staged
+    }
 }
 
 impl Drop for Staged {
@@ -105,7 +116,14 @@ impl Store {
         let dir = self.tmp_path("layer");
         make_private_dir(&dir)?;
         let blob = source.digest().clone();
-        let staged = Staged { diff_id: diff_id.clone(), blob, dir, partial, published: AtomicBool::new(false) };
+        let staged = Staged {
+            diff_id: diff_id.clone(),
+            blob,
+            dir,
+            partial,
+            drops_blob: false,
+            published: AtomicBool::new(false),
+        };
         let fs = staged.dir.join("fs");
         make_private_dir(&fs)?;
         let unpacked = self.unpack(&fs, source, Some(diff_id))?;
@@ -149,7 +167,7 @@ impl Store {
             staged_blobs.push((path, self.blob_path(&blob.digest)));
         }
         for layer in layers {
-            if let Some(partial) = layer.partial.as_ref().filter(|p| p.exists()) {
+            if let Some(partial) = layer.partial.as_ref().filter(|p| p.exists() && !layer.drops_blob) {
                 staged_blobs.push((partial.clone(), self.blob_path(&layer.blob)));
             }
         }
@@ -159,6 +177,9 @@ impl Store {
         }
         for layer in layers {
             self.publish_layer(layer)?;
+            if let Some(partial) = layer.partial.as_ref().filter(|_| layer.drops_blob) {
+                let _ = std::fs::remove_file(partial);
+            }
         }
         sync_dir(&self.root.join("blobs/sha256"))?;
         sync_dir(&self.root.join("layers"))?;
