@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::{ObjectKey, Orders, Pod, SourceRef, Tuning};
 
 pub use job::{ConcurrencyPolicy, DesiredJob, RunPolicy, Schedule};
-pub use pull::PullPolicy;
+pub use pull::{DesiredImage, PullPolicy};
 
 /// Everything the host should run and hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,22 +74,6 @@ impl Hold {
     pub fn keeps_all(&self) -> bool {
         self.root.is_none() && self.file.is_none()
     }
-}
-
-/// An `Image` object.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DesiredImage {
-    /// Where it is written.
-    pub source: SourceRef,
-    /// What to hold.
-    pub reference: ImageRef,
-    /// Ask the registry again this often; `None`: the first answer is locked.
-    pub follow_ms: Option<u64>,
-    /// Earlier digests held for an offline undo.
-    pub keep: u32,
-    /// Whether it may be fetched at all.
-    #[serde(default, skip_serializing_if = "PullPolicy::is_default")]
-    pub pull: PullPolicy,
 }
 
 /// An `App` object.

@@ -1,6 +1,25 @@
-//! When a registry is asked for an image.
+//! What a host is to hold of images, and when a registry is asked for one.
 
+use runtime::image::ImageRef;
 use serde::{Deserialize, Serialize};
+
+use crate::model::SourceRef;
+
+/// An `Image` object.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DesiredImage {
+    /// Where it is written.
+    pub source: SourceRef,
+    /// What to hold.
+    pub reference: ImageRef,
+    /// Ask the registry again this often; `None`: the first answer is locked.
+    pub follow_ms: Option<u64>,
+    /// Earlier digests held for an offline undo.
+    pub keep: u32,
+    /// Whether it may be fetched at all.
+    #[serde(default, skip_serializing_if = "PullPolicy::is_default")]
+    pub pull: PullPolicy,
+}
 
 /// When a registry is asked for an image. A tag is resolved once per revision: none of these replaces what runs when a
 /// container is made again.
