@@ -16,6 +16,7 @@ mod ports;
 mod project;
 mod rollout;
 mod service;
+mod sharing;
 mod tuning;
 mod words;
 
@@ -72,6 +73,8 @@ struct Context<'n> {
     inactive: BTreeSet<&'n str>,
     /// Services that others wait for until they have completed: Jobs.
     jobs: BTreeSet<&'n str>,
+    /// Services in another one's network, with that one.
+    hosts: BTreeMap<&'n str, &'n str>,
     /// Further names that other services give a service with `links`.
     aliases: BTreeMap<String, BTreeSet<String>>,
     volumes: &'n [Entry],
@@ -100,6 +103,7 @@ fn objects(project: &mut Project<'_>, tree: &Node) -> Vec<Object> {
         active: BTreeMap::new(),
         inactive: BTreeSet::new(),
         jobs: BTreeSet::new(),
+        hosts: BTreeMap::new(),
         aliases: BTreeMap::new(),
         volumes,
         secrets,
@@ -119,6 +123,7 @@ fn objects(project: &mut Project<'_>, tree: &Node) -> Vec<Object> {
         }
     }
     service::note_relations(&mut context);
+    sharing::note(&mut context);
     let mut objects: Vec<Object> = volumes.iter().filter_map(|entry| volume(project, &context, entry)).collect();
     objects.extend(secrets.iter().filter_map(|entry| mounts::secret(project, &context, entry)));
     objects.extend(networks.iter().filter_map(|entry| networks::lower(project, &context, entry)));
@@ -127,7 +132,7 @@ fn objects(project: &mut Project<'_>, tree: &Node) -> Vec<Object> {
     }
     project.reader.object = None;
     mounts::check_unused(project, &context);
-    objects
+    sharing::join(project, &context, objects)
 }
 
 /// The stack: `name`, else `COMPOSE_PROJECT_NAME`, else what the directory gives.

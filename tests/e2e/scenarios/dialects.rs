@@ -50,6 +50,10 @@ services:
   setup:
     image: ${REGISTRY}/busybox:1
     command: /bin/sh -c "exit 0"
+  beside:
+    image: ${REGISTRY}/busybox:1
+    network_mode: service:cache
+    command: ["/bin/sh", "-c", "while ! (echo PING; sleep 1) | nc 127.0.0.1 6379; do sleep 1; done; exec sleep 1000"]
   once:
     image: ${REGISTRY}/busybox:1
     command: ["/bin/sh", "-c", "echo $$WHO was here"]
@@ -83,6 +87,11 @@ fn a_compose_file_runs(lab: &mut Lab) -> Result {
         ensure!(pong.trim() == "+PONG", "PING to `{name}`: {pong:?}");
     }
     ensure!(inside("exec 3<>/dev/tcp/db/5432 && echo open")?.trim() == "open", "the database is reached by name");
+    wait_for("the service in the other's network has asked it at its own address", SOON, || {
+        let said = lab.ok(&["logs", "cache", "-c", "beside"])?;
+        ensure!(said.contains("+PONG"), "{said}");
+        Ok(())
+    })?;
     ensure!(inside("cat /run/secrets/token")?.trim() == "s3cret", "the secret is a file");
     ensure!(inside("echo $GREETING")?.trim() == "hello", "a default of a variable");
     let psql = lab.ok(&["exec", "db", "--", "psql", "-U", "postgres", "-Atc", "select 1"])?;

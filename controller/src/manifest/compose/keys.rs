@@ -57,7 +57,10 @@ const SERVICE_KEYS: &[Key] = &[
     yes("container_name"),
     yes("hostname"),
     yes("networks"),
-    partly("network_mode", "`host`, `none` and `bridge`; with others it has its own address on the stack's network"),
+    partly(
+        "network_mode",
+        "`host`, `none`, `bridge` and `service:NAME` (both are containers of one replica: `boxship logs NAME -c OTHER`); with others it has its own address on the stack's network",
+    ),
     yes("links"),
     yes("user"),
     yes("working_dir"),

@@ -61,7 +61,7 @@ pub(super) fn lower(project: &mut Project<'_>, context: &Context<'_>, name: &str
     let rollout = rollout::lower(project, &service);
     let mut aliases = aliases(project, context, name, &service);
     aliases.retain(|alias| *alias != key.name);
-    let depends_on = dependencies(project, context, &service);
+    let depends_on = dependencies(project, context, name, &service);
     let mut template = template(project, context, name, entry, &service)?;
     template.resources = rollout.resources;
     template.container_ports = ports.listened;
@@ -114,7 +114,7 @@ fn template(
     entry: &Entry,
     service: &Entries<'_>,
 ) -> Option<TemplateSpec> {
-    let (host_network, no_network) = network_mode(project, context, service);
+    let (host_network, no_network) = network_mode(project, context, name, service);
     let networks = networks::uses(project, context, &object_name(name), service);
     let image = image(project, context, name, entry, service);
     let hostname = service.get("hostname").and_then(|node| project.reader.format::<Hostname>("hostname", node));
@@ -365,7 +365,7 @@ fn security(project: &mut Project<'_>, service: &Entries<'_>) -> SecurityConfig 
 }
 
 /// Whether the service uses the host's network, and whether it has none.
-fn network_mode(project: &mut Project<'_>, context: &Context<'_>, service: &Entries<'_>) -> (bool, bool) {
+fn network_mode(project: &mut Project<'_>, context: &Context<'_>, name: &str, service: &Entries<'_>) -> (bool, bool) {
     let Some(node) = service.get("network_mode") else { return (false, false) };
     let Some(mode) = project.reader.text("network_mode", node) else { return (false, false) };
     match mode.as_str() {
@@ -380,6 +380,7 @@ fn network_mode(project: &mut Project<'_>, context: &Context<'_>, service: &Entr
             return (mode == "host", mode == "none");
         }
         "bridge" | "default" => {}
+        _ if context.hosts.contains_key(name) => {}
         other => {
             if let Some(name) = other.strip_prefix("service:").filter(|name| !context.active.contains_key(name)) {
                 let what = format!("`network_mode` names service `{name}`, which is not there");
@@ -401,7 +402,12 @@ fn aliases(project: &mut Project<'_>, context: &Context<'_>, name: &str, service
     aliases
 }
 
-fn dependencies(project: &mut Project<'_>, context: &Context<'_>, service: &Entries<'_>) -> Vec<DependencySpec> {
+fn dependencies(
+    project: &mut Project<'_>,
+    context: &Context<'_>,
+    own: &str,
+    service: &Entries<'_>,
+) -> Vec<DependencySpec> {
     let mut found: BTreeMap<String, DependencySpec> = BTreeMap::new();
     if let Some(node) = service.get("links") {
         for item in project.reader.list("links", node) {
@@ -415,10 +421,18 @@ fn dependencies(project: &mut Project<'_>, context: &Context<'_>, service: &Entr
             }
         }
     }
+    // Containers of one replica do not wait for each other.
+    let replica_of = |name: &str| context.hosts.get(name).map_or_else(|| name.to_owned(), |host| (*host).to_owned());
     let Some(node) = service.get("depends_on") else { return found.into_values().collect() };
     let node = merge::as_map(node.clone(), "depends_on");
     for entry in project.reader.map("depends_on", &node) {
         let keys = project.reader.keys(&entry.value, &keys::DEPENDENCY);
+        if context.active.contains_key(entry.key.as_str())
+            && replica_of(&entry.key) == replica_of(own)
+            && entry.key != own
+        {
+            continue;
+        }
         let required = keys.get("required").is_none_or(|node| project.reader.flag("required", node));
         if !required && !context.active.contains_key(entry.key.as_str()) {
             continue;
@@ -464,5 +478,6 @@ fn dependency(
     // What runs to completion is waited for until then, whatever is asked.
     let condition = if kind == Kind::Job { DependsOn::Completed(Completion::Success) } else { condition };
     let span = project.reader.span(extent);
-    Some(DependencySpec { kind: Some(kind), name: object_name(name), condition, span })
+    let name = object_name(context.hosts.get(name).copied().unwrap_or(name));
+    Some(DependencySpec { kind: Some(kind), name, condition, span })
 }

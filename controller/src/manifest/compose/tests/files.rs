@@ -178,3 +178,25 @@ fn a_label_asks_for_restarts_of_what_is_unhealthy() {
     };
     assert_eq!((of("a"), of("b"), of("c")), ((true, true), (false, false), (false, false)));
 }
+
+#[test]
+fn what_is_in_another_services_network_is_a_container_of_its_replica() {
+    let text = "services:\n  vpn:\n    image: vpn:1\n    ports: ['9091:9091']\n    restart: always\n  torrent:\n    image: t:1\n    \
+                network_mode: service:vpn\n    depends_on: [vpn, db]\n    restart: always\n    stop_grace_period: 1m\n  \
+                seeder:\n    image: s:1\n    network_mode: service:torrent\n    restart: always\n  db:\n    image: db:1\n  \
+                web:\n    image: w:1\n    depends_on: [torrent]\n";
+    let loaded = load_text(text);
+    assert_eq!(said(&loaded), [""; 0], "{}", shown(&loaded));
+    assert_eq!(plain(&loaded.objects).keys().collect::<Vec<_>>(), ["shop/app/db", "shop/app/vpn", "shop/app/web"]);
+    let vpn = app(&loaded, "shop/app/vpn");
+    let pod = vpn.template.pod.as_ref().expect("several containers");
+    let members: Vec<&str> = pod.members.iter().map(|member| member.name.as_str()).collect();
+    assert_eq!((pod.main.as_str(), members), ("vpn", vec!["seeder", "torrent"]));
+    assert_eq!(vpn.aliases.iter().map(String::as_str).collect::<Vec<_>>(), ["seeder", "torrent"]);
+    let waits =
+        |app: &crate::model::object::AppSpec| app.depends_on.iter().map(|on| on.name.clone()).collect::<Vec<_>>();
+    assert_eq!((waits(vpn), waits(app(&loaded, "shop/app/web"))), (vec!["db".to_owned()], vec!["vpn".to_owned()]));
+    assert_eq!(vpn.template.stop_grace_ms, 60_000);
+    let (_, problems) = resolve(loaded.objects.clone());
+    assert_eq!(problems, []);
+}
