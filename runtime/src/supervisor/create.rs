@@ -95,7 +95,7 @@ impl Supervisor {
         container.waiting.created = Some(client);
         let saved = container.save();
         self.containers.insert(id.clone(), container);
-        self.timers.add(clock::boot_ms() + CREATE_MS, Timer::Create(id.clone()));
+        self.timers.set(clock::boot_ms() + CREATE_MS, Timer::Create(id.clone()));
         if let Err(error) = saved {
             self.creation_failed(id, error);
         }
@@ -168,6 +168,7 @@ impl Supervisor {
             self.keeper.put(&format!("tty/{id}"), &[master.as_fd()])?;
             self.terminal_stream(id, master)
         });
+        self.timers.cancel(&Timer::Create(id.clone()));
         let Some(container) = self.containers.get_mut(id) else { return };
         container.record.state = ContainerState::Created;
         let stream = match stream.transpose() {
@@ -187,6 +188,7 @@ impl Supervisor {
 
     fn started(&mut self, id: &ContainerId) {
         let _ = self.keeper.drop_name(&format!("chan/{id}"));
+        self.timers.cancel(&Timer::Start(id.clone()));
         let Some(container) = self.containers.get_mut(id) else { return };
         container.channel = None;
         if !container.record.start_asked {
@@ -255,7 +257,7 @@ impl Supervisor {
             other => other?,
         }
         container.waiting.started = Some(client);
-        self.timers.add(clock::boot_ms() + START_MS, Timer::Start(id.clone()));
+        self.timers.set(clock::boot_ms() + START_MS, Timer::Start(id.clone()));
         Ok(())
     }
 
@@ -294,7 +296,7 @@ impl Supervisor {
         let cleaned = container.bundle().map_or(Ok(()), |bundle| process::cleanup(&bundle.launch));
         if let Err(error) = cleaned {
             if tries < CLEANUP_TRIES {
-                self.timers.add(clock::boot_ms() + (5 << tries), Timer::Cleanup(id.clone(), tries + 1));
+                self.timers.set(clock::boot_ms() + (5 << tries), Timer::Cleanup(id.clone(), tries + 1));
                 return;
             }
             let waiting = std::mem::take(&mut container.waiting.removed);

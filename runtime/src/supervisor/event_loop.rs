@@ -4,7 +4,7 @@
 //! containers, so closing a descriptor does not take it out of the set: dropping its [`Watched`] does.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
@@ -41,8 +41,9 @@ pub(crate) enum Source {
     ExecProcess(u64),
 }
 
-/// What a deadline is for. Fired ones are checked against the present state: nobody takes them back.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What a deadline is for. Whatever it guarded being over, it is taken back, so that an idle supervisor sleeps; one that fires
+/// all the same is checked against the present state.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Timer {
     /// A creation takes too long.
     Create(ContainerId),
@@ -175,25 +176,74 @@ impl<T: AsFd> Drop for Watched<T> {
     }
 }
 
-/// Deadlines in order of time.
+/// Deadlines in order of time, one for each thing that has one.
 #[derive(Default)]
 pub(crate) struct Timers {
-    due: BTreeMap<(u64, u64), Timer>,
-    next: u64,
+    due: BTreeSet<(u64, Timer)>,
+    at_ms: BTreeMap<Timer, u64>,
 }
 
 impl Timers {
-    pub(crate) fn add(&mut self, at_ms: u64, timer: Timer) {
-        self.next += 1;
-        self.due.insert((at_ms, self.next), timer);
+    /// Sets a deadline, instead of an earlier or later one for the same.
+    pub(crate) fn set(&mut self, at_ms: u64, timer: Timer) {
+        self.cancel(&timer);
+        self.due.insert((at_ms, timer.clone()));
+        self.at_ms.insert(timer, at_ms);
+    }
+
+    /// Takes a deadline back, if there is one.
+    pub(crate) fn cancel(&mut self, timer: &Timer) {
+        if let Some((timer, at_ms)) = self.at_ms.remove_entry(timer) {
+            self.due.remove(&(at_ms, timer));
+        }
     }
 
     pub(crate) fn next_at(&self) -> Option<u64> {
-        self.due.first_key_value().map(|((at, _), _)| *at)
+        self.due.first().map(|(at_ms, _)| *at_ms)
     }
 
     pub(crate) fn pop_due(&mut self, now_ms: u64) -> Option<Timer> {
-        let entry = self.due.first_entry()?;
-        (entry.key().0 <= now_ms).then(|| entry.remove())
+        let (at_ms, timer) = self.due.first()?.clone();
+        (at_ms <= now_ms).then(|| {
+            self.cancel(&timer);
+            timer
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// What is due comes in the order of its time, once, and never after it was taken back.
+        #[test]
+        fn deadlines(steps in prop::collection::vec((0_u8..3, 0_u64..8, 0_u64..50), 0..80)) {
+            let mut timers = Timers::default();
+            let mut expected: BTreeMap<u64, u64> = BTreeMap::new();
+            let mut now = 0;
+            for (what, number, ms) in steps {
+                match what {
+                    0 => {
+                        timers.set(now + ms, Timer::Exec(number));
+                        expected.insert(number, now + ms);
+                    }
+                    1 => {
+                        timers.cancel(&Timer::Exec(number));
+                        expected.remove(&number);
+                    }
+                    _ => now += ms,
+                }
+                while let Some(timer) = timers.pop_due(now) {
+                    let Timer::Exec(number) = timer else { panic!("only these were set") };
+                    let at = expected.remove(&number);
+                    prop_assert!(at.is_some_and(|at| at <= now && expected.values().all(|other| *other >= at)));
+                }
+                prop_assert_eq!(timers.next_at(), expected.values().min().copied());
+                prop_assert!(timers.next_at().is_none_or(|at| at > now));
+            }
+        }
     }
 }

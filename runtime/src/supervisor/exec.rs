@@ -90,7 +90,7 @@ impl Supervisor {
         if let Some(client) = self.clients.get_mut(&client) {
             client.execs.push(number);
         }
-        self.timers.add(clock::boot_ms() + EXEC_MS, Timer::Exec(number));
+        self.timers.set(clock::boot_ms() + EXEC_MS, Timer::Exec(number));
         Ok(())
     }
 
@@ -107,6 +107,7 @@ impl Supervisor {
                 Ok(Some(ExecEvent::Started)) => {
                     exec.channel = None;
                     exec.begun = true;
+                    self.timers.cancel(&Timer::Exec(number));
                     let (client, terminal) = (exec.client, exec.terminal.take());
                     self.answer_with(client, &Response::Exec { exec: number }, terminal.into_iter().collect());
                 }
@@ -121,6 +122,7 @@ impl Supervisor {
         exec.channel = None;
         exec.abandoned = true;
         let client = exec.client;
+        self.timers.cancel(&Timer::Exec(number));
         if !std::mem::replace(&mut exec.begun, true) {
             self.answer_error(client, error);
         }
@@ -206,7 +208,7 @@ impl Supervisor {
     pub(super) fn add_helper(&mut self, stage: StageChild, owner: Owner) -> Result<i32> {
         let pidfd = self.poller.watch(stage.pidfd, Source::Helper(stage.pid))?;
         self.helpers.insert(stage.pid, Helper { pidfd, owner });
-        self.timers.add(clock::boot_ms() + HELPER_MS, Timer::Helper(stage.pid));
+        self.timers.set(clock::boot_ms() + HELPER_MS, Timer::Helper(stage.pid));
         Ok(stage.pid)
     }
 
@@ -216,6 +218,7 @@ impl Supervisor {
             return;
         }
         reap(&helper.pidfd);
+        self.timers.cancel(&Timer::Helper(pid));
         if let Some(Helper { owner: Owner::Container(id), .. }) = self.helpers.remove(&pid) {
             self.container_helper_ended(&id);
         }
@@ -223,7 +226,6 @@ impl Supervisor {
 
     pub(super) fn helper_takes_too_long(&mut self, pid: i32) {
         if let Some(helper) = self.helpers.get(&pid) {
-            // a pid that was given to a later helper is younger than this deadline by design: at worst it dies early
             let _ = pidfd_signal(&helper.pidfd, libc::SIGKILL);
         }
     }

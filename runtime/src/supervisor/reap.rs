@@ -82,7 +82,7 @@ impl Supervisor {
                 match (self.seen_by_keeper(id), told_by_kernel) {
                     (Some(record), _) => self.record_end(id, record),
                     (None, Some(exit)) => self.ended(id, exit),
-                    (None, None) => self.timers.add(clock::boot_ms() + KEEPER_MS, Timer::ExitUnseen(id.clone())),
+                    (None, None) => self.timers.set(clock::boot_ms() + KEEPER_MS, Timer::ExitUnseen(id.clone())),
                 }
             }
         }
@@ -116,7 +116,7 @@ impl Supervisor {
         let Some(init) = container.init.as_ref().filter(|init| matches!(peek(init), End::NotOurs)) else { return };
         let keeper = rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get());
         if keeper.is_some() && container.record.identity.parent() == keeper {
-            return self.timers.add(clock::boot_ms() + KEEPER_MS, Timer::ExitUnseen(id.clone()));
+            return self.timers.set(clock::boot_ms() + KEEPER_MS, Timer::ExitUnseen(id.clone()));
         }
         let told_by_kernel = pidfd_exit_status(init).map_or(ExitStatus::Unknown, from_wait_status);
         match self.seen_by_keeper(id) {
@@ -145,6 +145,9 @@ impl Supervisor {
         container.exit = Some(record.clone());
         container.stop = None;
         container.channel = None;
+        let over: [fn(ContainerId) -> Timer; 5] =
+            [Timer::Create, Timer::Start, Timer::StopLook, Timer::StopGrace, Timer::ExitUnseen];
+        over.into_iter().for_each(|timer| self.timers.cancel(&timer(id.clone())));
         if let Err(error) = write_record(&container.dir.join("exit.json"), &record).and_then(|()| container.save()) {
             // told all the same: memory knows it until this process ends
             tracing::error!(container = %id, error = %crate::error::chain(&error), "exit record");

@@ -59,7 +59,7 @@ impl Supervisor {
         }
         if let Some(stop) = &mut container.stop {
             stop.grace_at_ms = stop.grace_at_ms.min(grace_at_ms);
-            self.timers.add(grace_at_ms, Timer::StopGrace(id.clone()));
+            self.timers.set(grace_at_ms, Timer::StopGrace(id.clone()));
             return Ok(());
         }
         let was_deaf = is_deaf(container.record.identity.pid, signal);
@@ -74,9 +74,9 @@ impl Supervisor {
             killed: false,
         });
         if was_deaf {
-            self.timers.add(now + LOOK_MS, Timer::StopLook(id.clone()));
+            self.timers.set(now + LOOK_MS, Timer::StopLook(id.clone()));
         }
-        self.timers.add(grace_at_ms, Timer::StopGrace(id.clone()));
+        self.timers.set(grace_at_ms, Timer::StopGrace(id.clone()));
         Ok(())
     }
 
@@ -99,7 +99,7 @@ impl Supervisor {
             stop.was_deaf = true;
             // one look right before it counts as settled, one after
             let at = if now + LOOK_MS >= settled_at { now + LOOK_MS } else { settled_at - LOOK_MS / 2 };
-            self.timers.add(at, Timer::StopLook(id.clone()));
+            self.timers.set(at, Timer::StopLook(id.clone()));
             return;
         }
         self.stop_siblings(id);
