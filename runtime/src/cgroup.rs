@@ -11,7 +11,7 @@ pub mod usage;
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io::{self, Read as _, Seek as _};
+use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -97,10 +97,14 @@ impl<'a> Cgroup<'a> {
             }
         }
         let Some(limits) = limits else { return Ok(()) };
-        self.settings(limits)
-            .iter()
-            .filter(|setting| !setting.is_unlimited())
-            .try_for_each(|setting| self.set(setting))?;
+        let settings = self.settings(limits);
+        let limited: Vec<&Setting> = settings.iter().filter(|setting| !setting.is_unlimited()).collect();
+        // What goes into one file one after the other, as the rules for devices do, goes through one opening of it.
+        limited.chunk_by(|a, b| (a.controller, &a.file) == (b.controller, &b.file)).try_for_each(|same| {
+            let Some((first, more)) = same.split_first() else { return Ok(()) };
+            let Some(file) = self.set(first)? else { return Ok(()) };
+            more.iter().try_for_each(|setting| self.write(&file, setting))
+        })?;
         self.shut_devices(limits)
     }
 
@@ -149,14 +153,14 @@ impl<'a> Cgroup<'a> {
         let mut refused = Vec::new();
         for setting in settings {
             // v1 wants memory ≤ memory+swap at every moment, so which of the two goes first depends on the direction.
-            if let Err(error) = self.set(&setting) {
+            if let Err(error) = self.set(&setting).map(drop) {
                 match &error {
                     Error::Io { source, .. } if source.raw_os_error() == Some(libc::EINVAL) => refused.push(setting),
                     _ => return Err(error),
                 }
             }
         }
-        refused.iter().try_for_each(|setting| self.set(setting))?;
+        refused.iter().try_for_each(|setting| self.set(setting).map(drop))?;
         self.shut_devices(limits)
     }
 
@@ -178,18 +182,28 @@ impl<'a> Cgroup<'a> {
         self.hierarchies.root_of(setting.controller).join(self.name).join(setting.file.as_ref())
     }
 
-    fn set(&self, setting: &Setting) -> Result<()> {
+    /// The file, for further settings of it; `None` where the host has none and needs none.
+    fn set(&self, setting: &Setting) -> Result<Option<File>> {
         let path = self.file_of(setting);
-        match fs::write(&path, &setting.value) {
+        match File::options().write(true).open(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound && (setting.optional || setting.is_unlimited()) => {
-                Ok(())
+                Ok(None)
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Error::Unsupported(format!(
                 "this host cannot limit {}: the cgroup controller `{}` is not available",
                 setting.controller, setting.controller
             ))),
-            other => other.doing(|| format!("write {} to {}", setting.value, path.display())),
+            other => {
+                let file = other.doing(|| format!("write {} to {}", setting.value, path.display()))?;
+                self.write(&file, setting)?;
+                Ok(Some(file))
+            }
         }
+    }
+
+    fn write(&self, mut file: &File, setting: &Setting) -> Result<()> {
+        let doing = || format!("write {} to {}", setting.value, self.file_of(setting).display());
+        file.write_all(setting.value.as_bytes()).doing(doing)
     }
 
     /// Kills every process in it and below, at once. One that is gone is no error.
@@ -349,13 +363,21 @@ fn inherit_cpuset(root: &Path, name: &str) -> Result<()> {
         place.push(part);
         for file in ["cpuset.cpus", "cpuset.mems"] {
             let doing = || format!("copy {file} to {}", place.display());
-            if fs::read_to_string(place.join(file)).doing(doing)?.trim().is_empty() {
-                let inherited = fs::read_to_string(parent.join(file)).doing(doing)?;
-                fs::write(place.join(file), inherited.trim()).doing(doing)?;
+            if short_text(&place.join(file)).doing(doing)?.is_empty() {
+                let inherited = short_text(&parent.join(file)).doing(doing)?;
+                let mut own = File::options().write(true).open(place.join(file)).doing(doing)?;
+                own.write_all(inherited.as_bytes()).doing(doing)?;
             }
         }
     }
     Ok(())
+}
+
+/// What a short file says, read at once.
+fn short_text(path: &Path) -> io::Result<String> {
+    let mut text = [0; 4096];
+    let length = File::open(path)?.read(&mut text)?;
+    Ok(String::from_utf8_lossy(&text[..length]).trim().to_owned())
 }
 
 /// Removes a data root's cgroups that bear the id of no owner, after killing what is left in them; returns their paths.

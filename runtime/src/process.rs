@@ -16,11 +16,14 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use oci_spec::runtime::Spec;
 
+pub use at_once::{Moment, Witness};
+
 use crate::cgroup::{Cgroup, Hierarchies};
 use crate::spec::launch::Launch;
 use crate::{Error, Result};
 
 pub mod affinity;
+mod at_once;
 mod exec;
 mod handshake;
 pub mod hooks;
@@ -228,6 +231,20 @@ impl ExecChannel {
 /// Nothing is left behind then.
 pub fn spawn(spec: &Spec, launch: &Launch, options: impl Into<SpawnOptions>) -> Result<Spawned> {
     parent::spawn(spec, launch, &options.into())
+}
+
+/// Whether [`spawn_at_once`] can start a container.
+#[must_use]
+pub fn can_spawn_at_once(spec: &Spec, launch: &Launch, options: &SpawnOptions) -> bool {
+    at_once::is_possible(spec, launch, options)
+}
+
+/// Starts a container and returns when its program runs; the caller is suspended meanwhile, and has no child on an error.
+///
+/// # Errors
+/// As [`spawn`], and whatever an [`InitEvent::Failed`] would tell.
+pub fn spawn_at_once(spec: &Spec, launch: &Launch, options: &SpawnOptions, witness: Witness<'_>) -> Result<Spawned> {
+    at_once::spawn(spec, launch, options, witness)
 }
 
 /// Clones a helper that joins the container's namespaces and cgroups and clones the program there.

@@ -326,7 +326,7 @@ fn bad_ids_are_refused(peer: &Peer) {
 }
 
 /// Calls of `run` of a `true` and everything it clones, on a host with cgroup v2 only. May only shrink.
-const CALLS_MAX: usize = 560;
+const CALLS_MAX: usize = 440;
 /// Further ones for each v1 hierarchy.
 const CALLS_PER_HIERARCHY_MAX: usize = 14;
 

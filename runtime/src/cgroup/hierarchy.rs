@@ -1,11 +1,15 @@
 //! Which cgroup hierarchies this host has, from its mount table. The parser is pure.
 
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use super::resources::{ALL_CONTROLLERS, ALL_CONTROLLERS_V2, CONTROLLERS};
 use crate::error::{Doing as _, Error, Result};
 use crate::spec::launch::Launch;
+
+/// Room for the mount table of most hosts, which is then read at once; it grows for others.
+const MOUNTINFO_BYTES: usize = 16 << 10;
 
 /// The hierarchies containers are put into.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,7 +53,9 @@ impl Hierarchies {
         if let Some(found) = once.get() {
             return Ok(found);
         }
-        let table = std::fs::read_to_string("/proc/self/mountinfo").doing(|| "read /proc/self/mountinfo")?;
+        let mut table = String::with_capacity(MOUNTINFO_BYTES);
+        let read = std::fs::File::open("/proc/self/mountinfo").and_then(|mut file| file.read_to_string(&mut table));
+        read.doing(|| "read /proc/self/mountinfo")?;
         let found = parse(&table).ok_or_else(|| {
             Error::Unsupported("no cgroup v2 tree is mounted; mount one at /sys/fs/cgroup/unified".into())
         })?;

@@ -36,21 +36,30 @@ pub(super) fn read(bundle: &Path, id: &str) -> Result<Bundle> {
 
 /// What [`read`] does with the text of the file. Any bytes at all are told from a configuration.
 fn examine(text: &[u8], bundle: PathBuf, id: &str) -> Result<Bundle> {
+    let (mut spec, warnings) = parse(text)?;
+    validate::check(&spec)?;
+    shut_devices(&mut spec)?;
+    let launch = launch(&spec, bundle, id)?;
+    Ok(Bundle { spec, launch, warnings })
+}
+
+/// The spec, and what was left out of it. What the parser takes as it is needs no second look.
+fn parse(text: &[u8]) -> Result<(Spec, Vec<String>)> {
+    if let Ok(spec) = serde_json::from_slice(text) {
+        return Ok((spec, Vec::new()));
+    }
     let bad = |why: String| Error::BadContainer(format!("config.json {why}"));
     let mut value: serde_json::Value =
         serde_json::from_slice(text).map_err(|error| bad(format!("is no JSON: {error}")))?;
     let warnings = value.get_mut("process").map(adjust_process).unwrap_or_default();
     // a second text, on one line: where in it the parser stopped is which property is wrong
     let text = serde_json::to_vec(&value).map_err(|error| bad(error.to_string()))?;
-    let mut spec: Spec = serde_json::from_slice(&text).map_err(|error| {
+    let spec = serde_json::from_slice(&text).map_err(|error| {
         let said = error.to_string();
         let why = said.split(" at line ").next().unwrap_or_default();
         bad(format!("is no configuration: `{}`: {why}", place::path_at(&text, error.column())))
     })?;
-    validate::check(&spec)?;
-    shut_devices(&mut spec)?;
-    let launch = launch(&spec, bundle, id)?;
-    Ok(Bundle { spec, launch, warnings })
+    Ok((spec, warnings))
 }
 
 /// Reads the process of an `exec` from a file.

@@ -13,7 +13,7 @@ use super::{Runtime, bundle};
 use crate::clock;
 use crate::error::{Doing as _, Error, Result};
 use crate::process::{self, Channel, InitEvent, SpawnOptions, Spawned, Stdio, hooks};
-use crate::supervisor::identity::start_time;
+use crate::supervisor::identity::{self, start_time};
 use crate::sys::{clone, fdpass};
 
 /// How a container is created.
@@ -29,10 +29,11 @@ pub struct CreateOptions {
     pub preserve_fds: u32,
 }
 
-/// A container whose init is a child of this process and waits for the word to start.
+/// A container whose init is a child of this process.
 pub(super) struct Created {
     pub(super) container: Container,
-    pub(super) channel: Channel,
+    /// Where the word to start is given; `None` when its program runs already.
+    pub(super) channel: Option<Channel>,
     pub(super) pidfd: OwnedFd,
     pub(super) terminal: Option<OwnedFd>,
     /// For the log.
@@ -82,12 +83,18 @@ impl Runtime {
 }
 
 fn spawn(mut container: Container, options: &CreateOptions, leaves: bool) -> Result<Created> {
-    let _lock = container.lock()?;
+    let lock = container.lock()?;
     let terminal = container.spec().process().as_ref().and_then(oci_spec::runtime::Process::terminal).unwrap_or(false);
     let stdio = if terminal { Stdio::Terminal } else { Stdio::Fds(own_stdio()?) };
     let rendezvous = if leaves { Some(container.listen()?) } else { None };
     let options_of_init = SpawnOptions { stdio, rendezvous, preserved_fds: options.preserve_fds, alone: true };
     let record = &container.record;
+    if !leaves
+        && options.pid_file.is_none()
+        && process::can_spawn_at_once(&record.spec, &record.launch, &options_of_init)
+    {
+        return spawn_at_once(container, &lock, &options_of_init);
+    }
     let Spawned { pid, pidfd, mut channel, stage } = process::spawn(&record.spec, &record.launch, options_of_init)?;
     (container.record.pid, container.record.start_time) = (pid, start_time(pid).unwrap_or_default());
     let outcome = follow(&mut container, &mut channel);
@@ -98,13 +105,33 @@ fn spawn(mut container: Container, options: &CreateOptions, leaves: bool) -> Res
         Ok(terminal)
     });
     match finished {
-        Ok(terminal) => Ok(Created { container, channel, pidfd, terminal, warnings: Vec::new() }),
+        Ok(terminal) => Ok(Created { container, channel: Some(channel), pidfd, terminal, warnings: Vec::new() }),
         Err(error) => {
             let _ = rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL);
             reap(&pidfd)?;
             Err(error)
         }
     }
+}
+
+/// Where nobody has a word to say between creation and start, the program runs when this returns. Its record is written
+/// by init, right before: were this process killed meanwhile, the container is known all the same.
+fn spawn_at_once(container: Container, directory: &File, options: &SpawnOptions) -> Result<Created> {
+    let mut known = container.clone();
+    let mut at = |moment| match moment {
+        process::Moment::Cloned => {
+            let (pid, start_time) = identity::own().ok_or_else(|| {
+                Error::io("learn the own process number", std::io::Error::from(std::io::ErrorKind::InvalidData))
+            })?;
+            (known.record.pid, known.record.start_time, known.record.ready) = (pid, start_time, true);
+            Ok(())
+        }
+        process::Moment::Ready => known.save_at(directory.as_fd()),
+    };
+    let witness = process::Witness { keep: directory.as_fd(), at: &mut at };
+    let Spawned { pidfd, .. } =
+        process::spawn_at_once(&container.record.spec, &container.record.launch, options, witness)?;
+    Ok(Created { container: known, channel: None, pidfd, terminal: None, warnings: Vec::new() })
 }
 
 /// Hears init until it waits; runs the hooks of the host's side on the way. Returns the terminal's master.

@@ -38,9 +38,11 @@ impl Runtime {
         if detach || options.console_socket.is_some() {
             check_terminal(terminal, options.console_socket.is_some())?;
         }
-        let Created { container, mut channel, pidfd, terminal, warnings } = self.make(id, bundle, options, false)?;
+        let Created { container, channel, pidfd, terminal, warnings } = self.make(id, bundle, options, false)?;
         warnings.into_iter().for_each(&mut *warn);
-        if let Err(error) = start::run_program(&container, &mut channel) {
+        if let Some(mut channel) = channel
+            && let Err(error) = start::run_program(&container, &mut channel)
+        {
             create::reap(&pidfd)?;
             manage::remove(&container)?;
             return Err(error);

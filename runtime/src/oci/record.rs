@@ -3,7 +3,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::Spec;
@@ -18,7 +18,7 @@ use crate::error::{Doing as _, Error, Result};
 use crate::layout::make_private_dir;
 use crate::process;
 use crate::spec::launch::{Launch, RootSource};
-use crate::supervisor::container::{read_record, write_record};
+use crate::supervisor::container::{read_record, write_record, write_record_at};
 use crate::supervisor::identity::start_time;
 
 /// Longest id; the directory of it must be one.
@@ -219,6 +219,11 @@ impl Container {
     /// Writes the record.
     pub(super) fn save(&self) -> Result<()> {
         write_record(&self.directory.join(RECORD), &self.record)
+    }
+
+    /// The same through its directory, opened before this process went where no path leads to it.
+    pub(super) fn save_at(&self, directory: BorrowedFd<'_>) -> Result<()> {
+        write_record_at(directory, Path::new(RECORD), &self.record)
     }
 
     /// Keeps other calls that change this container away for as long as the file lives.

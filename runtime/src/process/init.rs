@@ -13,7 +13,7 @@ use rustix::net::SocketFlags;
 use super::handshake::{PROCEED, Report, START, Supply, decode, encode};
 use super::program::{self, Privileges, Program};
 use super::pty::{self, Terminal};
-use super::{SpawnOptions, Stdio, hooks, namespaces, reaper, stage};
+use super::{Moment, SpawnOptions, Stdio, Witness, hooks, namespaces, reaper, stage};
 use crate::cgroup;
 use crate::error::{Doing as _, Error, Result};
 use crate::network::link::Netlink;
@@ -35,8 +35,19 @@ pub(super) struct Ends<'a> {
 }
 
 /// Becomes the container's program; returns only with the reason why not.
-pub(super) fn run(spec: &Spec, launch: &Launch, options: &SpawnOptions, ends: &Ends<'_>) -> Result<()> {
-    clear_up(options, ends)?;
+pub(super) fn run(
+    spec: &Spec,
+    launch: &Launch,
+    options: &SpawnOptions,
+    ends: &Ends<'_>,
+    mut witness: Option<&mut Witness<'_>>,
+) -> Result<()> {
+    clear_up(options, ends, witness.as_deref().map(|witness| witness.keep))?;
+    let process = spec.process().as_ref().ok_or_else(|| Error::BadContainer("the spec has no process".into()))?;
+    if let Some(witness) = &mut witness {
+        (witness.at)(Moment::Cloned)?;
+        stage::adjust_oom_score(process, "/proc/self/oom_score_adj")?;
+    }
     // Done while stage works.
     let mut privileges = Privileges::of(spec)?;
     let steps = mounts::plan(spec, launch, surroundings(spec))?;
@@ -56,7 +67,6 @@ pub(super) fn run(spec: &Spec, launch: &Launch, options: &SpawnOptions, ends: &E
     let assembly = Assembly::new(receive_supplies(ends)?, host, &steps, directory, own_mounts)?;
     let dns = furnish(spec, launch, &assembly, &steps, ends)?;
     run_hooks_before_entering(spec, launch, ends)?;
-    let process = spec.process().as_ref().ok_or_else(|| Error::BadContainer("the spec has no process".into()))?;
     program::make_directory(assembly.root(), process.cwd())?;
     let read_only = spec.root().as_ref().and_then(oci_spec::runtime::Root::readonly).unwrap_or(false);
     let linux = spec.linux().as_ref();
@@ -70,10 +80,17 @@ pub(super) fn run(spec: &Spec, launch: &Launch, options: &SpawnOptions, ends: &E
     let terminal = if wants_terminal { Some(open_terminal(root.as_fd(), user.uid, process)?) } else { None };
     drop(root);
     program::schedule(process, linux)?;
-    privileges.apply()?;
-    announce(ends, dns, terminal)?;
-    wait_for_start(ends, options)?;
-    run_hooks_before_program(spec, launch)?;
+    if let Some(witness) = witness {
+        (witness.at)(Moment::Ready)?;
+        stage::limit_own_resources(process)?;
+        privileges.apply()?;
+        close_on_exec(options)?;
+    } else {
+        privileges.apply()?;
+        announce(ends, dns, terminal)?;
+        wait_for_start(ends, options)?;
+        run_hooks_before_program(spec, launch)?;
+    }
     privileges.seal()?;
     if launch.reaper {
         reaper::stand_before(ends.report)?;
@@ -162,10 +179,10 @@ fn own_pid() -> i32 {
 }
 
 /// Takes the standard files, lets go of everything else that was the caller's.
-fn clear_up(options: &SpawnOptions, ends: &Ends<'_>) -> Result<()> {
+fn clear_up(options: &SpawnOptions, ends: &Ends<'_>, kept: Option<BorrowedFd<'_>>) -> Result<()> {
     let doing = || "set up standard files";
     let mut keep = vec![ends.report, ends.supplies];
-    keep.extend(options.rendezvous.as_ref().map(AsFd::as_fd));
+    keep.extend(options.rendezvous.as_ref().map(AsFd::as_fd).into_iter().chain(kept));
     if let Stdio::Fds(stdio) = &options.stdio {
         keep.extend(stdio.iter().map(AsFd::as_fd));
     }
@@ -283,6 +300,10 @@ fn announce(ends: &Ends<'_>, dns: Option<[OwnedFd; 2]>, terminal: Option<Termina
     fdpass::send(ends.report, &encode(&report), &fds).doing(|| "announce the container")
 }
 
+fn close_on_exec(options: &SpawnOptions) -> Result<()> {
+    clone::close_on_exec_from(3 + options.preserved_fds).doing(|| "close files on exec")
+}
+
 fn wait_for_start(ends: &Ends<'_>, options: &SpawnOptions) -> Result<()> {
     let doing = || "wait for the start";
     if let Some(listener) = &options.rendezvous {
@@ -291,9 +312,7 @@ fn wait_for_start(ends: &Ends<'_>, options: &SpawnOptions) -> Result<()> {
         clone::replace(ends.report, caller.as_fd()).doing(doing)?;
     }
     match fdpass::receive(ends.report, true).doing(doing)? {
-        Some((bytes, _)) if bytes == START => {
-            clone::close_on_exec_from(3 + options.preserved_fds).doing(|| "close files on exec")
-        }
+        Some((bytes, _)) if bytes == START => close_on_exec(options),
         // The caller is gone or has changed its mind.
         Some(_) | None => clone::exit_now(127),
     }

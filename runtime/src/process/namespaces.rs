@@ -27,6 +27,11 @@ pub(super) fn makes(spec: &Spec, kind: Type) -> bool {
     listed(spec).iter().any(|namespace| namespace.typ() == kind && path(namespace).is_none())
 }
 
+/// Whether one is given by path.
+pub(super) fn has_given(spec: &Spec) -> bool {
+    listed(spec).iter().any(|namespace| path(namespace).is_some())
+}
+
 fn path(namespace: &LinuxNamespace) -> Option<&Path> {
     namespace.path().as_deref().filter(|path| !path.as_os_str().is_empty())
 }

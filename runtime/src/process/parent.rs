@@ -62,7 +62,7 @@ fn spawn_in(spec: &Spec, launch: &Launch, options: &SpawnOptions, cgroup: Borrow
     }
     let init = || {
         let ends = init::Ends { report: reports.as_fd(), supplies: supplied.as_fd() };
-        run_child(|| init::run(spec, launch, options, &ends), reports.as_fd())
+        run_child(|| init::run(spec, launch, options, &ends, None), reports.as_fd())
     };
     let (pid, pidfd) = match Given::open(spec)? {
         Some(given) => clone_joined(&given, spec, cgroup, init)?,
@@ -133,7 +133,7 @@ fn clone_joined(given: &Given, spec: &Spec, cgroup: BorrowedFd<'_>, init: impl F
 }
 
 /// For an init that nobody will hear of.
-fn kill_and_reap(pidfd: BorrowedFd<'_>) {
+pub(super) fn kill_and_reap(pidfd: BorrowedFd<'_>) {
     let _ = rustix::process::pidfd_send_signal(pidfd, rustix::process::Signal::KILL);
     reap(pidfd);
 }

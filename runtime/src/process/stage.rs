@@ -246,15 +246,19 @@ fn open_doors(spec: &Spec, launch: &Launch, ends: &Ends<'_>) -> Result<()> {
 /// Resource limits and the out-of-memory score: what another process may set only from outside.
 pub(super) fn limit(spec: &Spec, launch: &Launch, init: i32) -> Result<()> {
     let Some(process) = spec.process() else { return Ok(()) };
+    adjust_oom_score(process, &format!("/proc/{init}/oom_score_adj"))?;
+    limit_resources(init, process, launch)
+}
+
+pub(super) fn adjust_oom_score(process: &Process, path: &str) -> Result<()> {
     if let Some(score) = process.oom_score_adj() {
-        let path = format!("/proc/{init}/oom_score_adj");
-        match fs::write(&path, score.to_string()) {
+        match fs::write(path, score.to_string()) {
             // Lowering it takes CAP_SYS_RESOURCE: the container then keeps the (higher) score of its parent.
             Err(error) if matches!(error.raw_os_error(), Some(libc::EACCES | libc::EPERM)) => {}
             other => other.doing(|| format!("write {path}"))?,
         }
     }
-    limit_resources(init, process, launch)
+    Ok(())
 }
 
 /// Sets the limits of a spec. One of a foreign bundle that no process of this host can have is an error (OCI config,
@@ -266,14 +270,34 @@ pub(super) fn limit_resources(pid: i32, process: &Process, launch: &Launch) -> R
     Ok(())
 }
 
+/// Sets the limits of a spec for the calling process, which may see no more of the host; [`check_limits`] came before.
+pub(super) fn limit_own_resources(process: &Process) -> Result<()> {
+    let mut limits = process.rlimits().iter().flatten();
+    limits.try_for_each(|limit| set_limit(0, resource(limit.typ()), limit.soft(), limit.hard(), false))
+}
+
+/// Finds the limit of open files that no process of this host can have, before anything is made.
+pub(super) fn check_limits(spec: &Spec) -> Result<()> {
+    let Some(process) = spec.process() else { return Ok(()) };
+    let mut files = process.rlimits().iter().flatten().filter(|limit| limit.typ() == PosixRlimitType::RlimitNofile);
+    files.try_for_each(|limit| {
+        let own = rustix::process::getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
+        if limit.hard() > own && limit.hard() > files_max() { Err(no_such_limit(limit.hard())) } else { Ok(()) }
+    })
+}
+
+fn no_such_limit(hard: u64) -> Error {
+    let most = files_max();
+    Error::BadContainer(format!("RLIMIT_NOFILE {hard} is more than this host allows any process ({most})"))
+}
+
 /// Sets a limit; without the right to raise the hard one, both are clamped to what is there.
 fn set_limit(pid: i32, resource: Resource, soft: u64, hard: u64, strict: bool) -> Result<()> {
     let pid = rustix::process::Pid::from_raw(pid);
     let wanted = Rlimit { current: Some(soft), maximum: Some(hard) };
     match rustix::process::prlimit(pid, resource, wanted) {
         Err(rustix::io::Errno::PERM) if strict && resource == Resource::Nofile && hard > files_max() => {
-            let most = files_max();
-            Err(Error::BadContainer(format!("RLIMIT_NOFILE {hard} is more than this host allows any process ({most})")))
+            Err(no_such_limit(hard))
         }
         Err(rustix::io::Errno::PERM) => {
             let ceiling = rustix::process::getrlimit(resource).maximum.unwrap_or(u64::MAX).min(hard);

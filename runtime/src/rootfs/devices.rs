@@ -41,25 +41,29 @@ pub fn make(ids: IdRange, options: &Options, more: &[LinuxDevice]) -> Result<Own
     data.extend(options.data.iter().map(|one| one.split_once('=').map_or((one.as_str(), None), |(k, v)| (k, Some(v)))));
     let dev = mount::filesystem("tmpfs", &data, options.set - Attr::MOUNT_ATTR_RDONLY).doing(doing)?;
     let everybody = Mode::from_raw_mode(0o666);
-    for (name, major, minor) in NODES {
-        let number = rustix::fs::makedev(major, minor);
-        make_node(dev.as_fd(), name.as_ref(), FileType::CharacterDevice, everybody, number).doing(doing)?;
-        give(dev.as_fd(), name, ids).doing(doing)?;
-    }
+    let before = rustix::process::umask(Mode::empty());
+    let made = NODES.iter().try_for_each(|(name, major, minor)| {
+        rustix::fs::mknodat(&dev, *name, FileType::CharacterDevice, everybody, rustix::fs::makedev(*major, *minor))
+    });
+    rustix::process::umask(before);
+    made.doing(doing)?;
     for (name, to) in LINKS {
         rustix::fs::symlinkat(to, &dev, name).doing(doing)?;
-        give(dev.as_fd(), name, ids).doing(doing)?;
     }
     for name in DIRECTORIES {
         rustix::fs::mkdirat(&dev, name, Mode::from_raw_mode(0o755)).doing(doing)?;
-        give(dev.as_fd(), name, ids).doing(doing)?;
+    }
+    // What we make is ours already.
+    if !(ids.host_start == 0 && rustix::process::geteuid().is_root() && rustix::process::getegid().is_root()) {
+        let links = LINKS.iter().map(|(name, _)| *name);
+        let all = NODES.iter().map(|(name, ..)| *name).chain(links).chain(DIRECTORIES);
+        all.chain([""]).try_for_each(|name| give(dev.as_fd(), name, ids)).doing(doing)?;
     }
     for device in more {
         if let Ok(inside) = device.path().strip_prefix("/dev") {
             add(dev.as_fd(), inside, device, ids)?;
         }
     }
-    give(dev.as_fd(), "", ids).doing(doing)?;
     Ok(dev)
 }
 

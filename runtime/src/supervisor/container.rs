@@ -3,9 +3,10 @@
 //! before anybody is told.
 
 use std::io::Write as _;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Mode, OFlags};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -137,11 +138,21 @@ impl Container {
 /// # Errors
 /// `Io`.
 pub(crate) fn write_record<T: Serialize>(path: &Path, record: &T) -> Result<()> {
+    write_record_at(rustix::fs::CWD, path, record)
+}
+
+/// The same below a directory, for who can reach it by no path.
+///
+/// # Errors
+/// `Io`.
+pub(crate) fn write_record_at<T: Serialize>(directory: BorrowedFd<'_>, path: &Path, record: &T) -> Result<()> {
     let temporary = path.with_extension("tmp");
     let doing = || format!("write {}", path.display());
     let bytes = serde_json::to_vec(record).doing(doing)?;
-    std::fs::File::create(&temporary).and_then(|mut file| file.write_all(&bytes)).doing(doing)?;
-    std::fs::rename(&temporary, path).doing(doing)
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(directory, &temporary, flags, Mode::from_raw_mode(0o666)).doing(doing)?;
+    std::fs::File::from(file).write_all(&bytes).doing(doing)?;
+    rustix::fs::renameat(directory, &temporary, directory, path).doing(doing)
 }
 
 /// Reads a record.

@@ -2,7 +2,7 @@
 //!
 //! A bare pid is never kept: the kernel gives it to somebody else.
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -33,8 +33,21 @@ pub(crate) fn start_time(pid: i32) -> Option<u64> {
     field(&stat(pid)?, 22)?.parse().ok()
 }
 
+/// Pid and start time of the calling process, as the /proc it sees counts them.
+pub(crate) fn own() -> Option<(i32, u64)> {
+    let stat = read_stat("/proc/self/stat")?;
+    Some((stat.split(' ').next()?.parse().ok()?, field(&stat, 22)?.parse().ok()?))
+}
+
 fn stat(pid: i32) -> Option<String> {
-    std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()
+    read_stat(&format!("/proc/{pid}/stat"))
+}
+
+/// In one read: the line is made anew for each.
+fn read_stat(path: &str) -> Option<String> {
+    let mut line = String::with_capacity(1024);
+    std::fs::File::open(path).ok()?.read_to_string(&mut line).ok()?;
+    Some(line)
 }
 
 /// A field of `/proc/<pid>/stat` by its number in proc(5), from 3 on.
@@ -100,6 +113,7 @@ mod tests {
         let pid = i32::try_from(std::process::id()).unwrap();
         assert_eq!(start_time(pid), start_time(pid));
         assert!(start_time(pid).is_some());
+        assert_eq!(own(), Some((pid, start_time(pid).unwrap())));
         assert_eq!(start_time(i32::MAX), None);
         let mut me = Identity { boot_id: String::new(), pid, start_time: start_time(pid).unwrap() };
         assert_eq!(me.parent(), Some(nix::unistd::getppid().as_raw()));

@@ -75,6 +75,91 @@ pub unsafe fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> io::Result<C
     }
 }
 
+/// clone3(2) as vfork(2) does it: the child runs `body` in the caller's memory, on the caller's stack, while the caller is
+/// suspended until the child has executed a program or is gone. Nothing is copied, so nothing is faulted in twice.
+/// On other machines than x86-64 it is [`clone3`].
+///
+/// # Safety
+/// As for [`clone3`]. What `body` changes in memory, the caller finds changed; descriptors, ids, signal handlers and
+/// namespaces are the child's own. No process that must not write to the caller's memory may be able to trace the child:
+/// it has to be in a new process namespace, or among the caller's equals.
+///
+/// # Errors
+/// The kernel's.
+pub unsafe fn clone3_suspended(
+    flags: u64,
+    cgroup: BorrowedFd<'_>,
+    body: &mut dyn FnMut(),
+) -> io::Result<(i32, OwnedFd)> {
+    #[cfg(target_arch = "x86_64")]
+    {
+        let mut pidfd: RawFd = -1;
+        let mut args = CloneArgs {
+            flags: flags | CLONE_PIDFD | CLONE_INTO_CGROUP | (libc::CLONE_VM | libc::CLONE_VFORK) as u64,
+            pidfd: ptr::from_mut(&mut pidfd) as u64,
+            exit_signal: libc::SIGCHLD as u64,
+            cgroup: cgroup.as_raw_fd() as u64,
+            ..Default::default()
+        };
+        let mut body = body;
+        // SAFETY: args and body live until the child has let go of this memory, since the kernel suspends us until then.
+        let pid = unsafe { suspended(&mut args, &mut body) };
+        if pid < 0 {
+            return Err(io::Error::from_raw_os_error(i32::try_from(-pid).unwrap_or(libc::EIO)));
+        }
+        // SAFETY: CLONE_PIDFD stored a new descriptor that nobody else owns; the child's copy is its own.
+        let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+        Ok((i32::try_from(pid).expect("a pid fits in pid_t"), pidfd))
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        // SAFETY: the caller's promise.
+        match unsafe { clone3(flags, Some(cgroup)) }? {
+            Cloned::Child => {
+                body();
+                exit_now(127)
+            }
+            Cloned::Parent { pid, pidfd } => Ok((pid, pidfd)),
+        }
+    }
+}
+
+/// The call itself. In assembly, since the child returns from it first, on our stack: it must call on from here, below all
+/// that is ours, and never come back.
+///
+/// # Safety
+/// See [`clone3_suspended`].
+#[cfg(target_arch = "x86_64")]
+unsafe fn suspended(args: &mut CloneArgs, body: &mut &mut dyn FnMut()) -> i64 {
+    extern "C" fn enter(body: *mut &mut dyn FnMut()) -> ! {
+        // SAFETY: the caller of `suspended` is suspended, so that nobody else uses it.
+        unsafe { (*body)() };
+        exit_now(127)
+    }
+    let mut answer = libc::SYS_clone3;
+    // SAFETY: without `nostack`, the stack pointer is aligned for a call and nothing of ours is below it. The kernel takes
+    // rcx and r11; all other registers are the child's own copies.
+    unsafe {
+        std::arch::asm!(
+            "syscall",
+            "test rax, rax",
+            "jnz 2f",
+            "mov rdi, r12",
+            "call r13",
+            "ud2",
+            "2:",
+            inlateout("rax") answer,
+            in("rdi") ptr::from_mut(args),
+            in("rsi") size_of::<CloneArgs>(),
+            in("r12") ptr::from_mut(body),
+            in("r13") enter as extern "C" fn(*mut &mut dyn FnMut()) -> !,
+            lateout("rcx") _,
+            lateout("r11") _,
+        );
+    }
+    answer
+}
+
 /// Joins the one namespace behind a descriptor of it (setns(2)).
 ///
 /// # Errors
@@ -106,7 +191,9 @@ pub fn unshare(flags: i32) -> io::Result<()> {
 /// # Errors
 /// When /proc is not there.
 pub fn is_single_threaded() -> io::Result<bool> {
-    Ok(std::fs::read_dir("/proc/self/task")?.take(2).count() == 1)
+    use std::os::unix::fs::MetadataExt as _;
+    // `.`, `..` and one for each thread.
+    Ok(std::fs::metadata("/proc/self/task")?.nlink() == 3)
 }
 
 /// Closes every descriptor from `first` up but those in `keep`.
