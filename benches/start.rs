@@ -2,8 +2,13 @@
 //! kernel calls, by `boxship oci run`, `crun run` and `runc run`, and by the supervisor, for which no program is started.
 //!
 //! `cargo bench -p controller --bench start` (root; `-- ROUNDS` for more than 30). Each round runs every row once, so
-//! that what else the machine does hits all of them. Warm: one after the other; cold: after 200 ms of quiet.
+//! that what else the machine does hits all of them. Warm: one after the other; cold: after 200 ms of quiet. What all of
+//! them keep below /run by default, state and run directories, is on a tmpfs here too.
+//!
+//! `-- logs` measures how fast containers may write to their logs instead.
 
+#[path = "start/flood.rs"]
+mod flood;
 #[path = "start/supervised.rs"]
 mod supervised;
 
@@ -61,8 +66,13 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let dir = tempfile::tempdir().expect("a temporary directory can be made");
+    let run = tempfile::tempdir_in("/dev/shm").expect("there is a tmpfs");
+    if std::env::args().any(|arg| arg == "logs") {
+        flood::measure(dir.path(), run.path());
+        return ExitCode::SUCCESS;
+    }
     make_parents();
-    let mut rows = rows(dir.path());
+    let mut rows = rows(dir.path(), run.path());
     let views = views();
     for (title, pause, rounds) in [("warm", Duration::ZERO, rounds), ("cold", QUIET, rounds.div_ceil(2))] {
         rows.iter_mut().for_each(|row| row.taken.clear());
@@ -83,14 +93,14 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn rows(dir: &Path) -> Vec<Row> {
+fn rows(dir: &Path, run: &Path) -> Vec<Row> {
     let mut rows = Vec::new();
     let mut add = |name, program: &str, before: &[&str], without_unified| {
         let own = dir.join(name);
         make_bundle(&own, name);
         let mut args: Vec<String> = before.iter().map(|&word| word.to_owned()).collect();
         let path = |path: &Path| path.to_string_lossy().into_owned();
-        args.extend(["--root".into(), path(&own.join("state")), "run".into(), "--bundle".into(), path(&own)]);
+        args.extend(["--root".into(), path(&run.join(name)), "run".into(), "--bundle".into(), path(&own)]);
         args.push(format!("bench-{name}"));
         rows.push(Row {
             name,
@@ -108,7 +118,7 @@ fn rows(dir: &Path) -> Vec<Row> {
         }
     }
     rows.insert(0, Row { name: "bare", how: floor(dir), taken: Vec::new() });
-    rows.push(Row { name: "supervisor", how: How::Supervisor(Box::new(Supervised::new(dir))), taken: Vec::new() });
+    rows.push(Row { name: "supervisor", how: How::Supervisor(Box::new(Supervised::new(dir, run))), taken: Vec::new() });
     rows
 }
 

@@ -39,8 +39,8 @@ pub(super) struct Supervised {
 }
 
 impl Supervised {
-    pub(super) fn new(dir: &Path) -> Self {
-        let layout = Layout::new(dir.join("data"), dir.join("run"));
+    pub(super) fn new(dir: &Path, run: &Path) -> Self {
+        let layout = Layout::new(dir.join("data"), run.join("supervisor"));
         let program = std::env::current_exe().expect("this program has a path");
         let mut command = Command::new(&program);
         command.arg("keeper").args(layout.to_args()).args(["--with", "supervisor,switchboard"]);
@@ -72,8 +72,13 @@ impl Supervised {
         (begin.elapsed().as_secs_f64(), self.cpu() - before)
     }
 
+    /// The runtime, and the container that [`Self::once`] runs, to be changed.
+    pub(super) fn parts(&self) -> (&LinuxRuntime, ContainerConfig) {
+        (&self.linux, self.config.clone())
+    }
+
     /// In clock ticks of 10 ms as /proc tells it: right on average, not for one.
-    fn cpu(&self) -> f64 {
+    pub(super) fn cpu(&self) -> f64 {
         let ticks = |pid: &str| {
             let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("it runs");
             let fields: Vec<i64> = stat[stat.rfind(')').expect("a name") + 2..]

@@ -77,6 +77,8 @@ pub struct RunSpec {
     pub stdin: bool,
     /// Our reaper in front of the program.
     pub init: bool,
+    /// Lines are dropped rather than the program held up by its log.
+    pub lossy_log: bool,
     /// It goes when it has ended.
     pub auto_remove: bool,
     /// Whether it is started again.

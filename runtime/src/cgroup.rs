@@ -141,7 +141,8 @@ impl<'a> Cgroup<'a> {
     /// `Unsupported`, `Io`; EBUSY when memory in use cannot be brought below a new limit.
     pub fn update(&self, limits: &Resources) -> Result<()> {
         self.change(&resources::to_oci(limits))?;
-        resources::lifted(limits, self.hierarchies.controllers.is_empty()).iter().try_for_each(|one| self.set(one))
+        let lifted = resources::lifted(limits, self.hierarchies.controllers.is_empty());
+        lifted.iter().try_for_each(|one| self.set(one).map(drop))
     }
 
     /// Changes the limits that are named, in place.
@@ -357,17 +358,20 @@ pub fn enter(doors: &[OwnedFd]) -> Result<()> {
 
 /// A new v1 cpuset has no CPU and no memory node, and nothing can be moved into it: it gets its parents'.
 fn inherit_cpuset(root: &Path, name: &str) -> Result<()> {
-    let mut place = root.to_owned();
-    for part in name.split('/').filter(|part| !part.is_empty()) {
-        let parent = place.clone();
-        place.push(part);
-        for file in ["cpuset.cpus", "cpuset.mems"] {
+    for file in ["cpuset.cpus", "cpuset.mems"] {
+        let mut place = root.to_owned();
+        let mut inherited = None;
+        for part in name.split('/').filter(|part| !part.is_empty()) {
+            let parent = place.join(file);
+            place.push(part);
             let doing = || format!("copy {file} to {}", place.display());
-            if short_text(&place.join(file)).doing(doing)?.is_empty() {
-                let inherited = short_text(&parent.join(file)).doing(doing)?;
-                let mut own = File::options().write(true).open(place.join(file)).doing(doing)?;
-                own.write_all(inherited.as_bytes()).doing(doing)?;
+            let mut own = short_text(&place.join(file)).doing(doing)?;
+            if own.is_empty() {
+                own = inherited.map_or_else(|| short_text(&parent), Ok).doing(doing)?;
+                let mut file = File::options().write(true).open(place.join(file)).doing(doing)?;
+                file.write_all(own.as_bytes()).doing(doing)?;
             }
+            inherited = Some(own);
         }
     }
     Ok(())

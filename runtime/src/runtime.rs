@@ -339,18 +339,22 @@ pub struct SecurityConfig {
     pub read_only_root: bool,
 }
 
-/// Log bounds: the files of one container never hold more than `file_bytes_max × files_max`.
+/// Log bounds: the files of one container never hold more than `file_bytes_max × files_max`. What all hold together is
+/// bounded for the data root, see the supervisor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogConfig {
     /// Bytes until a file is rotated.
     pub file_bytes_max: u64,
     /// Files kept, the current one included.
     pub files_max: u32,
+    /// A program that writes faster than its log is never held up: lines are dropped, and the log says how many.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub lossy: bool,
 }
 
 impl Default for LogConfig {
     fn default() -> Self {
-        Self { file_bytes_max: 10 << 20, files_max: 5 }
+        Self { file_bytes_max: 10 << 20, files_max: 5, lossy: false }
     }
 }
 

@@ -100,6 +100,7 @@ struct Supervisor {
     clients: BTreeMap<u64, Client>,
     next_number: u64,
     pump: Pump,
+    log_budget: logs::budget::Budget,
     /// Pipes with output of containers that have ended.
     leaving: Vec<Attached>,
     stop_at_ms: Option<u64>,
@@ -131,6 +132,7 @@ impl Supervisor {
             clients: BTreeMap::new(),
             next_number: 1,
             pump: Pump::new()?,
+            log_budget: logs::budget::Budget::of_host(&layout.containers_dir()),
             leaving: Vec::new(),
             stop_at_ms: None,
             _lock: lock,
@@ -243,6 +245,10 @@ impl Supervisor {
                 stream.ready =
                     (0..BLOCKS_PER_TURN).all(|_| self.pump.step(stream, &mut container.log, false) == Pumped::More);
                 more |= stream.ready;
+            }
+            let rotated = container.log.take_rotated();
+            if rotated > 0 {
+                self.log_budget.rotated(rotated);
             }
         }
         more

@@ -41,7 +41,7 @@ pub(crate) fn kill_supervisor(lab: &Lab) -> Duration {
 pub(crate) fn a_killed_supervisor_loses_no_line_and_no_exit(lab: &Lab) {
     let count = 3_000_000_u32;
     let mut config = lab.config("chatty", &["/bin/lines", &count.to_string(), "7"]);
-    config.log = LogConfig { file_bytes_max: 1 << 30, files_max: 2 };
+    config.log = LogConfig { file_bytes_max: 1 << 30, files_max: 2, lossy: false };
     let id = lab.run(&config);
     let mut slowest = Duration::ZERO;
     let mut kills = 0;

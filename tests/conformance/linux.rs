@@ -41,7 +41,7 @@ pub(crate) const CASES: &[Case] = &[
 
 fn logs_are_whole_and_bounded(lab: &Lab) {
     let mut config = lab.config("logs", &["/bin/lines", "20000", "0"]);
-    config.log = LogConfig { file_bytes_max: 64 << 10, files_max: 3 };
+    config.log = LogConfig { file_bytes_max: 64 << 10, files_max: 3, lossy: false };
     let id = lab.run(&config);
     lab.reaches(&id, ContainerState::Stopped);
     let text = lab.log(&id);

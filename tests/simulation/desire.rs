@@ -61,6 +61,7 @@ fn template(key: &ObjectKey, tag: &str, rng: &mut Rng) -> ContainerTemplate {
         shm_bytes: None,
         pull: PullPolicy::Missing,
         init: false,
+        lossy_log: false,
         host_network: rng.chance(30),
         no_network: false,
         networks: Vec::new(),

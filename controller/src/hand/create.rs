@@ -72,7 +72,7 @@ pub(super) fn create(linux: &LinuxRuntime, spec: &RunSpec) -> Result<HandAnswer>
         tty: spec.tty,
         init: spec.init,
         dns_search: Vec::new(),
-        log: LogConfig::default(),
+        log: LogConfig { lossy: spec.lossy_log, ..LogConfig::default() },
         pod: None,
         extras: Extras {
             kept: true,

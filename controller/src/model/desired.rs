@@ -251,6 +251,9 @@ pub struct Template<Image, Env, Mount, Network> {
     pub shm_bytes: Option<u64>,
     /// Our reaper as PID 1.
     pub init: bool,
+    /// Lines are dropped rather than the program held up by its log.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub lossy_log: bool,
     /// The host's network instead of the stack's.
     pub host_network: bool,
     /// No network but its own loopback.

@@ -383,7 +383,7 @@ fn container_config(
         init: template.init,
         dns_search: vec![make.object.stack.clone()],
         extras,
-        log: LogConfig::default(),
+        log: LogConfig { lossy: template.lossy_log, ..LogConfig::default() },
         pod: None,
     }
 }

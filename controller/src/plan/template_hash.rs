@@ -94,6 +94,7 @@ pub(super) fn fields(template: &ContainerTemplate) -> BTreeMap<String, String> {
     put("shmBytes", template.shm_bytes.map(|bytes| bytes.to_string()));
     let flag = |set: bool| set.then(|| "true".to_owned());
     put("init", flag(template.init));
+    put("lossy", flag(template.lossy_log));
     put("hostNetwork", flag(template.host_network));
     put("noNetwork", flag(template.no_network));
     put("tty", flag(template.tty));

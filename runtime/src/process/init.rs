@@ -108,7 +108,11 @@ fn find_program(process: &Process, home: &str) -> Result<Program> {
 
 fn surroundings(spec: &Spec) -> Surroundings {
     let has = |kind| namespaces::has(spec, kind);
-    Surroundings { user: has(Type::User), network: has(Type::Network), cgroup: has(Type::Cgroup) }
+    Surroundings {
+        user: has(Type::User),
+        network: has(Type::Network),
+        cgroup_given: has(Type::Cgroup) && !namespaces::makes(spec, Type::Cgroup),
+    }
 }
 
 /// The mounts of a namespace that belongs to the host's own users are peers of the host's: nothing we do may spread

@@ -402,6 +402,9 @@ impl CgroupView {
         mount::filesystem("cgroup", &options, self.attributes)
     }
 
+    /// The host's mount, from the container's directory on: what a mount of its own would show in a new cgroup namespace.
+    /// That one would make the kernel walk through every cgroup of the host (cgroup_lock_and_drain_offline), under the lock
+    /// all of them share.
     fn shown(&self, root: &Path, directory: &str) -> io::Result<OwnedFd> {
         let tree = mount::clone_tree(rustix::fs::CWD, &root.join(directory).to_string_lossy(), false)?;
         mount::set_attributes(&tree, self.attributes, Attr::empty(), false)?;

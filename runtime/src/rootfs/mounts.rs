@@ -64,7 +64,7 @@ pub struct CgroupView {
     pub attributes: Attr,
     /// Every hierarchy of the host, as in `Launch::all_controllers`.
     pub all_controllers: bool,
-    /// Without a cgroup namespace of its own: the path of its directory, which is all it is shown.
+    /// The path of its directory, which is all it is shown; `None` in a given cgroup namespace, whose root is another's.
     pub directory: Option<String>,
 }
 
@@ -75,8 +75,8 @@ pub struct Surroundings {
     pub user: bool,
     /// It has a network namespace that is not the host's.
     pub network: bool,
-    /// It has a cgroup namespace that is not the host's.
-    pub cgroup: bool,
+    /// It has a cgroup namespace that was not made for it.
+    pub cgroup_given: bool,
 }
 
 /// The steps of a container. Those of a spec alone are in its order; where there are mounts of ours too, parents come
@@ -128,7 +128,7 @@ fn what(mount: &Mount, number: usize, launch: &Launch, around: Surroundings) -> 
         Some("cgroup" | "cgroup2") => What::Cgroups(CgroupView {
             attributes: options.set,
             all_controllers: launch.all_controllers,
-            directory: (!around.cgroup).then(|| launch.cgroup.clone()),
+            directory: (!around.cgroup_given).then(|| launch.cgroup.clone()),
         }),
         Some("sysfs") if around.user && !around.network => What::HostSys,
         Some(kind) if !kind.is_empty() && kind != "none" => {

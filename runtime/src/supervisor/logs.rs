@@ -5,6 +5,7 @@
 //! copy; there a block is lost at most. Formatting and rotation are in `format` and `file`; a write that a kill cut short is
 //! continued by `torn`.
 
+pub(crate) mod budget;
 pub(crate) mod file;
 pub(crate) mod format;
 mod torn;
@@ -101,7 +102,48 @@ impl Pump {
         }
         file.append(&mut self.lines, name, &block[..take], at_end);
         attach::taken(&mut attached, take);
-        if read_exactly(fifo, &mut self.block[..take]) { Pumped::More } else { Pumped::Idle }
+        if !read_exactly(fifo, &mut self.block[..take]) {
+            return Pumped::Idle;
+        }
+        if file.is_lossy() && !at_end {
+            let dropped = self.drop_surplus(fifo, &mut attached);
+            if dropped > 0 {
+                file.note_dropped(dropped);
+            }
+        }
+        Pumped::More
+    }
+
+    /// Takes whole lines out of a FIFO that is more than half full, until it is nearly empty: whoever fills it must not wait
+    /// for us. How many.
+    fn drop_surplus(&mut self, fifo: &OwnedFd, attached: &mut [Attached]) -> u64 {
+        let waiting = || rustix::io::ioctl_fionread(fifo).unwrap_or(0);
+        let depth = rustix::pipe::fcntl_getpipe_size(fifo).map_or(0, |bytes| bytes as u64);
+        let mut dropped = 0;
+        if waiting() <= depth / 2 {
+            return dropped;
+        }
+        // Bounded, since it may be filled as fast as this empties it.
+        for _ in 0..2 * FIFO_BYTES / BLOCK_BYTES {
+            if waiting() <= depth / 8 {
+                break;
+            }
+            let Ok(copied @ 1..) = rustix::pipe::tee(fifo, &self.copy_write, BLOCK_BYTES, SpliceFlags::NONBLOCK) else {
+                break;
+            };
+            if !read_exactly(&self.copy_read, &mut self.block[..copied]) {
+                break;
+            }
+            let block = &self.block[..copied];
+            // What follows begins with a whole line; a line that is longer than a block goes in parts.
+            let take = block.iter().rposition(|byte| *byte == b'\n').map_or(copied, |at| at + 1);
+            dropped += block[..take].iter().filter(|byte| **byte == b'\n').count().max(1) as u64;
+            attach::taken(attached, take);
+            if !read_exactly(fifo, &mut self.block[..take]) {
+                break;
+            }
+        }
+        dropped
     }
 
     fn step_terminal(&mut self, stream: &Stream, file: &mut LogFile, at_end: bool) -> Pumped {

@@ -115,6 +115,9 @@ pub struct MakeArgs {
     /// A small first process that reaps zombies and passes signals on
     #[arg(long)]
     pub init: bool,
+    /// mode=non-blocking drops lines of a program that is faster than its log, and counts them
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub log_opt: Vec<String>,
     /// Give a capability
     #[arg(long, value_name = "CAP")]
     pub cap_add: Vec<String>,

@@ -63,10 +63,24 @@ fn parse(args: &MakeArgs) -> Parsed<RunSpec> {
         tty: args.tty,
         stdin: args.interactive,
         init: args.init,
+        lossy_log: lossy_log(&args.log_opt)?,
         auto_remove: args.rm,
         restart,
     };
     Ok(spec)
+}
+
+/// `mode=non-blocking` among the options of the log; bounds of its files are ours.
+fn lossy_log(options: &[String]) -> Parsed<bool> {
+    let mut lossy = false;
+    for option in options {
+        lossy = match option.as_str() {
+            "mode=non-blocking" => true,
+            "mode=blocking" => false,
+            other => return Err(format!("--log-opt {other}: there are `mode=blocking` and `mode=non-blocking`")),
+        };
+    }
+    Ok(lossy)
 }
 
 /// What is not done, with what to do instead.

@@ -35,6 +35,8 @@ pub(in crate::manifest) const TOP: Section = Section {
     ],
 };
 
+const OWN_LOGS: &str = "logs are kept in five files of 10 MiB; see `boxship logs`";
+
 /// Of one service.
 pub(super) const SERVICE: Section = Section { name: "service", keys: SERVICE_KEYS };
 
@@ -101,7 +103,7 @@ const SERVICE_KEYS: &[Key] = &[
     partly("labels", "`autoheal: true` restarts a container that fails its healthcheck; nothing here reads the others"),
     no("label_file", INERT),
     no("annotations", INERT),
-    no("logging", "logs are kept in rotated files; see `boxship logs`"),
+    partly("logging", "`mode: non-blocking`; logs are kept in rotated files, see `boxship logs`"),
     no("develop", "files are not watched, images are not built"),
     no("devices", NO_DEVICES),
     no("device_cgroup_rules", NO_DEVICES),
@@ -174,6 +176,27 @@ pub(super) const DEPLOY: Section = Section {
         no("rollback_config", "the way back goes as the way forward"),
         no("labels", INERT),
         no("placement", "there is one host"),
+    ],
+};
+
+/// `logging`.
+pub(super) const LOGGING: Section = Section {
+    name: "logging",
+    keys: &[unless("driver", &["json-file", "local", "journald"], OWN_LOGS), yes("options")],
+};
+
+/// `logging.options`.
+pub(super) const LOGGING_OPTIONS: Section = Section {
+    name: "logging.options",
+    keys: &[
+        partly("mode", "`non-blocking` drops lines of a program that is faster than its log, and counts them"),
+        no("max-buffer-size", "the buffer is 1 MiB for each of stdout and stderr"),
+        no("max-size", OWN_LOGS),
+        no("max-file", OWN_LOGS),
+        no("compress", OWN_LOGS),
+        no("tag", INERT),
+        no("labels", INERT),
+        no("env", INERT),
     ],
 };
 
@@ -436,6 +459,8 @@ pub(crate) const TABLES: Tables = Tables {
         ("services.*", &SERVICE),
         ("services.*.healthcheck", &HEALTHCHECK),
         ("services.*.ulimits.*", &ULIMIT),
+        ("services.*.logging", &LOGGING),
+        ("services.*.logging.options", &LOGGING_OPTIONS),
         ("services.*.deploy", &DEPLOY),
         ("services.*.deploy.resources", &RESOURCES),
         ("services.*.deploy.resources.limits", &LIMITS),

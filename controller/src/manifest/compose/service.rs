@@ -131,6 +131,7 @@ fn template(
     let liveness = healthcheck.clone().filter(|check| is_healed && check.probe != Probe::Off);
     let mut flag = |key| service.get(key).is_some_and(|node| project.reader.flag(key, node));
     let (init, tty) = (flag("init"), flag("tty"));
+    let lossy_log = is_lossy(project, service);
     Some(TemplateSpec {
         entrypoint: service.get("entrypoint").and_then(|node| command(project, "entrypoint", node)),
         args: service.get("command").and_then(|node| command(project, "command", node)),
@@ -149,6 +150,7 @@ fn template(
         security: security(project, service),
         shm_bytes: service.get("shm_size").and_then(|node| rollout::bytes(project, "shm_size", node)),
         init,
+        lossy_log,
         host_network,
         no_network,
         networks,
@@ -303,6 +305,21 @@ fn healthcheck(project: &mut Project<'_>, node: &Node) -> Option<Healthcheck> {
     };
     let retries = retries.filter(|count| *count > 0).unwrap_or(RETRIES);
     Some(Healthcheck { probe, interval_ms, timeout_ms, retries, start_period_ms })
+}
+
+/// `logging.options.mode: non-blocking`; the driver and its other options are ours to choose.
+fn is_lossy(project: &mut Project<'_>, service: &Entries<'_>) -> bool {
+    let Some(logging) = service.get("logging") else { return false };
+    let entries = project.reader.keys(logging, &keys::LOGGING);
+    let Some(options) = entries.get("options") else { return false };
+    let entries = project.reader.keys(options, &keys::LOGGING_OPTIONS);
+    let Some(mode) = entries.get("mode") else { return false };
+    let text = project.reader.text("mode", mode);
+    if let Some(other) = text.as_deref().filter(|text| !matches!(*text, "blocking" | "non-blocking")) {
+        let what = format!("`mode: {other}`");
+        project.reader.not_honoured(mode.extent, &what, "`blocking` and `non-blocking` are the two there are");
+    }
+    text.as_deref() == Some("non-blocking")
 }
 
 /// Whether the label is set by which people ask for a restart of what is unhealthy, which Compose itself does not do.

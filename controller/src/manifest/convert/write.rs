@@ -259,7 +259,13 @@ fn template(stack: &mut Stack, document: &mut Document, template: &ContainerTemp
         put(document, "shmSize", memory(bytes));
     }
     limits::tuning(document, &template.tuning);
-    for (key, set) in [("init", template.init), ("tty", template.tty), ("stdin", template.tuning.stdin)] {
+    let flags = [
+        ("init", template.init),
+        ("lossy", template.lossy_log),
+        ("tty", template.tty),
+        ("stdin", template.tuning.stdin),
+    ];
+    for (key, set) in flags {
         if set {
             put(document, key, true);
         }

@@ -177,6 +177,7 @@ fn container(lower: &mut Lower, node: &Node, context: &Context<'_, '_>) -> Optio
         security: security.config,
         shm_bytes: None,
         init: false,
+        lossy_log: false,
         networks: Vec::new(),
         host_network: false,
         no_network: false,

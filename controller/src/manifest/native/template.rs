@@ -67,6 +67,7 @@ pub(super) fn lower(lower: &mut Lower<'_>, mut wire: wire::Template) -> Option<(
         }),
         shm_bytes: wire.shm_size.map(|size| size.0),
         init: wire.init.unwrap_or(false),
+        lossy_log: wire.lossy.unwrap_or(false),
         host_network,
         no_network,
         networks,

@@ -139,6 +139,8 @@ macro_rules! with_template {
             shm_size: Option<Memory>,
             /// Runs a small reaper as PID 1 in front of the program.
             init: Option<bool>,
+            /// A program that writes faster than its log can be kept is never held up: lines are dropped and counted.
+            lossy: Option<bool>,
             /// `host` shares the host's network; default: the stack's own.
             network: Option<Network>,
             /// Networks it is on: NAME, or {name: NAME, aliases: [NAME], address: 10.99.0.5}. Default: the stack's own.
@@ -207,6 +209,7 @@ pub(crate) struct Template {
     pub(crate) security: Option<Security>,
     pub(crate) shm_size: Option<Memory>,
     pub(crate) init: Option<bool>,
+    pub(crate) lossy: Option<bool>,
     pub(crate) network: Option<Network>,
     pub(crate) networks: Vec<ShortOr<Name, NetworkUse>>,
     pub(crate) tty: Option<bool>,

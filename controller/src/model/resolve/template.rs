@@ -68,6 +68,7 @@ pub(super) fn resolve(
         security: spec.security.clone(),
         shm_bytes: spec.shm_bytes,
         init: spec.init,
+        lossy_log: spec.lossy_log,
         host_network: spec.host_network,
         no_network: spec.no_network,
         networks,

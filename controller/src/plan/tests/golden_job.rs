@@ -269,6 +269,7 @@ fn template_hashes_are_golden() {
     full.stop_signal = Some("SIGINT".to_owned());
     full.shm_bytes = Some(1 << 20);
     full.init = true;
+    full.lossy_log = true;
     full.tty = true;
     full.host_network = true;
     full.security.read_only_root = true;
@@ -281,7 +282,7 @@ fn template_hashes_are_golden() {
     assert_eq!(hash(&plain), hash(&in_place));
     expect![[r#"
         v1-9b5b950c5cb9da4b
-        v1-08dbef2734a1f3e1"#]]
+        v1-4c007be82190e6a5"#]]
     .assert_eq(&format!("{}\n{}", hash(&plain), hash(&full)));
     let changed = crate::plan::changed_fields((&plain, &digest("1")), (&full, &digest("2")));
     expect![[r#"
@@ -292,6 +293,7 @@ fn template_hashes_are_golden() {
         hostNetwork
         hostname
         init
+        lossy
         mounts./data
         security.capDrop
         security.readOnlyRoot

@@ -62,6 +62,7 @@ pub(super) fn template(tag: &str) -> ContainerTemplate {
         shm_bytes: None,
         pull: PullPolicy::Missing,
         init: false,
+        lossy_log: false,
         host_network: false,
         no_network: false,
         networks: Vec::new(),

@@ -24,14 +24,37 @@ pub(crate) struct LogFile {
     /// Whether it was looked for a block that a killed writer left half written.
     resumed: bool,
     lost_bytes: u64,
+    rotated_bytes: u64,
 }
 
 impl LogFile {
     /// Does not touch the disk until something is written.
     pub(crate) fn new(dir: PathBuf, config: LogConfig) -> Self {
-        let config =
-            LogConfig { file_bytes_max: config.file_bytes_max.max(FILE_BYTES_MIN), files_max: config.files_max.max(1) };
-        Self { dir, config, current: None, resumed: false, lost_bytes: 0 }
+        let (file_bytes_max, files_max) = (config.file_bytes_max.max(FILE_BYTES_MIN), config.files_max.max(1));
+        let config = LogConfig { file_bytes_max, files_max, ..config };
+        Self { dir, config, current: None, resumed: false, lost_bytes: 0, rotated_bytes: 0 }
+    }
+
+    /// Whether lines are dropped rather than a program held up.
+    pub(crate) fn is_lossy(&self) -> bool {
+        self.config.lossy
+    }
+
+    /// Bytes of files that were rotated since this was asked last.
+    pub(crate) fn take_rotated(&mut self) -> u64 {
+        std::mem::take(&mut self.rotated_bytes)
+    }
+
+    /// Says in the log that lines are missing here.
+    pub(crate) fn note_dropped(&mut self, lines: u64) {
+        self.note(&format!("boxship: {lines} lines were dropped: they came faster than they can be written\n"));
+    }
+
+    fn note(&mut self, text: &str) {
+        let mut note = Vec::new();
+        let time = rfc3339_nano(clock::unix_ns());
+        records(&mut note, time.as_bytes(), StreamName::Stderr, text.as_bytes(), true);
+        self.append_records(&note);
     }
 
     /// Appends one block of a stream as records of this moment; `lines` is room to write them in. The rest of a block that a
@@ -80,6 +103,7 @@ impl LogFile {
             let fitting = whole_records(lines, room);
             let take = if fitting == 0 && size == 0 { first_record(lines) } else { fitting };
             if take == 0 {
+                self.rotated_bytes += size;
                 self.rotate();
                 continue;
             }

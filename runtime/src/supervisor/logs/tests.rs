@@ -58,6 +58,38 @@ fn a_line_longer_than_a_block_comes_in_parts() {
     assert_eq!(parts.iter().map(|line| line.len() - 2).sum::<usize>(), long.len());
 }
 
+/// Fills a FIFO with numbered lines, twice what it holds, pumping one block whenever it is full; the log's lines.
+fn pump_a_flood(lossy: bool) -> (u64, Vec<String>) {
+    let dir = tempfile::tempdir().unwrap();
+    let (stream, theirs) = fifo_stream(dir.path());
+    rustix::io::ioctl_fionbio(&theirs, true).unwrap();
+    let config = LogConfig { lossy, ..LogConfig::default() };
+    let mut file = LogFile::new(dir.path().to_path_buf(), config);
+    let mut pump = Pump::new().unwrap();
+    let written = 2 * FIFO_BYTES as u64 / 64;
+    for number in 0..written {
+        let line = format!("{number:063}\n");
+        while rustix::io::write(&theirs, line.as_bytes()).is_err() {
+            pump.step(&stream, &mut file, false);
+        }
+    }
+    while pump.step(&stream, &mut file, false) == Pumped::More {}
+    (written, lines_of(&std::fs::read_to_string(dir.path().join("current")).unwrap()))
+}
+
+#[test]
+fn a_flood_is_kept_whole_or_dropped_in_whole_lines_that_are_counted() {
+    let (written, lines) = pump_a_flood(false);
+    assert_eq!(lines.len() as u64, written);
+    let (written, lines) = pump_a_flood(true);
+    let (notes, kept): (Vec<&String>, Vec<&String>) = lines.iter().partition(|line| line.starts_with("F boxship: "));
+    let dropped: u64 = notes.iter().map(|note| note.split(' ').nth(2).unwrap().parse::<u64>().unwrap()).sum();
+    assert!(dropped > 0);
+    assert_eq!(dropped + kept.len() as u64, written, "each line is in the log or counted");
+    assert!(kept.iter().all(|line| line.len() == 65), "no half line");
+    assert!(kept.is_sorted(), "in their order");
+}
+
 #[test]
 fn half_a_record_of_a_killed_writer_is_cut_off() {
     let dir = tempfile::tempdir().unwrap();
@@ -81,7 +113,7 @@ proptest! {
         lens in prop::collection::vec(0_usize..3_000, 1..60), files_max in 1_u32..5,
     ) {
         let dir = tempfile::tempdir().unwrap();
-        let config = LogConfig { file_bytes_max: 8 << 10, files_max };
+        let config = LogConfig { file_bytes_max: 8 << 10, files_max, lossy: false };
         let mut file = LogFile::new(dir.path().to_path_buf(), config);
         let mut all = Vec::new();
         for (n, len) in lens.iter().enumerate() {
@@ -111,7 +143,7 @@ proptest! {
         more in any::<bool>(), files_max in 4_u32..6,
     ) {
         let dir = tempfile::tempdir().unwrap();
-        let config = LogConfig { file_bytes_max: 8 << 10, files_max };
+        let config = LogConfig { file_bytes_max: 8 << 10, files_max, lossy: false };
         let block: Vec<u8> = lens.iter().flat_map(|len| std::iter::repeat_n(b'x', *len).chain([b'\n'])).collect();
         let all = |config: LogConfig| -> Vec<u8> {
             let name = |n: u32| if n == 0 { "current".to_owned() } else { n.to_string() };

@@ -61,6 +61,8 @@ macro_rules! with_member {
             pub(crate) shm_size: Option<Memory>,
             /// Runs a small reaper in front of the program.
             pub(crate) init: Option<bool>,
+            /// A program that writes faster than its log can be kept is never held up: lines are dropped and counted.
+            pub(crate) lossy: Option<bool>,
             /// A terminal as stdio.
             pub(crate) tty: Option<bool>,
             /// Its stdin is a pipe that `boxship attach` writes to and that does not end. Default: it is empty.
@@ -92,6 +94,7 @@ macro_rules! with_member {
                     security: self.security,
                     shm_size: self.shm_size,
                     init: self.init,
+                    lossy: self.lossy,
                     network: None,
                     networks: Vec::new(),
                     tty: self.tty,
