@@ -362,6 +362,7 @@ fn mounted_files(template: &mut TemplateSpec) -> impl Iterator<Item = &mut FileC
         | MountWhatSpec::Secret { .. }
         | MountWhatSpec::Bind(_)
         | MountWhatSpec::Tmpfs { .. }
+        | MountWhatSpec::Claim(_)
         | MountWhatSpec::Anonymous
         | MountWhatSpec::Scratch(_) => None,
     })

@@ -21,12 +21,12 @@ pub mod tuning;
 pub use accept::{Accepted, Confirmation, Notice, accept};
 pub use desired::{
     Completion, ConcurrencyPolicy, ContainerTemplate, DEFAULT_NETWORK, DependsOn, DesiredImage, DesiredJob,
-    DesiredNetwork, DesiredState, DesiredVolume, EnvValue, Healthcheck, Hold, ImageSource, Mount, MountWhat,
+    DesiredNetwork, DesiredState, DesiredVolume, EnvValue, Healthcheck, Hold, HttpWith, ImageSource, Mount, MountWhat,
     NetworkRange, NetworkUse, OnChange, OnFailure, Probe, PublishedPort, PullPolicy, Restart, RunPolicy, Schedule,
     SecretUse, ServiceUse, Template, UpdateStrategy, VolumeAccess, Workload,
 };
 pub use diagnostic::{Diagnostic, Note, Severity, Span, codes};
-pub use key::{KeyError, Kind, ObjectKey, ReplicaKey, SourceRef, TemplateHash, labels};
+pub use key::{KeyError, Kind, ObjectKey, ReplicaKey, SourceRef, TemplateHash, claim_key, labels};
 pub use needed::needed_images;
 pub use object::{FileKind, Loaded, Object, ObjectSpec};
 pub use observed::{

@@ -9,6 +9,7 @@
 mod alive;
 mod ask;
 mod gate;
+mod grpc;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -206,14 +207,19 @@ impl Probes {
     async fn watch_check(&self, id: &ContainerId, watched: &Watched, check: &Healthcheck, mut ready: bool) {
         let first_step = if matches!(check.probe, Probe::Exec(_)) { STEP_EXEC_MS } else { STEP_MS };
         let mut step = first_step.min(check.interval_ms);
-        let mut failures = 0;
+        let (mut failures, mut successes) = (0, 0);
         loop {
             match self.ask(id, watched, check).await.map_err(Miss::text) {
                 Ok(()) => {
-                    (ready, failures, step) = (true, 0, first_step);
-                    self.passed(id, watched);
+                    successes += 1;
+                    (failures, step) = (0, first_step);
+                    if ready || successes >= check.successes {
+                        ready = true;
+                        self.passed(id, watched);
+                    }
                 }
                 Err(why) => {
+                    successes = 0;
                     failures += 1;
                     self.failed(id, why);
                     if ready && failures >= check.retries.max(1) {
@@ -232,7 +238,12 @@ impl Probes {
         let timeout = Duration::from_millis(check.timeout_ms.max(1));
         match &check.probe {
             Probe::Tcp { port } => ask::tcp(watched.address, *port, timeout).await.map_err(Miss::Failed),
-            Probe::Http { port, path } => ask::http(watched.address, *port, path, timeout).await.map_err(Miss::Failed),
+            Probe::Http { port, path, with } => {
+                ask::http(watched.address, *port, path, with, timeout).await.map_err(Miss::Failed)
+            }
+            Probe::Grpc { port, service } => {
+                grpc::check(watched.address, *port, service, timeout).await.map_err(Miss::Failed)
+            }
             Probe::Exec(args) => {
                 let Ok(_permit) = self.execs.acquire().await else {
                     return Err(Miss::Unasked("shutting down".to_owned()));

@@ -31,6 +31,7 @@ pub mod spec;
 pub mod supervisor;
 pub mod switchboard;
 pub mod sys;
+pub mod tls;
 pub mod user;
 
 pub use error::{Error, Result};

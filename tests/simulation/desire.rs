@@ -170,6 +170,8 @@ fn workload(key: &ObjectKey, desired: &mut DesiredState, rng: &mut Rng) -> Workl
         replicas,
         ports: if rng.chance(500) && !taken { vec![port] } else { Vec::new() },
         strategy: UpdateStrategy {
+            // no draw of its own: what a seed says stays
+            ordered: template.stop_grace_ms % 5 == 0,
             max_surge: rng.small(3),
             max_unavailable: rng.small(2),
             min_ready_ms: if rng.chance(300) { 3_000 } else { 0 },
@@ -269,6 +271,7 @@ fn volumes_of(app: &Workload) -> Vec<ObjectKey> {
     let volume = |mount: &Mount| match &mount.what {
         MountWhat::Volume(key) => Some(key.clone()),
         MountWhat::Bind(_)
+        | MountWhat::Claim(_)
         | MountWhat::File { .. }
         | MountWhat::Secret { .. }
         | MountWhat::Tmpfs { .. }

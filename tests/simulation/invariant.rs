@@ -160,6 +160,29 @@ fn paused(config: &ContainerConfig, desired: &DesiredState, world: &World, memor
     }
 }
 
+/// In order: an empty slot is filled only while every one below it has a container that is ready.
+pub(crate) fn turns(desired: &DesiredState, observed: &ObservedState, plan: &Plan) -> Result<(), String> {
+    for step in &plan.steps {
+        let Action::CreateContainer { config } = &step.action else { continue };
+        let Some(made) = ObservedContainer::from_config(config) else { continue };
+        let key = &made.replica.workload;
+        if !desired.workloads.get(key).is_some_and(|app| app.strategy.ordered) {
+            continue;
+        }
+        let live = |ordinal: u32| {
+            let of_slot = move |c: &&ObservedContainer| c.replica.workload == *key && c.replica.ordinal == ordinal;
+            observed.containers.values().filter(of_slot).filter(|c| c.state != ContainerState::Stopped)
+        };
+        if live(made.replica.ordinal).next().is_some() {
+            continue;
+        }
+        if let Some(below) = (1..made.replica.ordinal).find(|n| !live(*n).any(|c| c.ready_since_boot_ms.is_some())) {
+            return Err(format!("{} is made while number {below} is not ready", config.id));
+        }
+    }
+    Ok(())
+}
+
 /// Hands off what is not ours.
 fn ours(id: &ContainerId, world: &World) -> Result<(), String> {
     if world.foreign.contains(id) { Err(format!("{id} is somebody else's")) } else { Ok(()) }

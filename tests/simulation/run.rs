@@ -106,6 +106,7 @@ impl Sim {
         }
         plan.check(&observed).map_err(|wrong| format!("Plan::check: {}", wrong.join("; ")))?;
         invariant::floor(&self.desired, &observed, &plan)?;
+        invariant::turns(&self.desired, &observed, &plan)?;
         for step in &plan.steps {
             *self.counts.actions.entry(step.action.name()).or_default() += 1;
             *self.counts.reasons.entry(step.reason.name()).or_default() += 1;

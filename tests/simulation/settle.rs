@@ -286,6 +286,7 @@ fn has_one_writer(sim: &Sim, key: &ObjectKey, hash: &TemplateHash) -> bool {
             sim.desired.volumes.get(volume).is_none_or(|volume| volume.access == VolumeAccess::Single)
         }
         MountWhat::Bind(_)
+        | MountWhat::Claim(_)
         | MountWhat::File { .. }
         | MountWhat::Secret { .. }
         | MountWhat::Tmpfs { .. }

@@ -283,6 +283,16 @@ pub(crate) fn engine_socket(path: &std::path::Path) -> Option<(String, &'static 
     is_one.then(|| (format!("{} as a way to the engine", path.display()), effect))
 }
 
+/// Whether a request may have this header: nothing in it can end it, or say how long the body is.
+pub(crate) fn is_header(name: &str, value: &str) -> bool {
+    let is_token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
+    let ours = ["connection", "content-length", "transfer-encoding"];
+    !name.is_empty()
+        && name.chars().all(is_token)
+        && !ours.iter().any(|own| name.eq_ignore_ascii_case(own))
+        && !value.chars().any(char::is_control)
+}
+
 /// A name as an object can have it: other characters become `-`.
 pub(crate) fn object_name(text: &str) -> String {
     let name: String =

@@ -1,5 +1,6 @@
 //! What should be. Made by `model::resolve` from the objects of all files; a pure value, compared and persisted.
 
+mod http_with;
 mod job;
 mod pull;
 
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{ObjectKey, Orders, Pod, SourceRef, Tuning};
 
+pub use http_with::HttpWith;
 pub use job::{ConcurrencyPolicy, DesiredJob, RunPolicy, Schedule};
 pub use pull::{DesiredImage, PullPolicy};
 
@@ -356,6 +358,9 @@ pub enum MountWhat {
         /// Bound in bytes.
         size_bytes: Option<u64>,
     },
+    /// A declared volume of the replica's own, `CLAIM-APP-ORDINAL` ([`claim_key`](super::claim_key)): it stays when the replica,
+    /// or its App, goes.
+    Claim(String),
     /// A volume of the replica's own.
     Anonymous,
     /// A volume that lives as long as one container or pod; containers of a pod share it by its name.
@@ -385,6 +390,14 @@ pub struct Healthcheck {
     pub retries: u32,
     /// Failures during this time after the start do not count.
     pub start_period_ms: u64,
+    /// Consecutive successes until a replica that is not ready is ready; 0 is 1.
+    #[serde(default, skip_serializing_if = "is_once")]
+    pub successes: u32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "what serde asks for")]
+fn is_once(successes: &u32) -> bool {
+    *successes <= 1
 }
 
 /// One way to try.
@@ -399,6 +412,16 @@ pub enum Probe {
         port: u16,
         /// Path with query.
         path: String,
+        /// What else is said and how.
+        #[serde(default, skip_serializing_if = "HttpWith::is_plain")]
+        with: HttpWith,
+    },
+    /// The server says SERVING by gRPC's health protocol (grpc/health/v1), without TLS.
+    Grpc {
+        /// Port.
+        port: u16,
+        /// The service asked about; empty: the server as a whole.
+        service: String,
     },
     /// A connection is accepted.
     Tcp {
@@ -430,6 +453,9 @@ pub struct UpdateStrategy {
     pub max_unavailable: u32,
     /// A replica counts as available after being ready this long.
     pub min_ready_ms: u64,
+    /// A replica is started only once those of lower numbers are ready, and surplus ones go one by one, the highest first.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ordered: bool,
     /// A revision that makes no progress this long has failed.
     pub progress_deadline_ms: u64,
     /// What then.

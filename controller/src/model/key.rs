@@ -85,6 +85,12 @@ impl fmt::Display for Kind {
     }
 }
 
+/// The `Volume` that the replica of this number has for a claim of its App. Contract: it names the volume on disk.
+#[must_use]
+pub fn claim_key(app: &ObjectKey, claim: &str, ordinal: u32) -> ObjectKey {
+    ObjectKey { stack: app.stack.clone(), kind: Kind::Volume, name: format!("{claim}-{}-{ordinal}", app.name) }
+}
+
 /// One object of one stack. Prints and serializes as `shop/app/web`, so that it can be a key in JSON.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]

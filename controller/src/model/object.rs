@@ -322,6 +322,8 @@ pub enum MountWhatSpec {
         /// Bound in bytes.
         size_bytes: Option<u64>,
     },
+    /// A volume of this name for each replica, which stays when the replica or its App goes.
+    Claim(String),
     /// A volume without a name: one for each replica, kept over restart and replacement, removed with its App.
     Anonymous,
     /// A volume that lives as long as one container or pod; containers of a pod share it by its name.

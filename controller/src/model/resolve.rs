@@ -15,8 +15,8 @@ use runtime::runtime::HostPort;
 
 use super::object::{AppSpec, DependencySpec, JobSpec, Object, ObjectSpec};
 use super::{
-    DependsOn, DesiredImage, DesiredJob, DesiredNetwork, DesiredState, DesiredVolume, Diagnostic, Kind, ObjectKey,
-    PublishedPort, Span, Workload, codes,
+    ContainerTemplate, DependsOn, DesiredImage, DesiredJob, DesiredNetwork, DesiredState, DesiredVolume, Diagnostic,
+    Kind, Mount, MountWhat, ObjectKey, PublishedPort, Span, VolumeAccess, Workload, claim_key, codes,
 };
 
 /// What [`resolve_with`] found.
@@ -148,6 +148,7 @@ impl<'a> Resolver<'a> {
         if !network::is_for_so_many(self, &object.key, &app.template, app.replicas) {
             return;
         }
+        self.claims(object, &template, app.replicas);
         let ports = app.ports.iter().map(|port| PublishedPort {
             at: HostPort { address: port.address, port: port.host_port, protocol: port.protocol },
             container_port: port.container_port,
@@ -167,6 +168,25 @@ impl<'a> Resolver<'a> {
             services: BTreeMap::new(),
         };
         self.out.desired.workloads.insert(object.key.clone(), workload);
+    }
+
+    /// The volumes of each replica's claims are declared with the App: no plan removes them, and people see whose they are.
+    fn claims(&mut self, object: &Object, template: &ContainerTemplate, replicas: u32) {
+        let claim = |mount: &Mount| match &mount.what {
+            MountWhat::Claim(name) => Some(name.clone()),
+            MountWhat::Volume(_)
+            | MountWhat::Bind(_)
+            | MountWhat::File { .. }
+            | MountWhat::Secret { .. }
+            | MountWhat::Tmpfs { .. }
+            | MountWhat::Anonymous
+            | MountWhat::Scratch(_) => None,
+        };
+        let claims: BTreeSet<String> = template.all().flat_map(|one| &one.mounts).filter_map(claim).collect();
+        for (claim, ordinal) in claims.iter().flat_map(|claim| (1..=replicas).map(move |ordinal| (claim, ordinal))) {
+            let volume = DesiredVolume { source: object.span.start(), access: VolumeAccess::Single };
+            self.out.desired.volumes.entry(claim_key(&object.key, claim, ordinal)).or_insert(volume);
+        }
     }
 
     fn job(&mut self, object: &Object, job: &JobSpec) {

@@ -31,11 +31,12 @@ pub enum Bug {
     InitContainersIgnored,
     EndedPodKept,
     MemberNeverReplaced,
+    OrderIgnored,
 }
 
 impl Bug {
     /// Every one.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::StopWithoutDrain,
         Self::FloorIgnored,
         Self::CeilingIgnored,
@@ -62,5 +63,6 @@ impl Bug {
         Self::InitContainersIgnored,
         Self::EndedPodKept,
         Self::MemberNeverReplaced,
+        Self::OrderIgnored,
     ];
 }

@@ -75,6 +75,7 @@ fn volumes_of(make: &Make<'_>, pod: &ContainerId, member: &str) -> Vec<Mounted> 
     let replica = make.replica();
     let declared = make.template.mounts.iter().filter_map(|mount| match &mount.what {
         MountWhat::Volume(key) => Some((mount.path.clone(), volume::named(key), mount.read_only)),
+        MountWhat::Claim(name) => Some((mount.path.clone(), volume::claimed(&replica, name), mount.read_only)),
         MountWhat::Scratch(name) => Some((mount.path.clone(), volume::scratch(&replica, pod, name), mount.read_only)),
         MountWhat::Bind(_)
         | MountWhat::File { .. }
@@ -395,6 +396,7 @@ fn mounts(make: &Make<'_>) -> Vec<MountConfig> {
             MountWhat::Scratch(name) => {
                 MountSource::Volume { name: volume::scratch(&make.replica(), &make.id(), name).name }
             }
+            MountWhat::Claim(name) => MountSource::Volume { name: volume::claimed(&make.replica(), name).name },
             MountWhat::Volume(key) => MountSource::Volume { name: volume_name(key) },
             MountWhat::Bind(path) => MountSource::Bind { path: PathBuf::from(path) },
             MountWhat::File { content, mode } => MountSource::File { content: content.to_vec(), mode: *mode },

@@ -152,6 +152,7 @@ fn mounted(what: &MountWhat, on_change: OnChange) -> String {
         }
         (MountWhat::Secret { mode, owner, .. }, OnChange::None) => format!("secret {mode:o} {}", ids(*owner)),
         (MountWhat::Anonymous, OnChange::Roll | OnChange::None) => "anonymous".to_owned(),
+        (MountWhat::Claim(name), OnChange::Roll | OnChange::None) => format!("claim {name}"),
         (MountWhat::Scratch(name), OnChange::Roll | OnChange::None) => format!("scratch {name}"),
         (MountWhat::Tmpfs { size_bytes }, OnChange::Roll | OnChange::None) => {
             format!("tmpfs {}", size_bytes.map_or_else(|| "default".to_owned(), |bytes| bytes.to_string()))

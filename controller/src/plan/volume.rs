@@ -12,7 +12,7 @@ use super::name::{anonymous_volume_name, scratch_volume_name, volume_name};
 use super::pass::Pass;
 use super::{Action, Reason, StepId};
 use crate::model::{
-    ContainerTemplate, DesiredState, Kind, MountWhat, ObjectKey, ReplicaKey, SourceRef, VolumeAccess, labels,
+    ContainerTemplate, DesiredState, Kind, MountWhat, ObjectKey, ReplicaKey, SourceRef, VolumeAccess, claim_key, labels,
 };
 
 /// Makes declared volumes present, mounted or not: a person may want to fill one first.
@@ -91,6 +91,11 @@ pub fn named(key: &ObjectKey) -> VolumeConfig {
     VolumeConfig { name: volume_name(key), labels }
 }
 
+/// How a replica's own declared volume is made.
+pub(super) fn claimed(replica: &ReplicaKey, claim: &str) -> VolumeConfig {
+    named(&claim_key(&replica.workload, claim, replica.ordinal))
+}
+
 /// How a replica's volume for one path of its image is made.
 pub(super) fn anonymous(replica: &ReplicaKey, path: &str) -> VolumeConfig {
     let labels = super::container::replica_labels(replica);
@@ -138,6 +143,7 @@ pub(super) fn exclusive_volumes(
     let mounts = template.all().flat_map(|template| &template.mounts).filter(|mount| !mount.read_only);
     let declared = mounts.filter_map(|mount| match &mount.what {
         MountWhat::Volume(key) if single(key) => Some(volume_name(key)),
+        MountWhat::Claim(name) => Some(claimed(replica, name).name),
         MountWhat::Volume(_)
         | MountWhat::Bind(_)
         | MountWhat::File { .. }

@@ -244,8 +244,20 @@ impl<'a> App<'a> {
 
     /// Slots beyond `replicas` go, highest first, as the floor allows.
     fn stop_surplus(&mut self, pass: &mut Pass<'a>) {
+        let is_leaving = |(id, container): &&Found<'a>| {
+            container.replica.ordinal > self.wanted.replicas && pass.leaving.contains(*id)
+        };
+        let is_ordered = self.wanted.strategy.ordered && !pass.has_bug(Bug::OrderIgnored);
+        if is_ordered && pass.owned.get(self.key).into_iter().flatten().any(|found| is_leaving(&found)) {
+            return;
+        }
         let beyond = self.slots.range(self.wanted.replicas.saturating_add(1)..).rev();
         let mut surplus: Vec<Found<'a>> = beyond.flat_map(|(_, slot)| slot.live.iter().copied()).collect();
+        if is_ordered {
+            // Those of one number go together: the old and the new of a replacement.
+            let highest = surplus.first().map(|(_, container)| container.replica.ordinal);
+            surplus.retain(|(_, container)| Some(container.replica.ordinal) == highest);
+        }
         surplus.sort_by_key(|(_, container)| container.ready_since_boot_ms.is_some());
         for found in surplus {
             if self.may_stop(pass, found) {

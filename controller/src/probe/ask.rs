@@ -14,6 +14,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::net::unix::pipe;
 
+use crate::model::HttpWith;
+
 /// Bytes kept of what a probe said.
 const OUTPUT_BYTES_MAX: usize = 2 << 10;
 
@@ -45,7 +47,7 @@ pub(super) async fn tcp(address: Option<Ipv4Addr>, port: u16, timeout: Duration)
     connect(address, port, timeout).await.map(drop)
 }
 
-async fn connect(address: Option<Ipv4Addr>, port: u16, timeout: Duration) -> Result<TcpStream, String> {
+pub(super) async fn connect(address: Option<Ipv4Addr>, port: u16, timeout: Duration) -> Result<TcpStream, String> {
     let Some(address) = address else { return Err("it has no address".to_owned()) };
     match tokio::time::timeout(timeout, TcpStream::connect((address, port))).await {
         Ok(Ok(stream)) => Ok(stream),
@@ -55,23 +57,53 @@ async fn connect(address: Option<Ipv4Addr>, port: u16, timeout: Duration) -> Res
 }
 
 /// The answer's status is 200 to 399.
-pub(super) async fn http(address: Option<Ipv4Addr>, port: u16, path: &str, timeout: Duration) -> Result<(), String> {
+pub(super) async fn http(
+    address: Option<Ipv4Addr>,
+    port: u16,
+    path: &str,
+    with: &HttpWith,
+    timeout: Duration,
+) -> Result<(), String> {
     let exchange = async {
         let mut stream = connect(address, port, timeout).await?;
-        let host = address.unwrap_or(Ipv4Addr::LOCALHOST);
-        let request = format!(
-            "GET {path} HTTP/1.1\r\nhost: {host}:{port}\r\nuser-agent: boxship-probe\r\naccept: */*\r\nconnection: close\r\n\r\n"
-        );
+        let request = request(address.unwrap_or(Ipv4Addr::LOCALHOST), port, path, with);
         let broken = |e: std::io::Error| format!("GET :{port}{path}: {}", e.kind());
-        stream.write_all(request.as_bytes()).await.map_err(broken)?;
         let mut answer = Vec::new();
-        stream.take(ANSWER_BYTES_MAX as u64).read_to_end(&mut answer).await.map_err(broken)?;
+        if with.tls {
+            let asked = tokio::task::spawn_blocking({
+                let stream = stream.into_std().map_err(broken)?;
+                move || runtime::tls::ask_anybody(stream, request.as_bytes(), ANSWER_BYTES_MAX, timeout)
+            });
+            let asked = asked.await.map_err(|_| "the check broke".to_owned())?;
+            answer = asked.map_err(|e| format!("GET :{port}{path}: {e}"))?;
+        } else {
+            stream.write_all(request.as_bytes()).await.map_err(broken)?;
+            stream.take(ANSWER_BYTES_MAX as u64).read_to_end(&mut answer).await.map_err(broken)?;
+        }
         judge(&answer).map_err(|said| format!("GET :{port}{path}: {said}"))
     };
     match tokio::time::timeout(timeout, exchange).await {
         Ok(result) => result,
         Err(_) => Err(format!("GET :{port}{path}: no answer in {} ms", timeout.as_millis())),
     }
+}
+
+/// What is sent. Header lines were checked where they were read.
+fn request(host: Ipv4Addr, port: u16, path: &str, with: &HttpWith) -> String {
+    let is_given = |name: &str| with.headers.iter().any(|(given, _)| given.eq_ignore_ascii_case(name));
+    let mut request = format!("GET {path} HTTP/1.1\r\n");
+    for (name, value) in
+        [("host", format!("{host}:{port}")), ("user-agent", "boxship-probe".to_owned()), ("accept", "*/*".to_owned())]
+    {
+        if !is_given(name) {
+            request.push_str(&format!("{name}: {value}\r\n"));
+        }
+    }
+    for (name, value) in &with.headers {
+        request.push_str(&format!("{name}: {value}\r\n"));
+    }
+    request.push_str("connection: close\r\n\r\n");
+    request
 }
 
 fn judge(answer: &[u8]) -> Result<(), String> {
@@ -175,6 +207,17 @@ fn clean(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn headers_are_said_and_a_host_of_ones_own_replaces_the_address() {
+        let with =
+            HttpWith { tls: false, headers: vec![("Host".into(), "shop.example".into()), ("X-A".into(), "1".into())] };
+        assert_eq!(
+            request(Ipv4Addr::LOCALHOST, 80, "/h?x", &with),
+            "GET /h?x HTTP/1.1\r\nuser-agent: boxship-probe\r\naccept: */*\r\nHost: shop.example\r\nX-A: 1\r\nconnection: close\r\n\r\n"
+        );
+        assert!(request(Ipv4Addr::LOCALHOST, 80, "/", &HttpWith::default()).contains("host: 127.0.0.1:80\r\n"));
+    }
 
     #[test]
     fn answers_are_judged_by_their_status() {

@@ -113,7 +113,7 @@ fn gate(
 fn can_ask(check: &Healthcheck, address: Option<Ipv4Addr>) -> bool {
     match check.probe {
         Probe::Exec(_) => true,
-        Probe::Http { .. } | Probe::Tcp { .. } => address.is_some(),
+        Probe::Http { .. } | Probe::Tcp { .. } | Probe::Grpc { .. } => address.is_some(),
         Probe::Off => false,
     }
 }
@@ -132,5 +132,6 @@ fn image_check(image: &ImageHealthcheck) -> Option<Healthcheck> {
         timeout_ms: image.timeout_ms.filter(|ms| *ms > 0).unwrap_or(IMAGE_CHECK_MS),
         retries: image.retries.filter(|n| *n > 0).unwrap_or(IMAGE_CHECK_RETRIES),
         start_period_ms: image.start_period_ms.unwrap_or(0),
+        successes: 1,
     })
 }

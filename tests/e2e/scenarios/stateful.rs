@@ -6,17 +6,21 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use sha2::{Digest as _, Sha256};
 
+use super::on_images;
 use crate::lab::Lab;
 use crate::{Result, Scenario, ensure};
 
-pub(super) const ALL: &[Scenario] = &[Scenario {
-    name: "a_volume_restored_elsewhere_is_the_same_tree",
-    run: a_volume_restored,
-    images: false,
-    root: true,
-    alone: false,
-    limit_secs: 90,
-}];
+pub(super) const ALL: &[Scenario] = &[
+    Scenario {
+        name: "a_volume_restored_elsewhere_is_the_same_tree",
+        run: a_volume_restored,
+        images: false,
+        root: true,
+        alone: false,
+        limit_secs: 90,
+    },
+    on_images("a_stateful_app_of_three_keeps_its_data_by_ordinal", 240, a_stateful_app),
+];
 
 /// One line for all of a tree: names, kinds, modes, owners, times, attributes, links and contents.
 fn tree_hash(dir: &Path) -> std::io::Result<String> {
@@ -108,4 +112,97 @@ fn a_volume_restored(lab: &mut Lab) -> Result {
         "something is left"
     );
     Ok(())
+}
+
+const LIMIT: Duration = Duration::from_secs(90);
+
+fn stateful_set(lab: &Lab, version: u32) -> String {
+    let image = lab.image("busybox:1");
+    // when it began and when it was ready, by a clock that all of them share
+    let script = "test -e /data/id || hostname > /data/id; cut -d' ' -f1 /proc/uptime > /data/began; sleep 0.5; \
+                  cut -d' ' -f1 /proc/uptime > /data/readied; touch /tmp/ready; trap 'exit 0' TERM; while true; do sleep 0.1; done";
+    format!(
+        "apiVersion: apps/v1
+kind: StatefulSet
+metadata: {{name: db}}
+spec:
+  serviceName: db
+  replicas: 3
+  selector: {{matchLabels: {{app: db}}}}
+  template:
+    metadata: {{labels: {{app: db}}}}
+    spec:
+      terminationGracePeriodSeconds: 5
+      containers:
+      - name: db
+        image: {image}
+        command: [sh, -c, \"{script}\"]
+        env: [{{name: VERSION, value: '{version}'}}]
+        readinessProbe: {{exec: {{command: [cat, /tmp/ready]}}, periodSeconds: 1}}
+        volumeMounts: [{{name: data, mountPath: /data}}]
+  volumeClaimTemplates:
+  - metadata: {{name: data}}
+    spec: {{accessModes: [ReadWriteOnce], resources: {{requests: {{storage: 1Gi}}}}}}
+"
+    )
+}
+
+/// Each replica has what the first of its number wrote.
+fn data_is_by_ordinal(lab: &Lab) -> Result {
+    for ordinal in 1..=3 {
+        let name = format!("db-{ordinal}");
+        let said = lab.ok(&["exec", &name, "--", "cat", "/data/id"])?;
+        ensure!(said.trim() == name, "{name} has the data of {said}");
+    }
+    Ok(())
+}
+
+/// None began before the one below was ready.
+fn began_in_order(lab: &Lab) -> Result {
+    let clock = |name: &str, what: &str| -> Result<f64> {
+        let said = lab.ok(&["exec", name, "--", "cat", what])?;
+        said.trim().parse().map_err(|_| format!("{name}: {what}: {said:?}"))
+    };
+    for below in 1..3 {
+        let (first, second) = (format!("db-{below}"), format!("db-{}", below + 1));
+        let (readied, began) = (clock(&first, "/data/readied")?, clock(&second, "/data/began")?);
+        ensure!(began >= readied, "{second} began at {began}, {first} was ready at {readied}");
+    }
+    Ok(())
+}
+
+fn a_stateful_app(lab: &mut Lab) -> Result {
+    lab.write("db.yaml", &stateful_set(lab, 1))?;
+    lab.start_controller()?;
+    lab.ready("app/db", 3, LIMIT)?;
+    began_in_order(lab)?;
+    data_is_by_ordinal(lab)?;
+    // an archive of what is written to is refused, unless it is said to be meant
+    let file = lab.dir.join("db.tar").to_string_lossy().into_owned();
+    let refused = lab.boxship(&["volume", "backup", "data-db-1", &file]);
+    ensure!(!refused.status.success(), "a volume in use was backed up as if it stood still");
+    lab.ok(&["volume", "backup", "--live", "data-db-1", &file])?;
+    // another version: the same data, replica by replica
+    let before = lab.pids("app/db")?;
+    lab.write("db.yaml", &stateful_set(lab, 2))?;
+    let rolled = || {
+        let now = lab.pids("app/db")?;
+        ensure!(now.len() == 3 && now.iter().all(|(id, _)| !before.iter().any(|(old, _)| old == id)), "{now:?}");
+        Ok(())
+    };
+    crate::wait::wait_for("all three are new", LIMIT, rolled)?;
+    lab.ready("app/db", 3, LIMIT)?;
+    data_is_by_ordinal(lab)?;
+    // after a power cut they begin in order again
+    lab.reboot(2)?;
+    lab.start_controller()?;
+    lab.ready("app/db", 3, LIMIT)?;
+    began_in_order(lab)?;
+    data_is_by_ordinal(lab)?;
+    // fewer and again more: what was scaled away comes back to its own
+    lab.write("db.yaml", &stateful_set(lab, 2).replace("replicas: 3", "replicas: 1"))?;
+    lab.ready("app/db", 1, LIMIT)?;
+    lab.write("db.yaml", &stateful_set(lab, 2))?;
+    lab.ready("app/db", 3, LIMIT)?;
+    data_is_by_ordinal(lab)
 }

@@ -151,6 +151,7 @@ fn strategy(project: &mut Project<'_>, update: Option<(&Entries<'_>, u32)>) -> U
     let plain = UpdateStrategy {
         max_surge: 1,
         max_unavailable: 0,
+        ordered: false,
         min_ready_ms: 0,
         progress_deadline_ms: PROGRESS_DEADLINE_MS,
         on_failure: OnFailure::Undo,
@@ -176,6 +177,7 @@ fn strategy(project: &mut Project<'_>, update: Option<(&Entries<'_>, u32)>) -> U
     UpdateStrategy {
         max_surge: if start_first { at_once } else { 0 },
         max_unavailable: if start_first { 0 } else { at_once },
+        ordered: false,
         min_ready_ms: monitor.unwrap_or(0),
         on_failure: if undo { OnFailure::Undo } else { OnFailure::Hold },
         ..plain

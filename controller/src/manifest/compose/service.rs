@@ -304,7 +304,7 @@ fn healthcheck(project: &mut Project<'_>, node: &Node) -> Option<Healthcheck> {
         }
     };
     let retries = retries.filter(|count| *count > 0).unwrap_or(RETRIES);
-    Some(Healthcheck { probe, interval_ms, timeout_ms, retries, start_period_ms })
+    Some(Healthcheck { probe, interval_ms, timeout_ms, retries, start_period_ms, successes: 1 })
 }
 
 /// `logging.options.mode: non-blocking`; the driver and its other options are ours to choose.

@@ -350,6 +350,7 @@ fn mount(stack: &mut Stack, mount: &Mount) -> Option<Json> {
         MountWhat::Bind(path) => put(&mut fields, "bind", path.as_str()),
         MountWhat::Tmpfs { size_bytes: Some(bytes) } => put(&mut fields, "tmpfs", memory(*bytes)),
         MountWhat::Tmpfs { size_bytes: None } => put(&mut fields, "tmpfs", true),
+        MountWhat::Claim(name) => put(&mut fields, "claim", name.as_str()),
         MountWhat::Anonymous => put(&mut fields, "anonymous", true),
         MountWhat::Scratch(name) => put(&mut fields, "scratch", name.as_str()),
         MountWhat::File { content, mode } => {
@@ -409,6 +410,9 @@ fn strategy(strategy: &UpdateStrategy, replicas: u32) -> Document {
     if strategy.min_ready_ms != 0 {
         put(&mut fields, "minReady", duration(strategy.min_ready_ms));
     }
+    if strategy.ordered {
+        put(&mut fields, "ordered", true);
+    }
     if strategy.progress_deadline_ms != PROGRESS_DEADLINE_MS {
         put(&mut fields, "progressDeadline", duration(strategy.progress_deadline_ms));
     }
@@ -423,13 +427,28 @@ fn healthcheck(check: &Healthcheck) -> Document {
     let mut fields = Document::new();
     match &check.probe {
         Probe::Exec(words) => put(&mut fields, "exec", words.clone()),
-        Probe::Http { port, path } => put(&mut fields, "http", format!(":{port}{path}")),
+        Probe::Http { port, path, with } => {
+            put(&mut fields, if with.tls { "https" } else { "http" }, format!(":{port}{path}"));
+            if !with.headers.is_empty() {
+                let headers = with.headers.iter().map(|(name, value)| (name.clone(), Json::from(value.as_str())));
+                put(&mut fields, "headers", headers.collect::<Map<_, _>>());
+            }
+        }
+        Probe::Grpc { port, service } => {
+            put(&mut fields, "grpc", format!(":{port}"));
+            if !service.is_empty() {
+                put(&mut fields, "service", service.as_str());
+            }
+        }
         Probe::Tcp { port } => put(&mut fields, "tcp", format!(":{port}")),
         Probe::Off => put(&mut fields, "disable", true),
     }
     put(&mut fields, "interval", duration(check.interval_ms));
     put(&mut fields, "timeout", duration(check.timeout_ms));
     put(&mut fields, "retries", check.retries);
+    if check.successes > 1 {
+        put(&mut fields, "successes", check.successes);
+    }
     if check.start_period_ms != 0 {
         put(&mut fields, "startPeriod", duration(check.start_period_ms));
     }

@@ -79,7 +79,7 @@ pub(super) const STATEFUL_SET: Section = Section {
         yes("volumeClaimTemplates"),
         yes("serviceName"),
         no("revisionHistoryLimit", "old revisions are kept as long as they are needed to go back"),
-        unless("podManagementPolicy", &["Parallel"], "replicas start together"),
+        yes("podManagementPolicy"),
         no("ordinals", "replicas are numbered from 1"),
         no("persistentVolumeClaimRetentionPolicy", "named volumes are kept"),
     ],
@@ -311,7 +311,7 @@ pub(super) const PROBE: Section = Section {
         yes("periodSeconds"),
         yes("timeoutSeconds"),
         yes("failureThreshold"),
-        unless("successThreshold", &["1"], "one success is enough"),
+        yes("successThreshold"),
         no("terminationGracePeriodSeconds", "the pod's own counts"),
     ],
 };
@@ -322,13 +322,7 @@ pub(super) const EXEC: Section = Section { name: "exec", keys: &[yes("command")]
 /// `httpGet`.
 pub(super) const HTTP_GET: Section = Section {
     name: "httpGet",
-    keys: &[
-        yes("path"),
-        yes("port"),
-        unless("scheme", &["HTTP"], "it is asked without TLS"),
-        no("httpHeaders", "it is asked without them"),
-        no("host", "the container itself is asked"),
-    ],
+    keys: &[yes("path"), yes("port"), yes("scheme"), yes("httpHeaders"), no("host", "the container itself is asked")],
 };
 
 /// `tcpSocket`.
@@ -336,7 +330,10 @@ pub(super) const TCP_SOCKET: Section =
     Section { name: "tcpSocket", keys: &[yes("port"), no("host", "the container itself is asked")] };
 
 /// `grpc`.
-pub(super) const GRPC: Section = Section { name: "grpc", keys: &[yes("port"), no("service", "the port is tried")] };
+pub(super) const GRPC: Section = Section { name: "grpc", keys: &[yes("port"), yes("service")] };
+
+/// One of `httpHeaders`.
+pub(super) const HTTP_HEADER: Section = Section { name: "httpHeaders", keys: &[yes("name"), yes("value")] };
 
 /// `securityContext` of a container.
 pub(super) const SECURITY: Section = Section {

@@ -93,6 +93,7 @@ pub(super) fn share(
             }
             MountWhatSpec::Tmpfs { .. }
             | MountWhatSpec::Volume(_)
+            | MountWhatSpec::Claim(_)
             | MountWhatSpec::Config { .. }
             | MountWhatSpec::Secret { .. }
             | MountWhatSpec::File(_)

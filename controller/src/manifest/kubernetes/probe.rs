@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use super::{Lower, keys};
 use crate::manifest::keys::Entries;
+use crate::manifest::keys::is_header;
 use crate::manifest::tree::Node;
-use crate::model::{Healthcheck, Probe, codes};
+use crate::model::{Healthcheck, HttpWith, Probe, codes};
 
 /// Kubernetes' defaults, in seconds.
 const PERIOD: u32 = 10;
@@ -22,23 +23,30 @@ pub(super) struct Checks {
 
 /// Without a readiness probe it is ready when its port is open, whatever the image says.
 pub(super) fn checks(lower: &mut Lower, container: &Entries<'_>, names: &BTreeMap<String, u16>) -> Checks {
-    let mut of = |key| container.get(key).and_then(|node| check(lower, node, names));
+    let mut of = |key, counts| container.get(key).and_then(|node| check(lower, node, names, counts));
     let off = Healthcheck {
         probe: Probe::Off,
         interval_ms: u64::from(PERIOD) * 1_000,
         timeout_ms: u64::from(TIMEOUT) * 1_000,
         retries: FAILURES,
         start_period_ms: 0,
+        successes: 1,
     };
     Checks {
-        readiness: of("readinessProbe").unwrap_or(off),
-        startup: of("startupProbe"),
-        liveness: of("livenessProbe"),
+        readiness: of("readinessProbe", true).unwrap_or(off),
+        startup: of("startupProbe", false),
+        liveness: of("livenessProbe", false),
     }
 }
 
-fn check(lower: &mut Lower, node: &Node, names: &BTreeMap<String, u16>) -> Option<Healthcheck> {
+/// `counts`: only readiness may ask for several successes.
+fn check(lower: &mut Lower, node: &Node, names: &BTreeMap<String, u16>, counts: bool) -> Option<Healthcheck> {
     let found = lower.reader.keys(node, &keys::PROBE);
+    let successes = seconds(lower, &found, "successThreshold", 1).max(1);
+    if let Some(node) = found.get("successThreshold").filter(|_| successes > 1 && !counts) {
+        let what = "`successThreshold` is 1 but for readiness";
+        lower.reader.error(codes::HEALTHCHECK, node.extent, what);
+    }
     let probe = tried(lower, node, &found, names)?;
     let mut ms = |key, default| u64::from(seconds(lower, &found, key, default)) * 1_000;
     Some(Healthcheck {
@@ -47,6 +55,7 @@ fn check(lower: &mut Lower, node: &Node, names: &BTreeMap<String, u16>) -> Optio
         timeout_ms: ms("timeoutSeconds", TIMEOUT).max(1_000),
         start_period_ms: ms("initialDelaySeconds", 0),
         retries: seconds(lower, &found, "failureThreshold", FAILURES).max(1),
+        successes,
     })
 }
 
@@ -71,7 +80,19 @@ fn tried(lower: &mut Lower, node: &Node, found: &Entries<'_>, names: &BTreeMap<S
         if path.chars().any(|c| c.is_whitespace() || c.is_control()) {
             lower.reader.error(codes::HEALTHCHECK, node.extent, format!("the path of a probe has no blanks: {path:?}"));
         }
-        return Some(Probe::Http { port, path });
+        let tls = match http.get("scheme").map(|node| (lower.reader.text("scheme", node), node)) {
+            None => false,
+            Some((text, node)) => match text.as_deref() {
+                Some("HTTP") => false,
+                Some("HTTPS") => true,
+                _ => {
+                    lower.reader.wrong("scheme", "HTTP or HTTPS", node);
+                    false
+                }
+            },
+        };
+        let headers = headers(lower, &http);
+        return Some(Probe::Http { port, path, with: HttpWith { tls, headers } });
     }
     if let Some(node) = found.get("tcpSocket") {
         let tcp = lower.reader.keys(node, &keys::TCP_SOCKET);
@@ -79,11 +100,31 @@ fn tried(lower: &mut Lower, node: &Node, found: &Entries<'_>, names: &BTreeMap<S
     }
     if let Some(node) = found.get("grpc") {
         let grpc = lower.reader.keys(node, &keys::GRPC);
-        lower.reader.not_honoured(node.extent, "`grpc` of the probe", "whether the port accepts a connection is tried");
-        return Some(Probe::Tcp { port: port(lower, &grpc, node, names)? });
+        let service = grpc.get("service").and_then(|node| lower.reader.text("service", node)).unwrap_or_default();
+        return Some(Probe::Grpc { port: port(lower, &grpc, node, names)?, service });
     }
     lower.reader.error(codes::HEALTHCHECK, node.extent, "a probe needs one of exec, httpGet, tcpSocket, grpc");
     None
+}
+
+/// `httpHeaders`, with what could end a header refused.
+fn headers(lower: &mut Lower, http: &Entries<'_>) -> Vec<(String, String)> {
+    let mut headers = Vec::new();
+    let Some(node) = http.get("httpHeaders") else { return headers };
+    for item in lower.reader.list("httpHeaders", node) {
+        let found = lower.reader.keys(item, &keys::HTTP_HEADER);
+        let mut text = |key| found.get(key).and_then(|node| lower.reader.text(key, node));
+        let (Some(name), Some(value)) = (text("name"), text("value")) else {
+            lower.reader.error(codes::MISSING_FIELD, item.extent, "a header needs `name` and `value`");
+            continue;
+        };
+        if is_header(&name, &value) {
+            headers.push((name, value));
+        } else {
+            lower.reader.error(codes::HEALTHCHECK, item.extent, format!("{name:?} cannot be a header of a request"));
+        }
+    }
+    headers
 }
 
 fn port(lower: &mut Lower, found: &Entries<'_>, at: &Node, names: &BTreeMap<String, u16>) -> Option<u16> {

@@ -121,7 +121,7 @@ fn the_example_means_what_kubernetes_says() {
     );
     assert_eq!(web.template.env["LOG_LEVEL"], EnvValue::Plain("info".to_owned()));
     assert!(
-        matches!(&web.template.healthcheck, Some(check) if check.probe == Probe::Http { port: 80, path: "/healthz".to_owned() } && check.timeout_ms == 1_000)
+        matches!(&web.template.healthcheck, Some(check) if check.probe == Probe::Http { port: 80, path: "/healthz".to_owned(), with: crate::model::HttpWith::default() } && check.timeout_ms == 1_000)
     );
     assert_eq!(web.template.stop_grace_ms, 30_000);
     let redis = &desired.workloads[&"shop/app/redis".parse().expect("a key")];
@@ -137,7 +137,7 @@ fn probes_have_the_defaults_of_kubernetes() {
     let desired = resolved(&load_files(&[("a.yaml", text)]));
     let template = &desired.workloads.values().next().expect("an App").template;
     let check = |probe, interval_ms, retries, start_period_ms| {
-        Some(Healthcheck { probe, interval_ms, timeout_ms: 1_000, retries, start_period_ms })
+        Some(Healthcheck { probe, interval_ms, timeout_ms: 1_000, retries, start_period_ms, successes: 1 })
     };
     assert_eq!(template.startup, check(Probe::Exec(vec!["up".to_owned()]), 10_000, 30, 0));
     assert_eq!(template.liveness, check(Probe::Tcp { port: 1 }, 5_000, 3, 4_000));

@@ -11,10 +11,9 @@ use crate::manifest::keys::{Entries, Section, object_name};
 use crate::manifest::native::text::{Cron, TimeZone};
 use crate::manifest::quantity::Amount;
 use crate::manifest::tree::Node;
-use crate::model::object::{AppSpec, JobSpec, MountWhatSpec, VolumeSpec};
+use crate::model::object::{AppSpec, JobSpec, MountWhatSpec};
 use crate::model::{
-    ConcurrencyPolicy, Kind, Object, ObjectKey, ObjectSpec, OnFailure, Restart, RunPolicy, Schedule, UpdateStrategy,
-    codes,
+    ConcurrencyPolicy, Kind, ObjectSpec, OnFailure, Restart, RunPolicy, Schedule, UpdateStrategy, codes,
 };
 
 type Lowered = Option<(Kind, String, ObjectSpec)>;
@@ -44,7 +43,7 @@ pub(super) fn app(lower: &mut Lower, root: &Node, metadata: &Metadata<'_>, kind:
         lower.reader.error(codes::MISSING_FIELD, root.extent, format!("this {kind} needs a key `template`"));
         return None;
     };
-    let claims = spec.get("volumeClaimTemplates").map(|node| claims(lower, node, &key, replicas)).unwrap_or_default();
+    let claims = spec.get("volumeClaimTemplates").map(|node| claims(lower, node)).unwrap_or_default();
     let pod = pod::template(lower, template, claims)?;
     if let Some(selector) = spec.get("selector") {
         check_selector(lower, selector, &pod.labels, kind == "ReplicationController");
@@ -59,6 +58,20 @@ pub(super) fn app(lower: &mut Lower, root: &Node, metadata: &Metadata<'_>, kind:
     let mut seconds = |key: &str| spec.get(key).and_then(|node| lower.reader.number(key, node, 10_000_000));
     strategy.min_ready_ms = u64::from(seconds("minReadySeconds").unwrap_or(0)) * 1_000;
     strategy.progress_deadline_ms = u64::from(seconds("progressDeadlineSeconds").unwrap_or(PROGRESS_SECONDS)) * 1_000;
+    if kind == "StatefulSet" {
+        let policy = spec.get("podManagementPolicy").map(|node| (lower.reader.text("podManagementPolicy", node), node));
+        strategy.ordered = match policy {
+            None => true,
+            Some((text, node)) => match text.as_deref() {
+                Some("OrderedReady") => true,
+                Some("Parallel") => false,
+                _ => {
+                    lower.reader.wrong("podManagementPolicy", "OrderedReady or Parallel", node);
+                    true
+                }
+            },
+        };
+    }
     // The governing service of a StatefulSet is an object of its own; here it is only checked to be a text.
     spec.get("serviceName").map(|node| lower.reader.text("serviceName", node));
     Some((Kind::App, key.name, app_spec(pod, replicas, strategy)))
@@ -250,6 +263,7 @@ fn strategy(lower: &mut Lower, written: Option<&Node>, replicas: u32, kind: &str
     UpdateStrategy {
         max_surge,
         max_unavailable,
+        ordered: false,
         min_ready_ms: 0,
         progress_deadline_ms: u64::from(PROGRESS_SECONDS) * 1_000,
         on_failure: OnFailure::Hold,
@@ -307,30 +321,20 @@ fn check_expression(lower: &mut Lower, item: &Node, labels: &BTreeMap<String, St
     }
 }
 
-/// Volumes of a StatefulSet: with one replica a named volume, with more one for each, without a name.
-fn claims(lower: &mut Lower, node: &Node, app: &ObjectKey, replicas: u32) -> BTreeMap<String, Source> {
+/// Volumes of a StatefulSet: one for each replica, kept when the replica or the set goes.
+fn claims(lower: &mut Lower, node: &Node) -> BTreeMap<String, Source> {
     let mut sources = BTreeMap::new();
     for item in lower.reader.list("volumeClaimTemplates", node) {
         let found = lower.reader.keys(item, &keys::OBJECT);
         let metadata = found.get("metadata").map(|node| lower.reader.keys(node, &keys::METADATA));
         let name = metadata.as_ref().and_then(|metadata| metadata.get("name"));
-        let Some((Some(name), extent)) = name.map(|node| (lower.reader.text("name", node), node.extent)) else {
+        let Some(Some(name)) = name.map(|node| lower.reader.text("name", node)) else {
             lower.reader.error(codes::MISSING_FIELD, item.extent, "a claim needs a name");
             continue;
         };
         let spec = found.get("spec").map(|node| lower.reader.keys(node, &keys::CLAIM)).unwrap_or_default();
-        let access = data::access(lower, &spec);
-        let what = if replicas > 1 {
-            let effect = "each replica has a volume of its own, which goes when the StatefulSet goes";
-            lower.reader.not_honoured(extent, &format!("the name of the claims `{name}`"), effect);
-            MountWhatSpec::Anonymous
-        } else {
-            let volume = object_name(&format!("{name}-{}", app.name));
-            let key = ObjectKey { stack: app.stack.clone(), kind: Kind::Volume, name: volume.clone() };
-            let spec = ObjectSpec::Volume(VolumeSpec { access });
-            lower.objects.push(Object { key, span: lower.reader.span(extent), spec });
-            MountWhatSpec::Volume(volume)
-        };
+        data::access(lower, &spec);
+        let what = MountWhatSpec::Claim(object_name(&name));
         sources.insert(name, Source::What(what, false));
     }
     sources

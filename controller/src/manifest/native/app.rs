@@ -88,6 +88,7 @@ fn strategy(lower: &mut Lower<'_>, wire: Option<wire::Strategy>, replicas: u32) 
     UpdateStrategy {
         max_surge,
         max_unavailable,
+        ordered: given.and_then(|s| s.ordered).unwrap_or(false),
         min_ready_ms: ms(given.and_then(|s| s.min_ready), 0),
         progress_deadline_ms: ms(given.and_then(|s| s.progress_deadline), PROGRESS_DEADLINE_MS),
         on_failure: match given.and_then(|s| s.on_failure).unwrap_or(wire::OnFailure::Undo) {

@@ -6,9 +6,12 @@ use runtime::runtime::{Resources, SecurityConfig};
 
 use super::{Lower, network, wire};
 use crate::manifest::format::{Format as _, ShortOr};
+use crate::manifest::keys::is_header;
 use crate::manifest::tree::Path;
 use crate::model::object::{DependencySpec, EnvSpec, FileContent, ImageChoice, MountSpec, MountWhatSpec, TemplateSpec};
-use crate::model::{Completion, DependsOn, Diagnostic, Healthcheck, Kind, OnChange, Probe, PullPolicy, codes};
+use crate::model::{
+    Completion, DependsOn, Diagnostic, Healthcheck, HttpWith, Kind, OnChange, Probe, PullPolicy, codes,
+};
 
 /// Docker's default of ten seconds.
 const STOP_GRACE_MS: u64 = 10_000;
@@ -170,6 +173,7 @@ fn mount(lower: &mut Lower<'_>, wire: wire::Mount, path: &Path) -> Option<MountS
         ("config", wire.config.is_some()),
         ("secret", wire.secret.is_some()),
         ("volume", wire.volume.is_some()),
+        ("claim", wire.claim.is_some()),
         ("bind", wire.bind.is_some()),
         ("tmpfs", wire.tmpfs.is_some()),
         ("anonymous", wire.anonymous == Some(true)),
@@ -185,7 +189,8 @@ fn mount(lower: &mut Lower<'_>, wire: wire::Mount, path: &Path) -> Option<MountS
             _ => lower.error(codes::MOUNT, path, format!("`{path}` does not say what is mounted at {}", wire.path.0)),
         };
         lower.push(
-            diagnostic.help("write exactly one of file, config, secret, volume, bind, tmpfs, anonymous, scratch"),
+            diagnostic
+                .help("write exactly one of file, config, secret, volume, claim, bind, tmpfs, anonymous, scratch"),
         );
         return None;
     };
@@ -201,6 +206,10 @@ fn mount(lower: &mut Lower<'_>, wire: wire::Mount, path: &Path) -> Option<MountS
         (None, None, None, None, None) if is_anonymous => MountWhatSpec::Anonymous,
         (None, None, None, None, None) if wire.scratch.is_some() => {
             MountWhatSpec::Scratch(wire.scratch.map(|name| name.0).unwrap_or_default())
+        }
+        (None, None, None, None, None) if wire.claim.is_some() => {
+            refuse_claim_of_job(lower, path);
+            MountWhatSpec::Claim(wire.claim.map(|name| name.0).unwrap_or_default())
         }
         (None, None, None, None, None) if is_secret => {
             let name = wire.secret.map(|name| name.0).unwrap_or_default();
@@ -224,6 +233,15 @@ fn mount(lower: &mut Lower<'_>, wire: wire::Mount, path: &Path) -> Option<MountS
         mode: wire.mode.map_or(if is_secret { SECRET_MODE } else { FILE_MODE }, |mode| mode.0),
         span,
     })
+}
+
+/// The runs of a Job have numbers that nobody comes back to.
+fn refuse_claim_of_job(lower: &mut Lower<'_>, path: &Path) {
+    if lower.key.kind != Kind::App {
+        let what = format!("`{path}.claim`: only the replicas of an App have numbers that stay");
+        let diagnostic = lower.error(codes::MOUNT, &path.key("claim"), what);
+        lower.push(diagnostic.help("declare a Volume, and write `volume: NAME`"));
+    }
 }
 
 /// Fields that say nothing of what is mounted are told.
@@ -264,15 +282,28 @@ fn on_change(lower: &mut Lower<'_>, wire: &wire::Mount, path: &Path, is_content:
 fn healthcheck(lower: &mut Lower<'_>, wire: wire::Healthcheck, field: &str) -> Option<Healthcheck> {
     let path = Path::default().key(field);
     let disable = wire.disable == Some(true);
-    let set = [("exec", wire.exec.is_some()), ("http", wire.http.is_some()), ("tcp", wire.tcp.is_some())];
+    let set = [
+        ("exec", wire.exec.is_some()),
+        ("http", wire.http.is_some()),
+        ("https", wire.https.is_some()),
+        ("tcp", wire.tcp.is_some()),
+        ("grpc", wire.grpc.is_some()),
+    ];
     let set: Vec<&str> = set.into_iter().filter(|(_, set)| *set).map(|(name, _)| name).collect();
-    let probe = match (wire.exec, wire.http, wire.tcp) {
-        (None, None, None) if disable => Probe::Off,
-        (Some(command), None, None) if !disable && !command.is_empty() => Probe::Exec(command),
+    let with = http_with(lower, &wire, &path);
+    let (tls, http) = (wire.https.is_some(), if set.len() == 1 { wire.https.or(wire.http) } else { None });
+    let probe = match (wire.exec, http, wire.tcp.map(|tcp| tcp.0), wire.grpc.map(|grpc| grpc.0)) {
+        (None, None, None, None) if disable && set.is_empty() => Probe::Off,
+        (Some(command), None, None, None) if !disable && !command.is_empty() => Probe::Exec(command),
         // Port 0 stands for "the only port", filled in by `default_http_port`.
-        (None, Some(http), None) if !disable => Probe::Http { port: http.port.unwrap_or(0), path: http.path },
-        (None, None, Some(tcp)) if !disable => Probe::Tcp { port: tcp.0 },
-        (exec, _, _) => {
+        (None, Some(http), None, None) if !disable => {
+            Probe::Http { port: http.port.unwrap_or(0), path: http.path, with: HttpWith { tls, headers: with } }
+        }
+        (None, None, Some(port), None) if !disable && set.len() == 1 => Probe::Tcp { port },
+        (None, None, None, Some(port)) if !disable && set.len() == 1 => {
+            Probe::Grpc { port, service: wire.service.map(|service| service.0).unwrap_or_default() }
+        }
+        (exec, ..) => {
             let what = match (set.as_slice(), disable) {
                 ([], _) => format!("`{field}` does not say what to try"),
                 ([one], true) => format!("`{field}` is disabled and has `{one}`"),
@@ -281,7 +312,7 @@ fn healthcheck(lower: &mut Lower<'_>, wire: wire::Healthcheck, field: &str) -> O
             };
             let at = set.last().map_or_else(|| path.clone(), |last| path.key(last));
             let diagnostic = lower.error(codes::HEALTHCHECK, &at, what);
-            lower.push(diagnostic.help("write exactly one of exec, http, tcp, or `disable: true`"));
+            lower.push(diagnostic.help("write exactly one of exec, http, https, tcp, grpc, or `disable: true`"));
             return None;
         }
     };
@@ -300,7 +331,34 @@ fn healthcheck(lower: &mut Lower<'_>, wire: wire::Healthcheck, field: &str) -> O
         timeout_ms,
         retries: wire.retries.unwrap_or(3),
         start_period_ms: wire.start_period.map_or(0, |period| period.ms),
+        successes: wire.successes.unwrap_or(1),
     })
+}
+
+/// Headers of a check's request, and what goes with the other kinds only told.
+fn http_with(lower: &mut Lower<'_>, wire: &wire::Healthcheck, path: &Path) -> Vec<(String, String)> {
+    let is_http = wire.http.is_some() || wire.https.is_some();
+    for (field, set, fits, only) in [
+        ("headers", !wire.headers.is_empty(), is_http, "`http` and `https`"),
+        ("service", wire.service.is_some(), wire.grpc.is_some(), "`grpc`"),
+    ] {
+        if set && !fits {
+            let what = format!("`{path}.{field}` only goes with {only}");
+            let diagnostic = lower.error(codes::CONFLICT, &path.key(field), what);
+            lower.push(diagnostic.help(format!("remove `{field}`")));
+        }
+    }
+    let mut headers = Vec::new();
+    for (name, value) in &wire.headers {
+        if is_header(name, &value.0) {
+            headers.push((name.clone(), value.0.clone()));
+        } else {
+            let at = path.key("headers").key(name);
+            let diagnostic = lower.error(codes::HEALTHCHECK, &at, format!("{name:?} cannot be a header of a request"));
+            lower.push(diagnostic);
+        }
+    }
+    headers
 }
 
 /// `http: /healthz` means the only port there is.

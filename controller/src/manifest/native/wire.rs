@@ -300,7 +300,7 @@ pub(crate) struct EnvFrom {
     pub(crate) secret: Option<Name>,
 }
 
-/// One mount. Exactly one of file, config, secret, volume, bind, tmpfs, anonymous, scratch says what it shows.
+/// One mount. Exactly one of file, config, secret, volume, claim, bind, tmpfs, anonymous, scratch says what it shows.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct Mount {
@@ -320,6 +320,8 @@ pub(crate) struct Mount {
     pub(crate) bind: Option<HostPath>,
     /// Memory: its bound, or true.
     pub(crate) tmpfs: Option<TmpfsSize>,
+    /// A volume of each replica's own, CLAIM-APP-NUMBER, which stays when the replica, or the App, goes. Only for Apps.
+    pub(crate) claim: Option<Name>,
     /// With true: a volume of each replica's own, kept over its restarts and replacements, removed with the App.
     pub(crate) anonymous: Option<bool>,
     /// An empty volume of this name that lives as long as the replica's containers, which share it by the name.
@@ -366,7 +368,7 @@ pub(crate) struct Resources {
     pub(crate) cpu_shares: Option<u32>,
 }
 
-/// How to find out how a replica is. Exactly one of exec, http, tcp, or `disable`.
+/// How to find out how a replica is. Exactly one of exec, http, https, tcp, grpc, or `disable`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct Healthcheck {
@@ -374,8 +376,17 @@ pub(crate) struct Healthcheck {
     pub(crate) exec: Option<Vec<String>>,
     /// Port and path; 200 to 399 is healthy.
     pub(crate) http: Option<HttpTarget>,
+    /// The same with TLS, whatever the certificate.
+    pub(crate) https: Option<HttpTarget>,
+    /// Headers of the request; `host` among them replaces the address.
+    #[serde(default)]
+    pub(crate) headers: BTreeMap<String, AnyScalar>,
     /// A port that accepts a connection.
     pub(crate) tcp: Option<TcpTarget>,
+    /// A port whose server says SERVING by gRPC's health protocol, without TLS.
+    pub(crate) grpc: Option<TcpTarget>,
+    /// The service that `grpc` asks about. Default: the server as a whole.
+    pub(crate) service: Option<AnyScalar>,
     /// Ignores the image's own check.
     pub(crate) disable: Option<bool>,
     /// Between tries. Default 10s.
@@ -386,6 +397,9 @@ pub(crate) struct Healthcheck {
     /// it may take. Default 3.
     #[schemars(range(min = 1, max = 1000))]
     pub(crate) retries: Option<u32>,
+    /// Successes in a row until a replica that is not ready is ready. Default 1.
+    #[schemars(range(min = 1, max = 1000))]
+    pub(crate) successes: Option<u32>,
     /// Failures during this time after the start do not count. Default 0s.
     pub(crate) start_period: Option<Duration>,
 }
@@ -400,6 +414,9 @@ pub(crate) struct Strategy {
     pub(crate) max_unavailable: Option<Amount>,
     /// A replica counts as available after being ready this long. Default 0s.
     pub(crate) min_ready: Option<Duration>,
+    /// With true: a replica is started only once those of lower numbers are ready, and of too many the highest go first,
+    /// one by one. Default false.
+    pub(crate) ordered: Option<bool>,
     /// A revision that makes no progress this long has failed. Default 10m.
     pub(crate) progress_deadline: Option<Duration>,
     /// What a failed revision leads to: undo (default) or hold.

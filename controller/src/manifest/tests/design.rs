@@ -82,7 +82,10 @@ fn the_example_of_the_design() {
     assert_eq!((content.as_ref(), *mode), (&b"user ${nobody};\n"[..], 0o600));
     assert_eq!((template.resources.cpu_millis, template.resources.memory_bytes), (Some(500), Some(256 << 20)));
     let check = template.healthcheck.as_ref().expect("a health check");
-    assert_eq!(check.probe, Probe::Http { port: 3000, path: "/healthz".to_owned() });
+    assert_eq!(
+        check.probe,
+        Probe::Http { port: 3000, path: "/healthz".to_owned(), with: crate::model::HttpWith::default() }
+    );
     assert_eq!((check.interval_ms, check.start_period_ms), (5_000, 30_000));
     assert_eq!((web.strategy.min_ready_ms, web.strategy.on_failure), (5_000, OnFailure::Undo));
     assert_eq!(template.stop_grace_ms, 20_000);

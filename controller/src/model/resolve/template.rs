@@ -113,6 +113,7 @@ pub(super) fn is_exclusive(template: &ContainerTemplate, replicas: u32, desired:
             MountWhat::File { .. }
             | MountWhat::Secret { .. }
             | MountWhat::Tmpfs { .. }
+            | MountWhat::Claim(_)
             | MountWhat::Anonymous
             | MountWhat::Scratch(_) => false,
         })
@@ -217,6 +218,9 @@ fn mount(resolver: &mut Resolver<'_>, key: &ObjectKey, spec: &MountSpec) -> Opti
         MountWhatSpec::Tmpfs { size_bytes } => {
             let what = MountWhat::Tmpfs { size_bytes: *size_bytes };
             Some(vec![one(spec.path.clone(), what, spec.read_only)])
+        }
+        MountWhatSpec::Claim(name) => {
+            Some(vec![one(spec.path.clone(), MountWhat::Claim(name.clone()), spec.read_only)])
         }
         MountWhatSpec::Anonymous => Some(vec![one(spec.path.clone(), MountWhat::Anonymous, spec.read_only)]),
         MountWhatSpec::Scratch(name) => {

@@ -123,6 +123,7 @@ pub(super) fn of_workload(before: &Workload, wanted: &Workload) -> Vec<FieldChan
         let strategy = &app.strategy;
         values.put("strategy.maxSurge", strategy.max_surge.to_string(), place);
         values.put("strategy.maxUnavailable", strategy.max_unavailable.to_string(), place);
+        values.put("strategy.ordered", strategy.ordered.to_string(), place);
         values.put("strategy.minReady", format!("{} ms", strategy.min_ready_ms), place);
         values.put("strategy.progressDeadline", format!("{} ms", strategy.progress_deadline_ms), place);
         values.put_hidden("strategy.onFailure", &strategy.on_failure, place);

@@ -80,6 +80,7 @@ pub(super) fn web(replicas: u32, tag: &str) -> Workload {
         template: template(tag),
         ports: Vec::new(),
         strategy: UpdateStrategy {
+            ordered: false,
             max_surge: 1,
             max_unavailable: 0,
             min_ready_ms: 0,

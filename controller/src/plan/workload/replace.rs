@@ -111,6 +111,9 @@ impl<'a> App<'a> {
     /// was planned.
     fn create(&mut self, pass: &mut Pass<'a>, ordinal: u32, target: &Target<'a>, old: &[Found<'a>]) -> bool {
         let Some(gone) = self.leaving_twin(pass, ordinal, target) else { return false };
+        if old.is_empty() && !self.is_turn_of(pass, ordinal) {
+            return false;
+        }
         let Some(make) = self.make_of(pass, ordinal, target) else { return false };
         let newest_ended = self.slots.get(&ordinal).and_then(Slot::newest_ended);
         let before = old.first().copied().or(newest_ended);
@@ -137,6 +140,30 @@ impl<'a> App<'a> {
             };
         }
         self.create_in_place(pass, &make, old, reason, None)
+    }
+
+    /// Whether a slot with nothing in it may be filled: in order, those below it serve first.
+    fn is_turn_of(&self, pass: &mut Pass<'a>, ordinal: u32) -> bool {
+        if !self.wanted.strategy.ordered || pass.has_bug(Bug::OrderIgnored) {
+            return true;
+        }
+        for below in 1..ordinal {
+            let slot = self.slots.get(&below);
+            let live = slot.map_or(&[][..], |slot| slot.live.as_slice());
+            let is_ready = live.iter().any(|(_, container)| container.ready_since_boot_ms.is_some());
+            // What ended well and stays so has had its turn.
+            let is_over = live.is_empty()
+                && self.wanted.restart != Restart::Always
+                && slot.and_then(Slot::newest_ended).is_some();
+            if is_ready || is_over {
+                continue;
+            }
+            if let Some((id, _)) = live.first() {
+                pass.wait(self.key, WaitingOn::Ready { id: (*id).clone() });
+            }
+            return false;
+        }
+        true
     }
 
     /// Steps that end a container of the same slot and template that is leaving; `None`: it leaves by an earlier plan and

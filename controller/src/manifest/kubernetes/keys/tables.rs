@@ -50,6 +50,7 @@ pub(crate) const TABLES: Tables = Tables {
         ("Pod.spec.containers[].readinessProbe", &PROBE),
         ("Pod.spec.containers[].readinessProbe.exec", &EXEC),
         ("Pod.spec.containers[].readinessProbe.httpGet", &HTTP_GET),
+        ("Pod.spec.containers[].readinessProbe.httpGet.httpHeaders[]", &HTTP_HEADER),
         ("Pod.spec.containers[].readinessProbe.tcpSocket", &TCP_SOCKET),
         ("Pod.spec.containers[].readinessProbe.grpc", &GRPC),
         ("Pod.spec.containers[].securityContext", &SECURITY),
