@@ -1,6 +1,6 @@
 //! What should be. Made by `model::resolve` from the objects of all files; a pure value, compared and persisted.
 
-mod http_with;
+mod healthcheck;
 mod job;
 mod pull;
 
@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{ObjectKey, Orders, Pod, SourceRef, Tuning};
 
-pub use http_with::HttpWith;
+pub use healthcheck::{Healthcheck, HttpWith, Probe};
 pub use job::{ConcurrencyPolicy, DesiredJob, RunPolicy, Schedule};
 pub use pull::{DesiredImage, PullPolicy};
 
@@ -375,61 +375,6 @@ pub enum OnChange {
     Roll,
     /// Nothing: the next replacement shows it.
     None,
-}
-
-/// How to find out whether a replica is ready, has started, or is alive.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Healthcheck {
-    /// What is tried.
-    pub probe: Probe,
-    /// Between tries.
-    pub interval_ms: u64,
-    /// For one try.
-    pub timeout_ms: u64,
-    /// Consecutive failures until a ready replica is unready, or one that has to be alive is restarted.
-    pub retries: u32,
-    /// Failures during this time after the start do not count.
-    pub start_period_ms: u64,
-    /// Consecutive successes until a replica that is not ready is ready; 0 is 1.
-    #[serde(default, skip_serializing_if = "is_once")]
-    pub successes: u32,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "what serde asks for")]
-fn is_once(successes: &u32) -> bool {
-    *successes <= 1
-}
-
-/// One way to try.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum Probe {
-    /// Exit code 0 in the container.
-    Exec(Vec<String>),
-    /// 200 to 399 from the container's address.
-    Http {
-        /// Port.
-        port: u16,
-        /// Path with query.
-        path: String,
-        /// What else is said and how.
-        #[serde(default, skip_serializing_if = "HttpWith::is_plain")]
-        with: HttpWith,
-    },
-    /// The server says SERVING by gRPC's health protocol (grpc/health/v1), without TLS.
-    Grpc {
-        /// Port.
-        port: u16,
-        /// The service asked about; empty: the server as a whole.
-        service: String,
-    },
-    /// A connection is accepted.
-    Tcp {
-        /// Port.
-        port: u16,
-    },
-    /// Never ready by a check: the image's healthcheck is switched off, the default gate applies.
-    Off,
 }
 
 /// A port on the host.
