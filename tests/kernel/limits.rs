@@ -84,11 +84,11 @@ fn weights_and_swap_change_in_place(lab: &Lab) {
 
 fn tuning_reaches_the_program(lab: &Lab) {
     let mut config = lab.script(
-        "ulimit -Sn; ulimit -Hn; cat /proc/sys/net/core/somaxconn /proc/sys/kernel/shmmax /proc/sys/kernel/domainname; \
+        "ulimit -Sn; ulimit -Hn; cat /proc/sys/net/ipv4/ip_default_ttl /proc/sys/kernel/shmmax /proc/sys/kernel/domainname; \
          cat /proc/self/oom_score_adj; id -G",
     );
     let nofile = Ulimit { name: "nofile".to_owned(), soft: 333, hard: 444 };
-    let sysctls = [("net/core/somaxconn", "77"), ("kernel.shmmax", "1048576")];
+    let sysctls = [("net/ipv4/ip_default_ttl", "77"), ("kernel.shmmax", "1048576")];
     config.extras = Extras {
         ulimits: vec![nofile],
         sysctls: sysctls.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),

@@ -345,5 +345,6 @@ fn spec_writes_a_template(peer: &Peer) {
     spec["process"]["terminal"] = false.into();
     spec["process"]["args"] = json!(["sh", "-c", "echo from the template"]);
     fs::write(bundle.dir.join("config.json"), spec.to_string()).unwrap();
-    assert_eq!(bundle.run().out, "from the template\n");
+    let said = bundle.run();
+    assert_eq!(said.out, "from the template\n", "{said:?}");
 }

@@ -171,7 +171,7 @@ fn workload(key: &ObjectKey, desired: &mut DesiredState, rng: &mut Rng) -> Workl
         ports: if rng.chance(500) && !taken { vec![port] } else { Vec::new() },
         strategy: UpdateStrategy {
             // no draw of its own: what a seed says stays
-            ordered: template.stop_grace_ms % 5 == 0,
+            ordered: template.stop_grace_ms.is_multiple_of(5),
             max_surge: rng.small(3),
             max_unavailable: rng.small(2),
             min_ready_ms: if rng.chance(300) { 3_000 } else { 0 },

@@ -7,6 +7,7 @@
 mod data;
 pub(crate) mod keys;
 mod members;
+mod names;
 mod pod;
 mod probe;
 mod security;

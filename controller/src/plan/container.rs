@@ -382,7 +382,7 @@ fn container_config(
         shm_bytes: template.shm_bytes.unwrap_or(SHM_BYTES),
         tty: template.tty,
         init: template.init,
-        dns_search: vec![make.object.stack.clone()],
+        dns_search: std::iter::once(&make.object.stack).chain(&template.tuning.dns_search).cloned().collect(),
         extras,
         log: LogConfig { lossy: template.lossy_log, ..LogConfig::default() },
         pod: None,

@@ -97,13 +97,12 @@ pub(super) fn ensure(netlink: &mut Netlink, bridge: &Bridge) -> Result<()> {
     netlink.set_up(link.index)
 }
 
-/// Makes a bridge have exactly its addresses.
+/// Makes a bridge have exactly its addresses. Where there is none, as after a reboot, whoever makes it gives it these.
 ///
 /// # Errors
-/// `Conflict` when there is no such bridge; `Io`.
+/// `Io`.
 pub(super) fn ensure_addresses(netlink: &mut Netlink, bridge: &Bridge) -> Result<()> {
-    let name = &bridge.name;
-    let link = netlink.link(name)?.ok_or_else(|| Error::Conflict(format!("there is no bridge {name}")))?;
+    let Some(link) = netlink.link(&bridge.name)? else { return Ok(()) };
     let found = netlink.addresses()?.into_iter().filter(|a| a.index == link.index);
     let found: BTreeSet<_> = found.map(|a| (a.address, a.prefix_len)).collect();
     let wanted = bridge.addresses();

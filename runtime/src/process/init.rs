@@ -112,6 +112,7 @@ fn surroundings(spec: &Spec) -> Surroundings {
         user: has(Type::User),
         network: has(Type::Network),
         cgroup_given: has(Type::Cgroup) && !namespaces::makes(spec, Type::Cgroup),
+        cgroup_own: namespaces::makes(spec, Type::Cgroup),
     }
 }
 

@@ -386,14 +386,18 @@ pub fn refused(kind: &str, error: io::Error) -> Error {
 impl CgroupView {
     fn unified(&self, hierarchies: &Hierarchies) -> io::Result<OwnedFd> {
         match &self.directory {
-            Some(directory) => self.shown(&hierarchies.unified, directory),
-            None => mount::filesystem("cgroup2", &[("source", Some("cgroup"))], self.attributes),
+            Some(directory) if !self.own_namespace => self.shown(&hierarchies.unified, directory),
+            // Cheap on v2, and never in the way of what a directory above lets its user see.
+            Some(_) | None => mount::filesystem("cgroup2", &[("source", Some("cgroup"))], self.attributes),
         }
     }
 
     fn hierarchy(&self, hierarchies: &Hierarchies, name: &str, root: &Path) -> io::Result<OwnedFd> {
         if let Some(directory) = &self.directory {
-            return self.shown(root, directory);
+            match self.shown(root, directory) {
+                Err(error) if self.own_namespace && error.kind() == io::ErrorKind::PermissionDenied => {}
+                shown => return shown,
+            }
         }
         // Another set of controllers than the host's is another hierarchy: name all that are mounted together.
         let together = controllers_at(hierarchies, name);

@@ -66,6 +66,8 @@ pub struct CgroupView {
     pub all_controllers: bool,
     /// The path of its directory, which is all it is shown; `None` in a given cgroup namespace, whose root is another's.
     pub directory: Option<String>,
+    /// It has a cgroup namespace made for it.
+    pub own_namespace: bool,
 }
 
 /// What of the container's surroundings decides how mounts are made.
@@ -77,6 +79,8 @@ pub struct Surroundings {
     pub network: bool,
     /// It has a cgroup namespace that was not made for it.
     pub cgroup_given: bool,
+    /// It has a cgroup namespace that was made for it.
+    pub cgroup_own: bool,
 }
 
 /// The steps of a container. Those of a spec alone are in its order; where there are mounts of ours too, parents come
@@ -129,6 +133,7 @@ fn what(mount: &Mount, number: usize, launch: &Launch, around: Surroundings) -> 
             attributes: options.set,
             all_controllers: launch.all_controllers,
             directory: (!around.cgroup_given).then(|| launch.cgroup.clone()),
+            own_namespace: around.cgroup_own,
         }),
         Some("sysfs") if around.user && !around.network => What::HostSys,
         Some(kind) if !kind.is_empty() && kind != "none" => {

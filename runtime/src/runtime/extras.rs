@@ -19,6 +19,10 @@ pub struct Extras {
     pub stdin: bool,
     /// Lines of /etc/hosts: name and address.
     pub hosts: Vec<(String, IpAddr)>,
+    /// Names of the host in /etc/hosts: they have the gateway's address on its first network.
+    pub gateway_names: Vec<String>,
+    /// Options of resolv.conf, `ndots:2` say.
+    pub dns_options: Vec<String>,
     /// Name servers in the place of ours; empty: ours, or with the host's network the host's.
     pub nameservers: Vec<IpAddr>,
     /// Resource limits of its first process.
@@ -45,8 +49,8 @@ impl Extras {
     /// What belongs to namespaces, which the holder of a pod has for all.
     #[must_use]
     pub fn of_namespaces(&self) -> Self {
-        let Self { hosts, nameservers, sysctls, domainname, endpoints, .. } = self.clone();
-        Self { hosts, nameservers, sysctls, domainname, endpoints, ..Self::default() }
+        let Self { hosts, gateway_names, nameservers, sysctls, domainname, endpoints, .. } = self.clone();
+        Self { hosts, gateway_names, nameservers, sysctls, domainname, endpoints, ..Self::default() }
     }
 
     /// All but what its pod's holder has for it.

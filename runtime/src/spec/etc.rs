@@ -1,6 +1,7 @@
 //! Texts of the generated files in /etc. Pure.
 
 use std::fmt::Write as _;
+use std::net::Ipv4Addr;
 
 use super::LowerInput;
 use super::launch::EtcFiles;
@@ -19,6 +20,14 @@ pub(super) fn files(input: &LowerInput<'_>) -> EtcFiles {
     for (name, address) in &config.extras.hosts {
         let _ = writeln!(hosts, "{address}\t{name}");
     }
+    let gateway = match &config.network {
+        NetworkMode::Bridge { .. } => input.bridges.first().map(|bridge| bridge.gateway),
+        NetworkMode::Host => Some(Ipv4Addr::LOCALHOST),
+        NetworkMode::None => None,
+    };
+    for (name, address) in config.extras.gateway_names.iter().filter_map(|name| Some((name, gateway?))) {
+        let _ = writeln!(hosts, "{address}\t{name}");
+    }
     let asked = &config.extras.nameservers;
     let resolv_conf = match &config.network {
         NetworkMode::Bridge { .. } | NetworkMode::Host if !asked.is_empty() => {
@@ -27,7 +36,9 @@ pub(super) fn files(input: &LowerInput<'_>) -> EtcFiles {
         NetworkMode::Bridge { .. } => {
             let search = config.dns_search.join(" ");
             let search = if search.is_empty() { String::new() } else { format!("search {search}\n") };
-            Some(format!("{search}nameserver {RESOLVER}\noptions ndots:0\n"))
+            // The last word on an option counts (resolv.conf(5)).
+            let asked: String = config.extras.dns_options.iter().map(|option| format!(" {option}")).collect();
+            Some(format!("{search}nameserver {RESOLVER}\noptions ndots:0{asked}\n"))
         }
         NetworkMode::None => Some(String::new()),
         NetworkMode::Host => None,

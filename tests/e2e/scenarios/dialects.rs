@@ -34,6 +34,9 @@ services:
   cache:
     image: ${REGISTRY}/redis:7
     container_name: shop_cache
+    extra_hosts: ["host.docker.internal:host-gateway", "elsewhere=192.0.2.7"]
+    dns_opt: ["ndots:2"]
+    ulimits: {nofile: {soft: 2000, hard: 3000}}
     restart: always
     volumes: ["cache_data:/data"]
   db:
@@ -87,6 +90,12 @@ fn a_compose_file_runs(lab: &mut Lab) -> Result {
         ensure!(pong.trim() == "+PONG", "PING to `{name}`: {pong:?}");
     }
     ensure!(inside("exec 3<>/dev/tcp/db/5432 && echo open")?.trim() == "open", "the database is reached by name");
+    let of_cache = |script: &str| lab.ok(&["exec", "cache", "--", "bash", "-c", script]);
+    let hosts = of_cache("cat /etc/hosts /etc/resolv.conf; ulimit -Sn")?;
+    let gateway = hosts.lines().find_map(|line| line.strip_suffix("\thost.docker.internal")).unwrap_or_default();
+    ensure!(gateway.starts_with("10.") && gateway.ends_with(".1"), "the host's own address: {hosts}");
+    ensure!(hosts.contains("192.0.2.7\telsewhere") && hosts.contains("ndots:0 ndots:2"), "names: {hosts}");
+    ensure!(hosts.trim_end().ends_with("2000"), "open files: {hosts}");
     wait_for("the service in the other's network has asked it at its own address", SOON, || {
         let said = lab.ok(&["logs", "cache", "-c", "beside"])?;
         ensure!(said.contains("+PONG"), "{said}");

@@ -146,6 +146,11 @@ fn a_stopped_one_keeps_its_changes(lab: &mut Lab) -> Result {
     ensure!(lab.ok(&["wait", "kept"])? == "5\n", "the exit code is not told");
     // the machine loses power: the layer is there, how it ended is not known
     lab.ok(&["start", "kept"])?;
+    wait_for("it has begun once more", PATIENCE, || {
+        let log = lab.ok(&["logs", "kept"])?;
+        ensure!(log.lines().any(|line| line == "run 4"), "{log}");
+        Ok(())
+    })?;
     lab.reboot(2)?;
     let listed = lab.ok(&["ps", "-a"])?;
     ensure!(listed.contains("Exited (unknown)") && listed.contains("kept"), "{listed}");

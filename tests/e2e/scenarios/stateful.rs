@@ -166,7 +166,8 @@ fn began_in_order(lab: &Lab) -> Result {
     for below in 1..3 {
         let (first, second) = (format!("db-{below}"), format!("db-{}", below + 1));
         let (readied, began) = (clock(&first, "/data/readied")?, clock(&second, "/data/began")?);
-        ensure!(began >= readied, "{second} began at {began}, {first} was ready at {readied}");
+        let in_order = began >= readied;
+        ensure!(in_order, "{second} began at {began}, {first} was ready at {readied}");
     }
     Ok(())
 }

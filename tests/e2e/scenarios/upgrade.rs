@@ -38,7 +38,7 @@ fn an_upgrade_loses_nothing(lab: &mut Lab) -> Result {
     let mut download = Connection::open(8080)?;
     download.ask("/slow")?;
     let (anew, kept) = (Load::start(3, 8080, "/"), Load::start_kept(3, 8080, "/"));
-    let names = [Way::Udp, Way::Tcp, Way::TcpKept].map(|way| Asking::start(web[0].1, way, "web", 2));
+    let names = [Way::Udp, Way::Tcp, Way::TcpKept].map(|way| Asking::start(web[0].1, way, "web", 1));
     for round in 0..UPGRADES {
         let before = reader.lines();
         upgrade(lab, &binary, || if round + 1 == UPGRADES { lines::go(lab, "stop") } else { Ok(()) })?;

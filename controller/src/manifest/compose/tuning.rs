@@ -4,8 +4,9 @@ use super::project::Project;
 use super::{keys, merge};
 use crate::manifest::format::Format as _;
 use crate::manifest::keys::Entries;
-use crate::manifest::native::tuning::{LimitText, SOFT_ABOVE_HARD, SysctlName, UlimitName};
-use crate::manifest::tree::{Node, Value};
+use crate::manifest::native::dns::DnsName;
+use crate::manifest::native::tuning::{DnsOption, HostAddress, LimitText, SOFT_ABOVE_HARD, SysctlName, UlimitName};
+use crate::manifest::tree::{Extent, Node, Value};
 use crate::model::{Tuning, codes};
 
 pub(super) fn lower(project: &mut Project<'_>, service: &Entries<'_>) -> Tuning {
@@ -26,10 +27,55 @@ pub(super) fn lower(project: &mut Project<'_>, service: &Entries<'_>) -> Tuning 
     if let Some(node) = service.get("group_add") {
         tuning.groups.extend(project.reader.texts("group_add", node));
     }
+    if let Some(node) = service.get("extra_hosts") {
+        hosts(project, node, &mut tuning);
+    }
+    // One word or a list of them.
+    for item in service.get("dns_search").map(words).unwrap_or_default() {
+        tuning.dns_search.extend(project.reader.format::<DnsName>("dns_search", item).map(|name| name.0));
+    }
+    for item in service.get("dns_opt").map(words).unwrap_or_default() {
+        tuning.dns_options.extend(project.reader.format::<DnsOption>("dns_opt", item).map(|option| option.0));
+    }
     tuning.oom_score_adj = service.get("oom_score_adj").and_then(|node| score(project, node));
     tuning.domainname = service.get("domainname").and_then(|node| project.reader.text("domainname", node));
     tuning.stdin = service.get("stdin_open").is_some_and(|node| project.reader.flag("stdin_open", node));
     tuning
+}
+
+fn words(node: &Node) -> Vec<&Node> {
+    match &node.value {
+        Value::List(items) => items.iter().collect(),
+        Value::Scalar(_) | Value::Map(_) | Value::Unknown => vec![node],
+    }
+}
+
+/// `NAME=ADDRESS` or `NAME:ADDRESS`, or a mapping of names to an address or several.
+fn hosts(project: &mut Project<'_>, node: &Node, tuning: &mut Tuning) {
+    let mut add = |project: &mut Project<'_>, name: &str, address: &str, extent: Extent| match (
+        DnsName::parse(name),
+        HostAddress::parse(address),
+    ) {
+        (Ok(name), Ok(address)) => drop(tuning.hosts.insert((name.0, address.0))),
+        (Err(bad), _) | (_, Err(bad)) => project.reader.bad("extra_hosts", bad, extent),
+    };
+    if let Value::Map(entries) = &node.value {
+        for entry in entries {
+            for item in words(&entry.value) {
+                if let Some(address) = project.reader.text(&entry.key, item) {
+                    add(project, &entry.key, &address, item.extent);
+                }
+            }
+        }
+        return;
+    }
+    for item in project.reader.list("extra_hosts", node) {
+        let Some(text) = project.reader.text("extra_hosts", item) else { continue };
+        match text.split_once('=').or_else(|| text.split_once(':')) {
+            Some((name, address)) => add(project, name, address, item.extent),
+            None => project.reader.wrong("extra_hosts", "NAME:ADDRESS", item),
+        }
+    }
 }
 
 fn score(project: &mut Project<'_>, node: &Node) -> Option<i16> {

@@ -175,11 +175,11 @@ const POD_KEYS: &[Key] = &[
     no("activeDeadlineSeconds", "it may run as long as it likes"),
     no("affinity", ONE_HOST),
     unless("automountServiceAccountToken", &["false"], NO_API),
-    no("dnsConfig", "names are answered by the stack and the host's own resolvers"),
+    yes("dnsConfig"),
     unless("dnsPolicy", &["ClusterFirst", "ClusterFirstWithHostNet", "Default"], "names are answered by the stack"),
     unless("enableServiceLinks", &["false", "true"], ""),
     no("ephemeralContainers", "programs are run in a container with `boxship exec`"),
-    no("hostAliases", "these names are not known in the container"),
+    yes("hostAliases"),
     unless("hostIPC", &["false"], "each container has its own IPC namespace"),
     unless("hostPID", &["false"], "each container has its own process ids"),
     unless("hostUsers", &["false"], "each workload has its own user namespace"),
@@ -366,7 +366,10 @@ pub(super) const POD_SECURITY: Section = Section {
         no("fsGroupChangePolicy", "a new volume belongs to whom the image's directory belongs to"),
         yes("supplementalGroups"),
         no("supplementalGroupsPolicy", "the program has the groups of its user in the image"),
-        yes("sysctls"),
+        partly(
+            "sysctls",
+            "those of its own namespaces; one that this kernel does not show to a user namespace is left out",
+        ),
         no("seLinuxOptions", SAFE),
         no("seLinuxChangePolicy", SAFE),
         no("appArmorProfile", SAFE),
@@ -376,6 +379,19 @@ pub(super) const POD_SECURITY: Section = Section {
 
 /// One of a pod's `sysctls`.
 pub(super) const SYSCTL: Section = Section { name: "sysctls", keys: &[yes("name"), yes("value")] };
+
+/// `dnsConfig`.
+pub(super) const DNS_CONFIG: Section = Section {
+    name: "dnsConfig",
+    keys: &[
+        no("nameservers", "names are answered by the stack and the host's own resolvers"),
+        yes("searches"),
+        yes("options"),
+    ],
+};
+
+/// One of `hostAliases`.
+pub(super) const HOST_ALIAS: Section = Section { name: "hostAliases", keys: &[yes("ip"), yes("hostnames")] };
 
 /// `capabilities`.
 pub(super) const CAPABILITIES: Section = Section { name: "capabilities", keys: &[yes("add"), yes("drop")] };

@@ -9,7 +9,7 @@ use runtime::runtime::Resources;
 
 use super::service::labels;
 use super::volumes::Source;
-use super::{Lower, keys, members, probe, security, volumes};
+use super::{Lower, keys, members, names, probe, security, volumes};
 use crate::manifest::format::{Bad, Format};
 use crate::manifest::keys::Entries;
 use crate::manifest::native::text::{ContainerPath, Hostname, Reference};
@@ -142,7 +142,8 @@ fn pull_policy(lower: &mut Lower, node: Option<&Node>, image: &ImageRef) -> Pull
 fn container(lower: &mut Lower, node: &Node, context: &Context<'_, '_>) -> Option<Lowered> {
     let own = lower.reader.keys(node, &keys::CONTAINER);
     let ports = ports(lower, own.get("ports"));
-    let security = security::lower(lower, context.pod.get("securityContext"), own.get("securityContext"));
+    let mut security = security::lower(lower, context.pod.get("securityContext"), own.get("securityContext"));
+    names::lower(lower, context.pod, &mut security.tuning);
     let checks = probe::checks(lower, &own, &ports.names);
     let (env, env_from) = environment(lower, &own, context.labels, context.pod);
     let working_dir = own.get("workingDir");

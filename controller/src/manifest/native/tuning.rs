@@ -1,14 +1,16 @@
 //! `tuning`: what a container asks of the kernel besides limits and security. Its formats serve the other dialects too.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use runtime::security::sysctl;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::dns::DnsName;
 use super::text::AnyScalar;
 use crate::manifest::format::{Bad, Format, ShortOr, wire_format};
-use crate::model::tuning::ULIMITS;
+use crate::model::tuning::{HOST_GATEWAY, ULIMITS};
 use crate::model::{Tuning, codes};
 
 /// What few programs need of the kernel.
@@ -27,6 +29,15 @@ pub(crate) struct Wire {
     /// How soon the kernel ends it when the host has no memory: -1000 (never) to 1000 (first). Default 0.
     #[schemars(range(min = -1000, max = 1000))]
     pub(crate) oom_score_adj: Option<i16>,
+    /// Further lines of /etc/hosts: an address for a name, or host-gateway for the host's own.
+    #[serde(default)]
+    pub(crate) hosts: BTreeMap<String, HostAddress>,
+    /// Domains in which names are searched after the stack.
+    #[serde(default)]
+    pub(crate) dns_search: Vec<DnsName>,
+    /// Options of resolv.conf(5): ndots:2.
+    #[serde(default)]
+    pub(crate) dns_options: Vec<DnsOption>,
     /// NIS domain name.
     pub(crate) domainname: Option<String>,
 }
@@ -48,6 +59,8 @@ impl Wire {
             groups: self.groups.into_iter().map(|group| group.0).collect(),
             oom_score_adj: self.oom_score_adj,
             domainname: self.domainname,
+            dns_search: self.dns_search.into_iter().map(|name| name.0).collect(),
+            dns_options: self.dns_options.into_iter().map(|option| option.0).collect(),
             stdin,
             ..Tuning::default()
         };
@@ -60,6 +73,12 @@ impl Wire {
                 Ok(_) if soft > hard => bad("ulimits", &key, Bad::new(codes::VALUE, SOFT_ABOVE_HARD)),
                 Ok(name) => drop(tuning.ulimits.insert(name.0, (soft, hard))),
                 Err(why) => bad("ulimits", &key, why),
+            }
+        }
+        for (key, address) in self.hosts {
+            match DnsName::parse(&key) {
+                Ok(name) => drop(tuning.hosts.insert((name.0, address.0))),
+                Err(why) => bad("hosts", &key, why),
             }
         }
         for (key, value) in self.sysctls {
@@ -86,7 +105,15 @@ pub(crate) struct LimitText(pub(crate) u64);
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct SysctlName(pub(crate) String);
 
-wire_format!(LimitText);
+/// An address, or none for the host's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct HostAddress(pub(crate) Option<IpAddr>);
+
+/// A word of an `options` line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct DnsOption(pub(crate) String);
+
+wire_format!(LimitText, HostAddress, DnsOption);
 
 impl Format for UlimitName {
     const NAME: &'static str = "ulimitName";
@@ -129,5 +156,31 @@ impl Format for SysctlName {
         let what = format!("`{text}` belongs to no namespace: it would be set for the whole host");
         let help = "containers have net.*, fs.mqueue.*, kernel.shm*, kernel.msg* and kernel.sem for themselves";
         Err(Bad { help: Some(help.to_owned()), ..Bad::new(codes::VALUE, what) })
+    }
+}
+
+impl Format for HostAddress {
+    const NAME: &'static str = "hostAddress";
+    const TYPES: &'static [&'static str] = &["string"];
+    const ABOUT: &'static str = "An IP address, or host-gateway for the host's own";
+    fn parse(text: &str) -> Result<Self, Bad> {
+        if text == HOST_GATEWAY {
+            return Ok(Self(None));
+        }
+        let address = text.trim_matches(['[', ']']).parse().map(|address| Self(Some(address)));
+        address.map_err(|_| Bad::new(codes::VALUE, format!("expected an IP address or {HOST_GATEWAY}, found {text:?}")))
+    }
+}
+
+impl Format for DnsOption {
+    const NAME: &'static str = "dnsOption";
+    const TYPES: &'static [&'static str] = &["string"];
+    const ABOUT: &'static str = "An option of resolv.conf(5): ndots:2, use-vc";
+    fn parse(text: &str) -> Result<Self, Bad> {
+        let is_letter = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | ':' | '_');
+        if !text.is_empty() && text.chars().all(is_letter) {
+            return Ok(Self(text.to_owned()));
+        }
+        Err(Bad::new(codes::VALUE, format!("{text:?} is not an option of resolv.conf, such as ndots:2")))
     }
 }

@@ -167,7 +167,12 @@ fn check(text: &[u8]) -> Option<String> {
     };
     let Bundle { spec, launch, .. } = bundle;
     for bits in 0..8 {
-        let around = Surroundings { user: bits & 1 != 0, network: bits & 2 != 0, cgroup_given: bits & 4 != 0 };
+        let around = Surroundings {
+            user: bits & 1 != 0,
+            network: bits & 2 != 0,
+            cgroup_given: bits & 4 != 0,
+            cgroup_own: bits & 4 == 0,
+        };
         // a mount it cannot make is an error of its own
         drop(plan(&spec, &launch, around));
     }

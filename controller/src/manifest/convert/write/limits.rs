@@ -2,11 +2,14 @@
 //!
 //! Must not know documents beyond the fields it adds.
 
+use std::net::IpAddr;
+
 use runtime::runtime::Resources;
 use serde_json::{Map, Value as Json};
 
 use super::{Document, memory, put};
 use crate::model::Tuning;
+use crate::model::tuning::HOST_GATEWAY;
 
 pub(super) fn resources(document: &mut Document, resources: &Resources) {
     let mut limits = Document::new();
@@ -55,6 +58,16 @@ pub(super) fn tuning(document: &mut Document, tuning: &Tuning) {
     }
     if let Some(score) = tuning.oom_score_adj {
         put(&mut fields, "oomScoreAdj", score);
+    }
+    if !tuning.hosts.is_empty() {
+        let address = |address: Option<IpAddr>| address.map_or_else(|| HOST_GATEWAY.to_owned(), |one| one.to_string());
+        let hosts = tuning.hosts.iter().map(|(name, of)| (name.clone(), Json::from(address(*of))));
+        put(&mut fields, "hosts", hosts.collect::<Map<_, _>>());
+    }
+    for (key, words) in [("dnsSearch", &tuning.dns_search), ("dnsOptions", &tuning.dns_options)] {
+        if !words.is_empty() {
+            put(&mut fields, key, words.clone());
+        }
     }
     if let Some(name) = &tuning.domainname {
         put(&mut fields, "domainname", name.as_str());
