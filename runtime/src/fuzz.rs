@@ -10,6 +10,9 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("names", names),
     ("image_documents", crate::image::fuzz::documents),
     ("auth_header", crate::image::fuzz::challenges),
+    ("layer", crate::image::fuzz::layer),
+    ("oci_config", crate::oci::fuzz::configuration),
+    ("dns", crate::switchboard::fuzz::packet),
 ];
 
 /// References, digests, addresses and subnets, one to a line: what is read is written as what reads the same.

@@ -10,6 +10,8 @@ mod create;
 mod exec;
 mod features;
 mod foreground;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod manage;
 mod place;
 mod record;

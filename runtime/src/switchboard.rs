@@ -10,6 +10,8 @@ mod datagrams;
 mod dial;
 mod dns;
 pub mod fd_store;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod handover;
 mod holder;
 mod packet;

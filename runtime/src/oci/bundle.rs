@@ -35,7 +35,7 @@ pub(super) fn read(bundle: &Path, id: &str) -> Result<Bundle> {
 }
 
 /// What [`read`] does with the text of the file. Any bytes at all are told from a configuration.
-fn examine(text: &[u8], bundle: PathBuf, id: &str) -> Result<Bundle> {
+pub(super) fn examine(text: &[u8], bundle: PathBuf, id: &str) -> Result<Bundle> {
     let (mut spec, warnings) = parse(text)?;
     validate::check(&spec)?;
     shut_devices(&mut spec)?;
